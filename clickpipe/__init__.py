@@ -1,0 +1,3 @@
+"""clickpipe: real-time analytics for click and event streams, made of Unix commands."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,28 @@
+"""Value of the latest record by event time; of two at the same instant the one that arrived last.
+
+Nulls are skipped. Without event time: by arrival alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from clickpipe.core.aggregate import Aggregate, Exprs
+
+
+class Last(Aggregate):
+    def partial(self, value: pl.Expr, time: pl.Expr) -> Exprs:
+        return _last(value, pl.when(value.is_not_null()).then(time))
+
+    def merge(self, piece: Mapping[str, pl.Expr]) -> Exprs:
+        return _last(piece["value"], piece["time"])
+
+    def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
+        return piece["value"]
+
+
+def _last(value: pl.Expr, time: pl.Expr) -> Exprs:
+    # arg_max finds the first of equals; the last is wanted.
+    return {"value": value.reverse().get(time.reverse().arg_max(), null_on_oob=True), "time": time.max()}

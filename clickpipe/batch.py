@@ -1,0 +1,214 @@
+"""A batch: some records, as columns where someone needs columns, as text where nobody does.
+
+    frame   the parsed and computed columns, one row a record
+    text    the records' own lines, while nothing has replaced them; None once a step made
+            records of its own
+    types   the columns a record has, in order, those still unparsed in `text` included
+
+A column in `frame` that is not in `text` was added: writing the batch splices it in. Names
+that begin with NUL are ours and are never written: where a record came from, and which of its
+cells do not fit their type. Such a cell is judged when a step first needs its column, so that
+the order of steps, not the way they are spread over processes, decides a record's fate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import orjson
+import polars as pl
+
+from clickpipe import ndjson
+from clickpipe.columns import HIDDEN, Columns, dtype
+from clickpipe.text import Text, splice, splice_some, write_ndjson
+
+WRONG = HIDDEN + "wrong:"
+OFFSET = HIDDEN + "offset"
+RAW = HIDDEN + "raw"
+
+
+@dataclass(frozen=True)
+class Dead:
+    """Records that are bad: their text, why, and where they were found."""
+
+    raw: list[str]
+    reason: list[str]
+    offset: list[int | None]
+    source: str | None = None
+    time: list[int | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+
+@dataclass(frozen=True)
+class Batch:
+    frame: pl.DataFrame
+    columns: Columns
+    text: Text | None = None
+    in_text: frozenset[str] = frozenset()  # columns whose value stands in `text` too, if it is kept
+    source: str | None = None
+
+    @property
+    def height(self) -> int:
+        return self.frame.height
+
+    def visible(self) -> list[str]:
+        return [name for name in self.frame.columns if not name.startswith(HIDDEN)]
+
+    def need(self, names: Iterable[str], floats: set[str]) -> tuple[Batch, Dead | None]:
+        """The batch with these columns in `frame`, and the records that have no fitting value for one.
+
+        `floats` collects the integer columns in which a float turned up: from then on they are floats.
+        """
+        names = list(dict.fromkeys(names))
+        missing = [name for name in names if name not in self.frame.columns]
+        batch = self._parsed(missing, floats) if missing else self
+        return batch._judged(names)
+
+    def _parsed(self, names: list[str], floats: set[str]) -> Batch:
+        assert self.text is not None, f"{names} are neither parsed nor in the text"
+        block = self.text.block()
+        columns = widened(self.columns, floats)
+        parsed = read(block, self.height, columns, names)
+        found = {name for name in parsed.floats if name not in columns.declared and name != self._time_name()}
+        if found:
+            floats |= found
+            columns = widened(columns, floats)
+            parsed = read(block, self.height, columns, names)
+        return self._with_parsed(parsed, names, columns)
+
+    def _with_parsed(self, parsed: ndjson.Parsed, names: list[str], columns: Columns) -> Batch:
+        frame, wrong = parsed.frame.select(names), dict(parsed.wrong)
+        if parsed.bad:  # a tool between two steps broke some lines: their rows come back as empty ones
+            rows = pl.DataFrame({"row": pl.Series(parsed.rows or [], dtype=pl.Int64)})
+            every = pl.DataFrame({"row": pl.Series(range(self.height), dtype=pl.Int64)})
+            spread = every.join(rows.with_columns(frame, **wrong_columns(wrong)), on="row", how="left", maintain_order="left")
+            reasons = dict(parsed.bad)
+            broken = pl.Series(HIDDEN + "broken", [reasons.get(row) for row in range(self.height)], pl.String)
+            return replace(self, frame=self.frame.hstack(spread.drop("row")).with_columns(broken), columns=columns)
+        frame = frame.with_columns(**wrong_columns(wrong))
+        return replace(self, frame=self.frame.hstack(frame) if self.frame.width else frame, columns=columns)
+
+    def _judged(self, names: list[str]) -> tuple[Batch, Dead | None]:
+        masks = [name for name in names if WRONG + name in self.frame.columns]
+        has_broken = HIDDEN + "broken" in self.frame.columns
+        if not masks and not has_broken:
+            return self, None
+        reason = pl.coalesce(
+            *([pl.col(HIDDEN + "broken")] if has_broken else []),
+            *(pl.when(pl.col(WRONG + name)).then(pl.lit(self._misfit(name))) for name in masks),
+            pl.lit(None, pl.String),
+        )
+        reasons = self.frame.select(reason.alias("reason")).to_series()
+        drop = [WRONG + name for name in masks] + ([HIDDEN + "broken"] if has_broken else [])
+        good = replace(self.keep(reasons.is_null()))
+        good = replace(good, frame=good.frame.drop(drop))
+        if good.height == self.height:
+            return good, None
+        return good, self.keep(reasons.is_not_null()).as_dead(reasons.drop_nulls().to_list())
+
+    def _misfit(self, name: str) -> str:
+        return f'column "{name}" is not {article(self.columns.types[name])}'
+
+    def as_dead(self, reasons: list[str]) -> Dead:
+        """These records as dead letters, with one reason each."""
+        raw = self._raw()
+        offsets = self.frame[OFFSET].to_list() if OFFSET in self.frame.columns else [None] * self.height
+        time = self._time_name()
+        times = self.frame[time].to_list() if time in self.frame.columns else [None] * self.height
+        return Dead(raw, reasons, offsets, self.source, times)
+
+    def _raw(self) -> list[str]:
+        if RAW in self.frame.columns:
+            return self.frame[RAW].to_list()
+        return self.text.lines().to_list() if self.text is not None else split(self.to_ndjson())
+
+    def _time_name(self) -> str:
+        return self.columns.time.name if self.columns.time else HIDDEN
+
+    def keep(self, mask: pl.Series) -> Batch:
+        """The records for which `mask` is true."""
+        if mask.all():
+            return self
+        return replace(self, frame=self.frame.filter(mask), text=self.text.keep(mask) if self.text else None)
+
+    def head(self, count: int) -> Batch:
+        mask = pl.Series(range(self.height), dtype=pl.Int64) < count
+        return self.keep(mask)
+
+    def repeat(self, rows: pl.Series) -> Batch:
+        """The records with these numbers, in this order, as often as they are named."""
+        return replace(self, frame=self.frame[rows], text=self.text.repeat(rows) if self.text else None)
+
+    def add(self, added: pl.DataFrame, columns: Columns) -> Batch:
+        """New columns beside the old ones."""
+        return replace(self, frame=self.frame.hstack(added), columns=columns)
+
+    def replaced(self, frame: pl.DataFrame, columns: Columns) -> Batch:
+        """Records made anew from `frame`: the text is gone."""
+        return replace(self, frame=frame, columns=columns, text=None, in_text=frozenset())
+
+    def added(self) -> list[str]:
+        """Columns that must be spliced in when the text is written."""
+        return [name for name in self.columns.types if name in self.frame.columns and name not in self.in_text]
+
+    def to_ndjson(self) -> bytes:
+        """The records as lines of JSON, every line ended."""
+        if self.text is None:
+            text = Text(block=render(self.frame.select(self.columns.names()), self.columns.types))
+        else:
+            text = self.text
+        added = self.added() if self.text is not None else []
+        if added:
+            text = splice(text, self.frame.select(added))
+        if "_mark" in self.frame.columns and "_mark" not in self.in_text:
+            text = splice_some(text, self.frame["_mark"])
+        return text.block()
+
+
+def from_text(block: bytes, count: int, columns: Columns, source: str | None = None) -> Batch:
+    """A batch of `count` unparsed records. No blank lines."""
+    return Batch(pl.DataFrame(height=count), columns, Text(block=block), frozenset(columns.types), source)
+
+
+def read(block: bytes, count: int, columns: Columns, names: list[str]) -> ndjson.Parsed:
+    """Some columns of a block of lines."""
+    return ndjson.parse(block, count, columns.schema(names), [n for n in names if columns.types[n] == "json"])
+
+
+def widened(columns: Columns, floats: set[str]) -> Columns:
+    """The columns, with these integer ones as floats."""
+    changed = {name: "float" for name in floats if columns.types.get(name) == "int"}
+    return replace(columns, types={**columns.types, **changed}) if changed else columns
+
+
+def wrong_columns(wrong: Mapping[str, pl.Series]) -> dict[str, pl.Series]:
+    return {WRONG + name: mask for name, mask in wrong.items()}
+
+
+def render(frame: pl.DataFrame, types: Mapping[str, str]) -> bytes:
+    """A frame as NDJSON. Columns of type json hold JSON text and are written as what they say."""
+    nested = [name for name in frame.columns if types.get(name) == "json"]
+    if not nested:
+        return write_ndjson(frame)
+    return b"".join(_render_row(row, nested) for row in frame.iter_rows(named=True))
+
+
+def _render_row(row: dict[str, object], nested: list[str]) -> bytes:
+    for name in nested:
+        if row[name] is not None:
+            row[name] = orjson.Fragment(str(row[name]))
+    return orjson.dumps(row) + b"\n"
+
+
+def split(block: bytes) -> list[str]:
+    return block.decode("utf-8", "replace").splitlines()
+
+
+def article(kind: str) -> str:
+    return {"int": "an integer", "float": "a number", "bool": "true or false", "time": "a time"}.get(kind, "text")
+
+
+__all__ = ["OFFSET", "RAW", "WRONG", "Batch", "Dead", "article", "dtype", "from_text", "render", "widened"]

@@ -1,0 +1,49 @@
+"""All commands by name: the steps, and the commands of our own folder."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from clickpipe.core.catalog import Catalog
+
+_STEPS = Catalog("clickpipe.operators", "step")
+_COMMANDS = Catalog("clickpipe.cli.commands", "command")
+_ORDER = ("generate", "ingest", "filter", "select", "window", "aggregate", "limit", "sink")
+
+
+def names() -> list[str]:
+    return [*step_names(), *_COMMANDS.names()]
+
+
+def step_names() -> list[str]:
+    """Steps in the order in which a pipeline has them, then the rest."""
+    known = _STEPS.names()
+    return [name for name in _ORDER if name in known] + [name for name in known if name not in _ORDER]
+
+
+def has(name: str) -> bool:
+    return _STEPS.has(name) or _COMMANDS.has(name)
+
+
+def summaries() -> list[tuple[str, list[tuple[str, str]]]]:
+    """The sections of the help text, read from the modules' docstrings without importing them."""
+    return [
+        ("Steps", [(name, _STEPS.summary(name)) for name in step_names()]),
+        ("Commands", [(name, _COMMANDS.summary(name)) for name in _COMMANDS.names()]),
+    ]
+
+
+def find(name: str) -> click.Command | None:
+    from clickpipe.lazy import polars_on_demand
+
+    polars_on_demand()
+    if _COMMANDS.has(name):
+        command: click.Command = import_module(f"clickpipe.cli.commands.{name.replace('-', '_')}").command
+        return command
+    if _STEPS.has(name):
+        from clickpipe.cli.step import step_command
+
+        return step_command(name)
+    return None

@@ -1,0 +1,146 @@
+"""The command line: find the command, run it, say what went wrong. The one place that prints errors and exits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from clickpipe import __version__
+from clickpipe.cli import catalog
+from clickpipe.errors import ClickpipeError, OursError, PlanError, ReaderGone, near
+
+EPILOG = """\
+A pipeline is ordinary commands in a shell, or the same line in a recipe:
+
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts --max-out-of-orderness 5s |
+    clickpipe filter "event = 'click'" | clickpipe window tumble 1h |
+    clickpipe aggregate --by page clicks='count(*)' --top 3 | clickpipe sink -
+  clickpipe run recipes/trending.toml
+
+Every command has --help with examples that run; clickpipe help --man NAME gives its manual page.
+Exit codes: 0 done; 2 usage; 65 data; 70 our fault; 74 disk; 75 try again; 130 and 143 signals.
+"""
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+class Commands(click.Group):
+    """Finds commands by module name; the help text is made without importing one of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return catalog.names()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return catalog.find(cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not catalog.has(args[0]):
+            raise PlanError(f'no command "{args[0]}"', hint=near(args[0], catalog.names()), notes=["clickpipe --help lists them"])
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, rows in catalog.summaries():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write(EPILOG)
+
+
+@click.command(
+    "clickpipe",
+    cls=Commands,
+    help="Real-time analytics for click and event streams, made of Unix commands.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", message="clickpipe %(version)s")
+def cli() -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    leave(_run(sys.argv[1:]))
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _run(words: list[str]) -> int:
+    """The exit code."""
+    try:
+        result = cli.main(words, prog_name="clickpipe", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except ReaderGone:
+        return 0
+    except ClickpipeError as error:
+        return _say(error)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _say(_usage(error))
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return 130
+    except Terminated:
+        return 143
+    except BrokenPipeError:
+        return 0
+    except BaseException as error:  # panics inside Polars are no Exceptions
+        return _say(_ours(error))
+
+
+def _usage(error: click.ClickException) -> PlanError:
+    what = error.format_message()
+    plan_error = PlanError(what[0].lower() + what[1:].rstrip("."))
+    context = getattr(error, "ctx", None)
+    if context is not None and context.info_name != "clickpipe":
+        plan_error.at(context.info_name)
+        plan_error.hint = f"clickpipe {context.info_name} --help"
+    return plan_error
+
+
+def _ours(error: BaseException) -> ClickpipeError:
+    if os.environ.get("CLICKPIPE_DEBUG"):
+        raise error
+    text = str(error).split("\n", 1)[0]
+    return OursError(f"a fault of clickpipe: {type(error).__name__}: {text}", hint="CLICKPIPE_DEBUG=1 shows where; please report it")
+
+
+def _say(error: ClickpipeError) -> int:
+    with_name = f"clickpipe: {error}"
+    sys.stderr.write(_printable(with_name) + "\n")
+    return error.code
+
+
+def _printable(text: str) -> str:
+    """Names and values in a message may hold anything."""
+    return "".join(c if c.isprintable() or c in "\n" else repr(c)[1:-1] for c in text)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit without waiting for threads that wait for a pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            code = code or (0 if stream is sys.stderr else _flush_failed())
+    os._exit(code)
+
+
+def _flush_failed() -> int:
+    """Text that a person asked for did not reach them: only a full disk is worth a word."""
+    error = sys.exc_info()[1]
+    if isinstance(error, BrokenPipeError) or not isinstance(error, OSError):
+        return 0
+    sys.stderr.write(f"clickpipe: standard output: {error.strerror}\n")
+    return 74

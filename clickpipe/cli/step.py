@@ -1,0 +1,73 @@
+"""A step as a command of its own: a plan of one step between standard input and output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from clickpipe.cli.accounts import report
+from clickpipe.core.step import SinkStep, Step
+from clickpipe.errors import ClickpipeError, PlanError
+from clickpipe.plan.flags import StepCommand, command, refuse_later
+from clickpipe.plan.plan import Node, Plan, Written
+
+CODECS = ("ndjson", "arrow")
+
+
+class ShellCommand(StepCommand):
+    """Refuses options of the design that this version lacks before the parser calls them unknown."""
+
+    step: type[Step]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        refuse_later(self.name or "", self.step, args)
+        return super().parse_args(ctx, args)
+
+
+def step_command(name: str) -> click.Command:
+    from clickpipe.plan.flags import STEPS
+
+    plain = command(name)
+    step = STEPS.find(name, Step)
+    say = plain.callback
+    assert say is not None
+    is_sink = issubclass(step, SinkStep)
+
+    def act(codec: str | None = None, quiet: bool = False, **values: Any) -> None:
+        run_step(name, say(**values), codec or os.environ.get("CLICKPIPE_CODEC") or "ndjson", quiet)
+
+    shell = ShellCommand(
+        name,
+        params=[*plain.params, *([_QUIET] if is_sink else [_CODEC])],
+        callback=act,
+        help=plain.help,
+        epilog=plain.epilog,
+        context_settings=plain.context_settings,
+    )
+    shell.step = step
+    return shell
+
+
+_CODEC = click.Option(
+    ["--codec"], type=click.Choice(CODECS), default=None, help="how records travel to the next step  [default $CLICKPIPE_CODEC or ndjson]"
+)
+_QUIET = click.Option(["--quiet", "-q"], is_flag=True, default=False, help="do not print the accounts at the end")
+
+
+def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
+    from clickpipe.engine.local import run
+
+    if codec not in CODECS:
+        raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
+    plan = Plan((Node(step, Written(name, ())),))
+    try:
+        outcome = run(plan, arrow=codec == "arrow" and not sys.stdout.isatty())
+    except ClickpipeError as error:
+        if not error.where or error.where[0] != name:
+            error.at(name)
+        raise
+    if not quiet:
+        report(outcome)

@@ -1,0 +1,130 @@
+"""What is known of a stream's records: column names, types, event time, windows.
+
+Types, as the stream line spells them (see clickpipe-stream.5):
+
+    int     64-bit integer            float   finite double
+    bool    true or false             str     text
+    json    anything, kept as JSON    time    epoch milliseconds, UTC, written by us
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import polars as pl
+
+from clickpipe.errors import DataError, PlanError, near
+
+TYPES = ("int", "float", "bool", "str", "json", "time")
+NUMBERS = ("int", "float")
+
+# Columns of our own inside a process, never written: their names cannot clash with a field's,
+# because no wire format lets one begin with NUL and be declared.
+HIDDEN = "\0"
+RESERVED = ("_time", "_mark")
+
+
+def dtype(kind: str) -> Any:
+    """The Polars type that holds a column of this type."""
+    return {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "time": pl.Int64}.get(kind, pl.String)
+
+
+def kind_of(type_: Any) -> str:
+    """The type of a column that Polars computed."""
+    if type_.is_integer():
+        return "int"
+    if type_.is_float() or type_.is_decimal():
+        return "float"
+    return {pl.Boolean: "bool", pl.String: "str"}.get(type_.base_type(), "json")
+
+
+@dataclass(frozen=True)
+class TimeColumn:
+    """Which column is event time. Unit: s, ms, us, ns, or auto (told apart by magnitude)."""
+
+    name: str
+    unit: str = "ms"
+
+
+@dataclass(frozen=True)
+class WindowInfo:
+    """The windows that records were assigned to. Unit: milliseconds."""
+
+    kind: str
+    size: int
+    slide: int
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a stream, in order, with what else is known of them."""
+
+    types: Mapping[str, str] = field(default_factory=dict)
+    declared: frozenset[str] = frozenset()  # types a person fixed: never widened
+    time: TimeColumn | None = None
+    window: WindowInfo | None = None
+
+    def names(self) -> list[str]:
+        return list(self.types)
+
+    def need(self, names: Iterable[str], because: str) -> None:
+        """Raise PlanError unless all names exist."""
+        for name in names:
+            if name not in self.types:
+                raise self.unknown(name, because)
+
+    def unknown(self, name: str, because: str) -> PlanError:
+        notes = [f"the step before gives: {', '.join(self.types) or 'no columns'}"]
+        hint = near(name, self.names())
+        if not hint:
+            notes.append(f"a field that appears only later must be declared: ingest --columns '{name}:str'")
+        return PlanError(f'no column "{name}"{because}', hint=hint, notes=notes, word=name)
+
+    def add(self, types: Mapping[str, str]) -> Columns:
+        return replace(self, types={**self.types, **types})
+
+    def only(self, types: Mapping[str, str]) -> Columns:
+        """These columns and no others; event time and window stay while their columns do."""
+        time = self.time if self.time and self.time.name in types else None
+        window = self.window if self.window and "window_start" in types else None
+        return Columns(types, self.declared & frozenset(types), time, window)
+
+    def schema(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        chosen = self.types if names is None else names
+        return {name: dtype(self.types[name]) for name in chosen}
+
+    def is_hopping(self) -> bool:
+        """Whether one record may stand in several rows, one per window."""
+        return self.window is not None and self.window.slide < self.window.size
+
+    def to_json(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"columns": dict(self.types)}
+        if self.declared:
+            said["declared"] = sorted(self.declared)
+        if self.time:
+            said["time"] = {"column": self.time.name, "unit": self.time.unit}
+        if self.window:
+            said["window"] = {"kind": self.window.kind, "size": self.window.size, "slide": self.window.slide}
+        return said
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any]) -> Columns:
+        """Raises DataError for a stream line that is not one of ours."""
+        try:
+            types = {str(name): str(kind) for name, kind in said["columns"].items()}
+            time = said.get("time")
+            window = said.get("window")
+            columns = Columns(
+                types,
+                frozenset(said.get("declared", ())),
+                TimeColumn(str(time["column"]), str(time["unit"])) if time else None,
+                WindowInfo(str(window["kind"]), int(window["size"]), int(window["slide"])) if window else None,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"the stream line is damaged: {error!r}") from None
+        for name, kind in types.items():
+            if kind not in TYPES:
+                raise DataError(f'the stream line gives column "{name}" the unknown type "{kind}"')
+        return columns

@@ -1,0 +1,1 @@
+"""Streaming, with no part in it."""

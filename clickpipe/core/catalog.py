@@ -1,0 +1,64 @@
+"""Parts, found by the name of their module. No list to edit, no import as a side effect.
+
+`Catalog("clickpipe.operators")` sees the modules of that folder, then the entry points of the
+group with the same name. A part is its module's one public class of the wanted base.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from clickpipe.errors import PlanError, near
+
+
+class Catalog:
+    def __init__(self, package: str, word: str) -> None:
+        self._package, self._word = package, word
+
+    @cached_property
+    def _folder(self) -> Path:
+        module = importlib.import_module(self._package)
+        return Path(module.__path__[0])
+
+    @cached_property
+    def _modules(self) -> list[str]:
+        return sorted(m.name for m in pkgutil.iter_modules([str(self._folder)]) if not m.name.startswith("_"))
+
+    @cached_property
+    def _outside(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self._package)}
+
+    def names(self) -> list[str]:
+        """As they are typed: dashes, no underscores."""
+        return [name.replace("_", "-") for name in self._modules]
+
+    def has(self, name: str) -> bool:
+        return name.replace("-", "_") in self._modules or name in self._outside
+
+    def summary(self, name: str) -> str:
+        """First line of the module's docstring, read without importing it."""
+        path = self._folder / f"{name.replace('-', '_')}.py"
+        doc = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+        return doc.split("\n", 1)[0]
+
+    def find(self, name: str, base: type) -> Any:
+        """The part's class. Raises PlanError with the nearest name."""
+        if name in self._outside and not name.replace("-", "_") in self._modules:
+            return self._outside[name].load()
+        if not self.has(name):
+            known = self.names()
+            raise PlanError(
+                f'no {self._word} "{name}"', hint=near(name, known), notes=[f"there are: {', '.join(known)}"], word=name
+            )
+        module = importlib.import_module(f"{self._package}.{name.replace('-', '_')}")
+        return next(
+            part
+            for part in vars(module).values()
+            if isinstance(part, type) and issubclass(part, base) and part.__module__ == module.__name__
+        )

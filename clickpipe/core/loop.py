@@ -1,0 +1,153 @@
+"""The run loop: pull from the feed, push through the operators, keep the accounts.
+
+    feed --pull--> stage 1 --> stage 2 --> … --> tail            on each batch
+    watermark -----> stage 1 --results--> stage 2 … -----> tail  after the batches of a pull
+
+What an operator neither hands on nor sets aside has met the outcome that its step names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import polars as pl
+
+from clickpipe.batch import Batch, Dead
+from clickpipe.columns import Columns
+from clickpipe.core.meter import Ledger
+from clickpipe.core.operator import FOREVER, Feed, Late, Operator
+from clickpipe.core.step import OperatorStep
+from clickpipe.core.time import to_milliseconds
+
+
+@dataclass
+class Stage:
+    """A running step. `given` are the columns before it."""
+
+    step: OperatorStep
+    given: Columns
+    operator: Operator
+    needs: tuple[str, ...]
+    ledger: int = 0  # which ledger its records belong to
+
+
+@dataclass
+class Tail:
+    """Where what leaves the last stage goes."""
+
+    write: Callable[[Batch, int], None]  # a batch, and how many records it is
+    advance: Callable[[int | None], None]
+    needs: tuple[str, ...]
+
+
+@dataclass
+class Asides:
+    """Where records go that leave the stream."""
+
+    late: Callable[[Late], None]
+    dead: Callable[[Dead], None]
+
+
+class Loop:
+    """Runs stages over a feed until it ends. `accounts`: one ledger per stretch between aggregates."""
+
+    def __init__(self, feed: Feed, stages: list[Stage], tail: Tail, asides: Asides, floats: set[str]) -> None:
+        self._feed, self._stages, self._tail, self._asides, self._floats = feed, stages, tail, asides, floats
+        self.accounts = [Ledger()]
+        for stage in stages:
+            stage.ledger = len(self.accounts) - 1
+            if stage.step.outcome == "aggregated":
+                self.accounts.append(Ledger())
+
+    def run(self) -> None:
+        """Raises what the feed, an operator or the tail raises."""
+        if not self._is_done():
+            for pull in self._feed.pulls():
+                self._take(pull.batches, pull.dead, pull.read, pull.removed)
+                if pull.watermark is not None:
+                    self._advance(0, pull.watermark)
+                self._tail.advance(pull.watermark)
+                if self._is_done():
+                    break
+        self._advance(0, FOREVER)
+        for stage in self._stages:
+            self.accounts[stage.ledger].partly_late += getattr(stage.operator, "partly_late", 0)
+
+    def _is_done(self) -> bool:
+        return any(stage.operator.done for stage in self._stages)
+
+    def _take(self, batches: list[Batch], dead: list[Dead], read: int, removed: int) -> None:
+        ledger = self.accounts[0]
+        ledger.read += read
+        ledger.filtered += removed
+        for letters in dead:
+            self._bury(letters, ledger)
+        for batch in batches:
+            self._push(0, batch)
+
+    def _push(self, at: int, batch: Batch) -> None:
+        if not batch.height:
+            return
+        if at == len(self._stages):
+            self._write(batch)
+            return
+        stage = self._stages[at]
+        ledger = self.accounts[stage.ledger]
+        batch = self._judged(batch, stage.needs, ledger)
+        before, gone = record_count(batch), 0
+        for out in stage.operator.on_batch(batch):
+            match out:
+                case Late():
+                    gone += record_count(out.batch)
+                    self._set_aside(out, ledger)
+                case Dead():
+                    gone += len(out)
+                    self._bury(out, ledger)
+                case Batch():
+                    gone += record_count(out)
+                    self._push(at + 1, out)
+        setattr(ledger, stage.step.outcome, getattr(ledger, stage.step.outcome) + before - gone)
+
+    def _write(self, batch: Batch) -> None:
+        batch = self._judged(batch, self._tail.needs, self.accounts[-1])
+        if batch.height:
+            self._tail.write(batch, record_count(batch))
+
+    def _judged(self, batch: Batch, needs: Iterable[str], ledger: Ledger) -> Batch:
+        if batch.columns.is_hopping() and batch.columns.time:  # counting the records takes these two
+            needs = [*needs, batch.columns.time.name, "window_start"]
+        batch, dead = batch.need(needs, self._floats)
+        if dead:
+            self._bury(dead, ledger)
+        return batch
+
+    def _advance(self, at: int, time: int) -> None:
+        for number in range(at, len(self._stages)):
+            stage = self._stages[number]
+            for batch in stage.operator.on_watermark(time):
+                if stage.step.outcome == "aggregated":
+                    self.accounts[stage.ledger + 1].read += batch.height
+                self._push(number + 1, batch)
+
+    def _set_aside(self, late: Late, ledger: Ledger) -> None:
+        ledger.late += record_count(late.batch)
+        self._asides.late(late)
+
+    def _bury(self, dead: Dead, ledger: Ledger) -> None:
+        ledger.dead += len(dead)
+        self._asides.dead(dead)
+
+
+def record_count(batch: Batch) -> int:
+    """How many records a batch is: one that stands in several hopping windows is counted in its newest."""
+    columns = batch.columns
+    if not columns.is_hopping() or columns.time is None or columns.window is None:
+        return batch.height
+    name, window = columns.time.name, columns.window
+    instant = to_milliseconds(pl.col(name), columns.types[name], columns.time.unit)
+    # Windows may be shifted: the newest is the one whose start is less than a slide before the record.
+    is_newest = instant - pl.col("window_start") < window.slide
+    return int(batch.frame.select(is_newest.sum()).item())
+
+

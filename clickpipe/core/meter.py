@@ -1,0 +1,56 @@
+"""Accounts: every record that is read ends in exactly one other column of its ledger.
+
+An aggregate ends one ledger and begins the next, for the rows that it makes. Processes hand
+their ledgers on in the end signal, so the last one sees the accounts of the whole pipeline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from clickpipe.errors import OursError
+
+
+@dataclass
+class Ledger:
+    """Unit: records. A record that stands in several windows is one record."""
+
+    read: int = 0
+    aggregated: int = 0
+    filtered: int = 0
+    duplicate: int = 0
+    late: int = 0
+    dead: int = 0
+    written: int = 0
+    partly_late: int = 0  # a note, not an outcome: some of its hopping windows were gone
+
+    def left(self) -> int:
+        """Records whose end is not known yet: they went on to the next step or process."""
+        outcomes = (getattr(self, name) for name in OUTCOMES)
+        return self.read - sum(outcomes)
+
+    def to_json(self) -> dict[str, int]:
+        return {name: count for name, count in asdict(self).items() if count or name == "read"}
+
+    @staticmethod
+    def from_json(said: dict[str, int]) -> Ledger:
+        known = {field.name for field in fields(Ledger)}
+        return Ledger(**{name: count for name, count in said.items() if name in known})
+
+
+OUTCOMES = tuple(f.name for f in fields(Ledger) if f.name not in ("read", "partly_late"))
+
+
+def check(accounts: list[Ledger]) -> None:
+    """Raises OursError unless every ledger balances."""
+    for ledger in accounts:
+        if ledger.left():
+            raise OursError(f"the accounts do not balance: {ledger.left()} records unaccounted for: {describe(ledger)}")
+
+
+def describe(ledger: Ledger, word: str = "read") -> str:
+    """`read 10 = aggregated 7 + late 2 + dead letter 1`"""
+    spoken = {"dead": "dead letter"}
+    parts = [f"{spoken.get(name, name)} {count:,}" for name in OUTCOMES if (count := getattr(ledger, name))]
+    note = f" ({ledger.partly_late:,} in some of their windows only)" if ledger.partly_late else ""
+    return f"{word} {ledger.read:,} = {' + '.join(parts) or '0'}{note}"

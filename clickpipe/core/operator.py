@@ -1,0 +1,86 @@
+"""Operators, feeds and writers: how a plan runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from clickpipe.batch import Batch, Dead
+from clickpipe.columns import Columns
+from clickpipe.core.meter import Ledger
+
+FOREVER = 2**62  # the end of time: no event time reaches it
+
+
+@dataclass(frozen=True)
+class Late:
+    """Records whose windows are all gone. Shape: a record's columns, and when each of its windows closed."""
+
+    batch: Batch
+    reason: str = "late"
+
+
+class Operator:
+    """A running step. One thread, no locks, no I/O, no clock."""
+
+    done = False  # needs no more input
+
+    def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
+        return (batch,)
+
+    def on_watermark(self, time: int) -> Iterable[Batch]:
+        """No record older than `time` counts any more. FOREVER = end of input."""
+        return ()
+
+    def snapshot(self) -> Mapping[str, pl.DataFrame]:
+        """All state, as immutable tables by name."""
+        return {}
+
+
+@dataclass
+class Pull:
+    """What a feed hands on at once: records, what was wrong with others, and the watermark after them."""
+
+    batches: list[Batch] = field(default_factory=list)
+    watermark: int | None = None
+    dead: list[Dead] = field(default_factory=list)
+    read: int = 0  # records taken from the input, the dead ones included
+    removed: int = 0  # records that a tool between two processes took out
+
+
+class Feed:
+    """What a plan reads: a source, or the stream from the step before."""
+
+    columns: Columns  # of the records, before the first step
+    pipeline: str = ""
+    state: str | None = None  # the pipeline's state directory
+    hop: int = 0
+    run: int = 0
+    inherited: list[Ledger]  # accounts of the steps before, known at the end
+
+    def want(self, names: list[str] | None, text: bool) -> None:
+        """What the plan needs of the records: the values of these columns (None: of all), and their text."""
+
+    def pulls(self) -> Iterator[Pull]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+class Writer:
+    """Where a plan's records go."""
+
+    def write(self, batch: Batch) -> None:
+        raise NotImplementedError
+
+    def advance(self, watermark: int | None) -> None:
+        """Everything up to this watermark was written; a good moment to let readers see it."""
+
+    def close(self, accounts: list[Ledger]) -> None:
+        """The stream ended as it should."""
+
+    def abandon(self) -> None:
+        """The stream failed: leave nothing behind that looks finished."""

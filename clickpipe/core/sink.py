@@ -1,0 +1,56 @@
+"""Destinations: where records end up, and in which form."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from clickpipe.batch import Batch
+from clickpipe.columns import Columns
+from clickpipe.core.operator import Writer
+from clickpipe.core.render import as_csv, as_ndjson
+
+_SUFFIX = re.compile(r"\.(csv)(\.zst|\.gz)?$")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How records are written. `format` None: what the destination's name says."""
+
+    format: str | None
+    spell_times: bool
+    rows: int
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What an address names."""
+
+    address: str
+    form: Form
+
+    def format(self) -> str:
+        return self.form.format or ("csv" if _SUFFIX.search(self.address) else "ndjson")
+
+    def needs(self, given: Columns) -> tuple[str, ...]:
+        return () if self.format() == "ndjson" else tuple(given.types)
+
+    def open(self, given: Columns) -> Writer:
+        raise NotImplementedError
+
+    def guarantee(self) -> str:
+        raise NotImplementedError
+
+
+class Renderer:
+    """Batches -> bytes of one output: the header of a CSV comes once."""
+
+    def __init__(self, form: Form, format_: str) -> None:
+        self._form, self._format = form, format_
+        self._is_first = True
+
+    def bytes(self, batch: Batch) -> bytes:
+        if self._format == "ndjson":
+            return as_ndjson(batch, self._form.spell_times)
+        first, self._is_first = self._is_first, False
+        return as_csv(batch, self._form.spell_times, header=first)

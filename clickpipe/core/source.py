@@ -1,0 +1,37 @@
+"""Sources: where raw bytes come from, split by split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clickpipe.wire.pump import Inbox
+
+
+class Split:
+    """An independent, ordered part of a source. `name` stands in messages and dead letters."""
+
+    name: str
+
+    def inbox(self) -> Inbox | None:
+        """A live split: more may come at any time, and the inbox can wait for it."""
+        return None
+
+    def chunks(self) -> Iterator[bytes]:
+        """A split at rest: the bytes, from the beginning. Raises OutsideError or DataError, naming the split."""
+        return iter(())
+
+    @property
+    def is_live(self) -> bool:
+        return self.inbox() is not None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an address names. Subclasses say how its splits are found."""
+
+    address: str
+
+    def splits(self) -> list[Split]:
+        """At least one. Raises PlanError or OutsideError when there is nothing."""
+        raise NotImplementedError

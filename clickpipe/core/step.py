@@ -1,0 +1,93 @@
+"""Steps: what a plan says. Subclasses are frozen dataclasses whose fields are the options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import polars as pl
+
+from clickpipe.columns import Columns
+from clickpipe.core.operator import Feed, Operator, Writer
+from clickpipe.errors import PlanError, Unsupported
+
+Tables = Mapping[str, pl.DataFrame]
+
+
+class Step:
+    """One line of a plan: immutable, says what; `open` makes what runs."""
+
+    epilog: ClassVar[str] = ""  # for --help: examples and what else a person wants to know
+    later: ClassVar[Mapping[str, str]] = {}  # options of the design that this version lacks, and why
+
+    def describe(self, given: Columns) -> str:
+        """What the step does to records with these columns, for `explain`. One line."""
+        return ""
+
+    def memory(self) -> str:
+        """Memory as a function of what, for `explain`."""
+        return "one batch"
+
+
+class OperatorStep(Step):
+    """A step between two streams."""
+
+    outcome: ClassVar[str] = "filtered"  # what became of a record that comes in and does not go out
+
+    def columns(self, given: Columns) -> Columns:
+        """The columns after the step. Raises PlanError for what cannot work."""
+        return given
+
+    def needs(self, given: Columns) -> tuple[str, ...]:
+        """The columns whose values the step looks at."""
+        return ()
+
+    def passes(self) -> bool:
+        """Whether columns that the step does not need pass through untouched."""
+        return True
+
+    def keys(self) -> tuple[str, ...] | None:
+        """Records equal in these must meet in one worker; (): all records; None: no matter."""
+        return None
+
+    def open(self, given: Columns, saved: Tables) -> Operator:
+        """A running operator, from the tables of its last snapshot ({} on a first start)."""
+        raise NotImplementedError
+
+    def flink(self, given: Any) -> str:
+        raise Unsupported("notimpl", "Flink SQL", "this version runs plans on one machine only")
+
+
+class SourceStep(Step):
+    """A step that begins a plan."""
+
+    def open(self) -> Feed:
+        """A running feed: the columns are known, no record has been given out. Raises PlanError."""
+        raise NotImplementedError
+
+
+class RawStep(SourceStep):
+    """A step that makes raw NDJSON, for `ingest -` behind it."""
+
+    def raw(self) -> Iterator[bytes]:
+        """Blocks of whole lines."""
+        raise NotImplementedError
+
+    def open(self) -> Feed:
+        raise PlanError("its lines are raw: put ingest - behind it")
+
+
+class SinkStep(Step):
+    """A step that ends a plan."""
+
+    def needs(self, given: Columns) -> tuple[str, ...]:
+        """The columns that must be parsed before they are written."""
+        return ()
+
+    def open(self, given: Columns) -> Writer:
+        """A writer for records with these columns."""
+        raise NotImplementedError
+
+    def guarantee(self) -> str:
+        """What a reader of the sink may rely on, for `explain`."""
+        raise NotImplementedError

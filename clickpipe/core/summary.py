@@ -1,0 +1,141 @@
+"""Aggregation state: tables of pieces that grow by appending and are merged now and then.
+
+    batch --partial--> rows -> appended ... appended --merge--> one row per group --final--> result
+
+Each batch is reduced to its partial rows; merging waits until the appended rows outnumber the
+merged ones, so a record's cost does not depend on the number of groups. One table holds the pieces
+that are kept per group, and each aggregate with a sub-key has one of its own.
+
+Memory: one row per open group (and sub-key), twice that before a merge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from clickpipe.core.aggregate import SUB_KEY, Aggregate
+
+_WORTH_MERGING = 50_000  # rows
+
+
+@dataclass(frozen=True)
+class Call:
+    """A named aggregate over an argument. `mask`: where the FILTER clause holds."""
+
+    name: str
+    aggregate: Aggregate
+    value: pl.Expr
+    mask: pl.Expr | None = None
+
+    def masked(self) -> pl.Expr:
+        """The argument, null where the FILTER clause does not hold."""
+        return self.value if self.mask is None else pl.when(self.mask).then(self.value)
+
+    def input(self) -> pl.Expr:
+        """Where the frames that are added hold the masked argument."""
+        return pl.lit(True) if self.aggregate.kind == "*" else pl.col(f"\0{self.name}")
+
+
+class Table:
+    """Pieces of some aggregates by the same key."""
+
+    def __init__(self, keys: Sequence[str], calls: Sequence[Call], saved: pl.DataFrame | None = None) -> None:
+        self._keys, self._calls = list(keys), list(calls)
+        self._parts: list[pl.DataFrame] = [] if saved is None else [saved]
+        self._merged_rows = 0 if saved is None else saved.height
+        self._new_rows = 0
+        sub = calls[0].aggregate.sub_key(calls[0].input()) if calls else None
+        self._by = [*map(pl.col, self._keys), *([] if sub is None else [sub.alias(SUB_KEY)])]
+        self._merge_by = [*self._keys, *([] if sub is None else [SUB_KEY])]
+
+    def add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
+        part = _grouped(frame, self._by, self._partials(time))
+        self._parts.append(part)
+        self._new_rows += part.height
+        if self._new_rows > max(_WORTH_MERGING, 2 * self._merged_rows):
+            self.merged()
+
+    def merged(self) -> pl.DataFrame:
+        """All pieces, one row per key."""
+        if len(self._parts) != 1:
+            rows = pl.concat(self._parts, how="vertical_relaxed") if self._parts else None
+            self._parts = [] if rows is None else [_grouped(rows, self._merge_by, self._merges())]
+            self._merged_rows, self._new_rows = (self._parts[0].height if self._parts else 0), 0
+        return self._parts[0] if self._parts else pl.DataFrame()
+
+    def cut(self, closed: pl.Expr) -> pl.DataFrame:
+        """Take the rows out for which `closed` holds."""
+        rows = self.merged()
+        if not rows.width:
+            return rows
+        self._parts = [rows.filter(~closed)]
+        self._merged_rows = self._parts[0].height
+        return rows.filter(closed)
+
+    def results(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Pieces -> values, one row per group."""
+        finals = [call.aggregate.final(_pieces(call)).alias(call.name) for call in self._calls]
+        if self._merge_by == self._keys:
+            return rows.select(*self._keys, *finals)
+        return _grouped(rows, self._keys, finals)
+
+    def _partials(self, time: pl.Expr) -> list[pl.Expr]:
+        exprs = ((call, call.aggregate.partial(call.input(), time)) for call in self._calls)
+        return [expr.alias(_column(call, name)) for call, pieces in exprs for name, expr in pieces.items()]
+
+    def _merges(self) -> list[pl.Expr]:
+        exprs = ((call, call.aggregate.merge(_pieces(call))) for call in self._calls)
+        return [expr.alias(_column(call, name)) for call, pieces in exprs for name, expr in pieces.items()]
+
+
+class Summary:
+    """All tables of one aggregate step. `keys`: the grouping columns, window included."""
+
+    def __init__(self, keys: Sequence[str], calls: Sequence[Call], saved: Mapping[str, pl.DataFrame]) -> None:
+        self._keys = list(keys)
+        self._order = [call.name for call in calls]
+        plain = [call for call in calls if call.aggregate.sub_key(call.value) is None]
+        fine = [call for call in calls if call.aggregate.sub_key(call.value) is not None]
+        groups = ({"groups": plain} if plain or not fine else {}) | {f"sub-{call.name}": [call] for call in fine}
+        self._tables = {name: Table(self._keys, some, saved.get(name)) for name, some in groups.items()}
+
+    def add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
+        for table in self._tables.values():
+            table.add(frame, time)
+
+    def close(self, closed: pl.Expr) -> pl.DataFrame:
+        """The results of the groups for which `closed` holds; the groups are gone then."""
+        first, *others = [table.results(rows) for table in self._tables.values() if (rows := table.cut(closed)).width] or [pl.DataFrame()]
+        for other in others:
+            first = _beside(first, other, self._keys)
+        return first.select(*self._keys, *self._order) if first.width else first
+
+    def earliest(self, key: str) -> int | None:
+        """The least value of a key column."""
+        rows = next(iter(self._tables.values())).merged()
+        return rows[key].min() if rows.width else None  # type: ignore[return-value]  # asked of integer keys only
+
+    def snapshot(self) -> Mapping[str, pl.DataFrame]:
+        return {name: rows for name, table in self._tables.items() if (rows := table.merged()).width}
+
+
+def _beside(left: pl.DataFrame, right: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    if not keys:
+        return left.hstack(right)
+    return left.join(right, on=keys, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _grouped(frame: pl.DataFrame, by: Sequence[str | pl.Expr], exprs: Iterable[pl.Expr]) -> pl.DataFrame:
+    return frame.group_by(*by).agg(*exprs) if by else frame.select(*exprs)
+
+
+def _column(call: Call, piece: str) -> str:
+    return f"{call.name}.{piece}"
+
+
+def _pieces(call: Call) -> Mapping[str, pl.Expr]:
+    names = call.aggregate.partial(pl.lit(0), pl.lit(0))
+    return {name: pl.col(_column(call, name)) for name in names}

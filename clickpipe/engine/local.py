@@ -1,0 +1,232 @@
+"""Run a plan in this process: between standard input and output, or from its own source to its own sink."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from clickpipe.batch import Batch, Dead
+from clickpipe.columns import Columns
+from clickpipe.core.loop import Asides, Loop, Stage, Tail
+from clickpipe.core.meter import OUTCOMES, Ledger, check
+from clickpipe.core.operator import Feed, Writer
+from clickpipe.core.step import RawStep, SinkStep, SourceStep
+from clickpipe.engine.asides import SideFiles
+from clickpipe.engine.feeds import ProducedSplit, open_stream
+from clickpipe.errors import ClickpipeError, DataError, PlanError
+from clickpipe.operators.ingest import Ingest, IngestFeed
+from clickpipe.operators.window import Window
+from clickpipe.plan.parse import locate
+from clickpipe.plan.plan import Plan
+from clickpipe.state.files import remove
+from clickpipe.state.home import pipeline_directory
+from clickpipe.wire.frames import StreamLine
+from clickpipe.wire.pump import Inbox, Outbox
+from clickpipe.wire.stream import StreamWriter
+
+_ENOUGH_FOR_PERCENT = 1_000
+
+
+@dataclass
+class Outcome:
+    """What a run came to. `has_sink`: whether the accounts end here, and so must balance."""
+
+    accounts: list[Ledger] = field(default_factory=list)
+    has_sink: bool = False
+    late_path: str | None = None
+    dead_path: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def run(plan: Plan, *, arrow: bool = False) -> Outcome:
+    """Raises what goes wrong; then no sink has got its result."""
+    if isinstance(plan.nodes[0].step, RawStep) and len(plan.nodes) == 1:
+        return _write_raw(plan.nodes[0].step)
+    return _Run(plan, arrow).run()
+
+
+def _write_raw(step: RawStep) -> Outcome:
+    outbox = Outbox(sys.stdout.fileno(), "standard output")
+    for block in step.raw():
+        outbox.put(block)
+    outbox.close()
+    return Outcome()
+
+
+class _Run:
+    def __init__(self, plan: Plan, arrow: bool) -> None:
+        self._plan, self._arrow = plan, arrow
+        self._floats: set[str] = set()
+        self._feed, begins = _open_feed(plan)
+        self._stages, self._columns = open_stages(plan, self._feed.columns)
+        self._state = self._feed.state or pipeline_directory(plan.name or self._feed.pipeline)
+        self._sides = SideFiles(self._state, *_side_paths(plan))
+        if begins:
+            _begin_anew(self._sides)
+        self._limit = ErrorLimit(_max_errors(plan))
+        self._want()
+
+    def _want(self) -> None:
+        wanted: list[str] = []
+        for stage in self._stages:
+            wanted += stage.needs
+            if not stage.step.passes():
+                self._feed.want(wanted, False)
+                return
+        if self._plan.sink is None and self._arrow:
+            self._feed.want(None, True)
+        else:
+            self._feed.want([*wanted, *self._sink_needs()], True)
+
+    def _sink_needs(self) -> tuple[str, ...]:
+        node = self._plan.sink
+        return node.step.needs(self._columns) if node and isinstance(node.step, SinkStep) else ()
+
+    def run(self) -> Outcome:
+        with ExitStack() as stack:
+            stack.callback(self._feed.close)
+            loop = Loop(self._feed, self._stages, self._tail(), Asides(self._sides.add_late, self._dead), self._floats)
+            self._loop = loop
+            try:
+                loop.run()
+                accounts = _joined(self._feed.inherited, loop.accounts)
+                self._limit.check(accounts[0], final=True)
+                self._sides.close()
+                self._finish(accounts)
+            except BaseException:
+                self._abandon()
+                raise
+        return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path)
+
+    def _dead(self, dead: Dead) -> None:
+        self._sides.add_dead(dead)
+        self._limit.check(self._loop.accounts[0], final=False)
+
+    def _tail(self) -> Tail:
+        node = self._plan.sink
+        if node and isinstance(node.step, SinkStep):
+            try:
+                writer = node.step.open(self._columns)
+            except ClickpipeError as error:
+                raise locate(error, node.written) from None
+            self._finish, self._abandon = _sink_finish(writer), writer.abandon
+            return Tail(lambda batch, count: self._write_to(writer, batch, count), writer.advance, self._sink_needs())
+        feed = self._feed
+        line = StreamLine(self._columns, self._plan.name or feed.pipeline, feed.hop + 1, feed.run, self._state)
+        stream = StreamWriter(Outbox(sys.stdout.fileno(), "standard output"), line, arrow=self._arrow)
+        self._finish, self._abandon = _stream_finish(stream), _nothing
+        needs = tuple(self._columns.types) if self._arrow else ()
+        return Tail(lambda batch, count: stream.write(batch, _records(batch, count)), stream.advance, needs)
+
+    def _write_to(self, writer: Writer, batch: Batch, count: int) -> None:
+        writer.write(batch)
+        self._loop.accounts[-1].written += count
+
+    _finish: Callable[[list[Ledger]], None]
+    _abandon: Callable[[], None]
+
+
+def _records(batch: Batch, count: int) -> int | None:
+    return count if batch.columns.is_hopping() else None
+
+
+def _sink_finish(writer: Writer) -> Callable[[list[Ledger]], None]:
+    def finish(accounts: list[Ledger]) -> None:
+        check(accounts)
+        writer.close(accounts)
+
+    return finish
+
+
+def _stream_finish(stream: StreamWriter) -> Callable[[list[Ledger]], None]:
+    def finish(accounts: list[Ledger]) -> None:
+        check(accounts[:-1])
+        stream.end([ledger.to_json() for ledger in accounts])
+
+    return finish
+
+
+def _nothing() -> None:
+    """A stream that is not ended is a failed one: its reader sees that by itself."""
+
+
+def _open_feed(plan: Plan) -> tuple[Feed, bool]:
+    """The feed, and whether the pipeline begins here."""
+    first = plan.nodes[0]
+    try:
+        if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
+            return IngestFeed(plan.nodes[1].step, [ProducedSplit(first.step.raw())]), True
+        if isinstance(first.step, SourceStep):
+            return first.step.open(), True
+    except (PlanError, DataError) as error:
+        raise locate(error, first.written) from None
+    if os.isatty(sys.stdin.fileno()):
+        raise PlanError(f"{first.written.name} reads a stream, and standard input is a terminal", hint="put it behind a pipe: clickpipe ingest FILE | …")
+    feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
+    return feed, isinstance(feed, IngestFeed)
+
+
+def open_stages(plan: Plan, columns: Columns) -> tuple[list[Stage], Columns]:
+    """The running operators, and the columns after the last. Raises PlanError that shows the step."""
+    stages = []
+    for step, written in plan.operators():
+        try:
+            after = step.columns(columns)
+            stages.append(Stage(step, columns, step.open(columns, {}), step.needs(columns)))
+        except ClickpipeError as error:
+            raise locate(error, written) from None
+        columns = after
+    return stages, columns
+
+
+def _side_paths(plan: Plan) -> tuple[str | None, str | None]:
+    late = [step.late for step, _ in plan.operators() if isinstance(step, Window) and step.late]
+    dead = [node.step.dead_letter for node in plan.nodes if isinstance(node.step, Ingest) and node.step.dead_letter]
+    return (late[0] if late else None, dead[0] if dead else None)
+
+
+def _begin_anew(sides: SideFiles) -> None:
+    for path in (sides.late_path, sides.dead_path):
+        if path and os.path.isfile(path):
+            remove(path)
+
+
+def _max_errors(plan: Plan) -> str | None:
+    return next((node.step.max_errors for node in plan.nodes if isinstance(node.step, Ingest)), None)
+
+
+class ErrorLimit:
+    """`--max-errors N|P%`: how many bad records are too many."""
+
+    def __init__(self, text: str | None) -> None:
+        self._text = text
+        try:
+            self._most = None if text is None else float(text.removesuffix("%"))
+        except ValueError:
+            raise PlanError(f'--max-errors "{text}" is neither a number nor a percentage', word="--max-errors") from None
+
+    def check(self, ledger: Ledger, *, final: bool) -> None:
+        """Raises DataError. A percentage is judged when there are enough records to speak of, and at the end."""
+        if self._most is None or self._text is None:
+            return
+        if self._text.endswith("%"):
+            too_many = (final or ledger.read >= _ENOUGH_FOR_PERCENT) and ledger.dead * 100 > self._most * ledger.read
+        else:
+            too_many = ledger.dead > self._most
+        if too_many:
+            raise DataError(f"{ledger.dead:,} of {ledger.read:,} records are bad, more than --max-errors {self._text} allows")
+
+
+def _joined(inherited: list[Ledger], own: list[Ledger]) -> list[Ledger]:
+    """The accounts of the steps before, and ours: our first ledger goes on where their last one stopped."""
+    if not inherited:
+        return own
+    last, first = inherited[-1], own[0]
+    if last.left() != first.read:
+        raise DataError(f"the steps before handed on {last.left()} records and {first.read} came")
+    for name in (*OUTCOMES, "partly_late"):
+        setattr(last, name, getattr(last, name) + getattr(first, name))
+    return [*inherited, *own[1:]]

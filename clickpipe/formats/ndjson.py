@@ -1,0 +1,99 @@
+"""One JSON object per line.
+
+Shape: a column per field of the objects; nested values stay JSON. Blank lines, CRLF and a
+missing last newline are fine. See clickpipe-stream.5 for what makes a line bad.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import polars as pl
+
+from clickpipe.batch import OFFSET, Batch, Dead, read, widened, wrong_columns
+from clickpipe.columns import Columns
+from clickpipe.core.format import SAMPLE, Format, Wants, dead_lines, offsets
+from clickpipe.lines import Block
+from clickpipe.ndjson import count_lines
+from clickpipe.text import Text
+
+
+class Ndjson(Format):
+    has_text = True
+
+    def infer(self, blocks: list[Block]) -> dict[str, str]:
+        types: dict[str, str] = {}
+        for record in _records(blocks):
+            for name, value in record.items():
+                kind = _kind(value)
+                if kind and (types.get(name) is None or (types[name], kind) == ("int", "float")):
+                    types[name] = kind
+                else:
+                    types.setdefault(name, "")
+        return {name: kind or "str" for name, kind in types.items()}  # nulls only: text
+
+    def read(self, block: Block, columns: Columns, wants: Wants, source: str) -> tuple[Batch, list[Dead], int]:
+        # Without text to fall back on, everything anyone may need is parsed now.
+        names = list(columns.types) if wants.names is None and not wants.text else list(wants.names or ())
+        count = count_lines(block.data)
+        columns = widened(columns, wants.floats)
+        parsed = read(block.data, count, columns, names)
+        fixed = columns.declared | ({columns.time.name} if columns.time else set())
+        if found := parsed.floats - fixed:
+            wants.floats |= found
+            columns = widened(columns, wants.floats)
+            parsed = read(block.data, count, columns, names)
+        frame = parsed.frame.select(names)
+        if not names:
+            frame = pl.DataFrame(height=parsed.frame.height)
+        if parsed.wrong:
+            where = offsets(block, range(count) if parsed.rows is None else parsed.rows)
+            frame = frame.with_columns(pl.Series(OFFSET, where, pl.Int64), **wrong_columns(parsed.wrong))
+        # A misfit is a dead letter only where its column is used, and a dead letter shows the line.
+        text = Text(block=_clean(block.data, parsed.rows)) if wants.text or parsed.wrong else None
+        batch = Batch(frame, columns, text, frozenset(columns.types) if text else frozenset(), source)
+        return batch, list(dead_lines(block, parsed.bad, source)), frame.height + len(parsed.bad) + len(block.overlong)
+
+
+def _clean(data: bytes, rows: list[int] | None) -> bytes:
+    """The good lines, without the white space that the stream format gives a meaning to."""
+    if rows is not None:
+        lines = data.split(b"\n")
+        data = b"".join(lines[row] + b"\n" for row in rows)
+    if b"\r" in data:
+        data = data.replace(b"\r", b" ").replace(b" \n", b"\n")
+    return data.replace(b"\t", b" ") if b"\t" in data else data
+
+
+def _records(blocks: list[Block]) -> list[dict[str, Any]]:
+    records = []
+    for block in blocks:
+        for line in block.data.split(b"\n"):
+            if not line.strip():
+                continue
+            if len(records) == SAMPLE:
+                return records
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                continue
+            if isinstance(record, dict):
+                records.append(record)
+    return records
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "bool"
+        case int():
+            return "int"
+        case float():
+            return "float"
+        case str():
+            return "str"
+        case _:
+            return "json"

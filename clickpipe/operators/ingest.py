@@ -1,0 +1,303 @@
+"""Raw input -> stream: event time, watermarks, bad lines.
+
+Shape: the input's fields, and `_time` where the time field is not epoch milliseconds or another
+epoch integer, and `_mark` on late records. Order: as in the input; several files one after the
+other, by the time of their first record. Memory: some blocks of --batch-bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import polars as pl
+
+from clickpipe import formats, sources
+from clickpipe.batch import Batch, Dead
+from clickpipe.columns import RESERVED, TYPES, Columns, TimeColumn
+from clickpipe.core.address import part_of
+from clickpipe.core.catalog import Catalog
+from clickpipe.core.format import SAMPLE, Format, Wants
+from clickpipe.core.operator import Feed, Pull
+from clickpipe.core.option import Duration, Size, argument, option
+from clickpipe.core.reading import blocks, parsed
+from clickpipe.core.source import Source, Split
+from clickpipe.core.step import SourceStep
+from clickpipe.core.time import UNITS, SplitClock, to_milliseconds
+from clickpipe.core.units import format_duration
+from clickpipe.errors import DataError, PlanError
+from clickpipe.lines import Block
+from clickpipe.ndjson import count_lines
+
+SOURCES = Catalog(sources.__name__, "source")
+FORMATS = Catalog(formats.__name__, "format")
+_WORKERS = 2
+_CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
+
+
+@dataclass(frozen=True)
+class Ingest(SourceStep):
+    source: tuple[str, ...] = argument("files, globs, or - for standard input", metavar="SOURCE")
+    time: str | None = option("field that holds event time", default=None, example="ts", metavar="FIELD")
+    time_unit: str = option(
+        "unit of a numeric time; auto tells them apart by magnitude", default="auto", choices=("auto", *UNITS)
+    )
+    time_zone: str = option("zone of times without one", default="UTC", example="Europe/Berlin")
+    max_out_of_orderness: Duration = option(
+        "how far a record may be behind the newest before it is late",
+        default=Duration(0),
+        example="5s",
+        aliases=("--watermark-delay",),
+    )
+    max_future_skew: Duration | None = option(
+        "a time further ahead than this is a dead letter; files: off, live: 1h", default=None, example="1h"
+    )
+    format: str | None = option("format of the input; by default csv for *.csv, else ndjson", default=None, metavar="FORMAT")
+    columns: str | None = option(
+        "take these columns instead of inferring them from the first 1,000 records", default=None, example="ts:int,page:str"
+    )
+    strict: bool = option("judge the types of all columns here, not where one is first used", default=False)
+    name: str | None = option("name of the pipeline; its state lives under it", default=None)
+    dead_letter: str | None = option("file for bad records, instead of dead.ndjson in the state directory", default=None, metavar="FILE")
+    max_errors: str | None = option("stop with exit code 65 after more bad records than N or P%", default=None, example="100", metavar="N|P%")
+    batch_bytes: Size = option("a batch is about this large", default=Size(8 << 20), example="8MiB")
+    max_latency: Duration = option("never wait longer than this for a batch to fill", default=Duration(50), example="50ms")
+
+    later = {
+        "--follow": "following growing files comes with checkpoints",
+        "--checkpoint": "checkpoints are not in this version",
+        "--spool": "the durable log is not in this version",
+        "--from": "starting elsewhere than at the beginning comes with checkpoints",
+        "--until": "stopping before the end comes with checkpoints",
+        "--idle-timeout": "idle splits come with --follow",
+        "--on-idle": "idle splits come with --follow",
+    }
+    epilog = """\
+Examples:
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts --max-out-of-orderness 5s | clickpipe limit 3
+  cat raw.ndjson | clickpipe ingest - --time ts | clickpipe filter "status >= 500"
+  clickpipe ingest 'logs/access*.gz' --format combined | clickpipe sink -
+
+A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted."""
+
+    def open(self) -> IngestFeed:
+        return IngestFeed(self)
+
+    def describe(self, given: Columns) -> str:
+        delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.time else ""
+        return f"event time {self.time}{delay}" if self.time else "no event time"
+
+    def memory(self) -> str:
+        return f"about five batches of {self.batch_bytes >> 20} MiB"
+
+
+class IngestFeed(Feed):
+    """Reads the splits, one after the other, in the order of their first event times."""
+
+    def __init__(self, step: Ingest, splits: list[Split] | None = None) -> None:
+        self._step = step
+        self._splits = splits or _splits(step.source)
+        self._format: Format = FORMATS.find(_format_name(step, self._splits), Format)()
+        self._wants = Wants(None, True, set())
+        self._raw_time = step.time or self._format.time
+        self._starts: dict[int, int] = {}
+        self._open: dict[int, Iterator[Block]] = {}
+        self.inherited = []
+        self.pipeline = step.name or _pipeline_name(self._splits[0].name)
+        raw = self._declared() if step.columns else self._inferred()
+        self._raw_columns = self._with_time(raw)
+        self.columns = self._streamed(self._raw_columns)
+        if splits is None:
+            self._check_reserved()
+
+    # What the columns are.
+
+    def _declared(self) -> Columns:
+        assert self._step.columns is not None
+        types = {}
+        for part in self._step.columns.split(","):
+            name, colon, kind = part.strip().rpartition(":")
+            if not colon or kind not in TYPES or kind == "time":
+                known = ", ".join(t for t in TYPES if t != "time")
+                raise PlanError(f'"{part.strip()}" is not NAME:TYPE; types are {known}', word=self._step.columns)
+            types[name] = kind
+        if not self._format.has_text:
+            known = self._inferred().types
+            types = {name: types.get(name, kind) for name, kind in known.items()}
+        return Columns(types, frozenset(types))
+
+    def _inferred(self) -> Columns:
+        sample: list[Block] = []
+        for number in range(len(self._splits)):
+            taken: list[Block] = []
+            stream = self._blocks(number)
+            for block in stream:
+                taken.append(block)
+                if self._splits[number].is_live or sum(count_lines(b.data) for b in sample + taken) >= SAMPLE:
+                    break
+            self._open[number] = chain(taken, stream)
+            sample += taken
+            if sum(count_lines(b.data) for b in sample) >= SAMPLE:
+                break
+        types = self._format.infer(sample)
+        if not types and any(b"\0" in block.data[:4096] for block in sample):
+            raise DataError(f"{self._splits[0].name} is binary, not {_format_name(self._step, self._splits)}")
+        return Columns(types)
+
+    def _with_time(self, columns: Columns) -> Columns:
+        name = self._raw_time
+        if name is None:
+            return columns
+        if name not in columns.types:
+            if not columns.types:  # nothing was read that says otherwise
+                return replace(columns.add({name: "int"}), time=TimeColumn(name, self._step.time_unit))
+            raise columns.unknown(name, " for --time")
+        if columns.types[name] not in ("int", "float", "str"):
+            raise PlanError(f'column "{name}" is {columns.types[name]}, which is no time', word=name)
+        return replace(columns, time=TimeColumn(name, self._step.time_unit))
+
+    def _streamed(self, raw: Columns) -> Columns:
+        """What the next step sees: event time as an integer."""
+        if raw.time is None or raw.types[raw.time.name] == "int":
+            return raw
+        return replace(raw.add({"_time": "int"}), time=TimeColumn("_time", "ms"))
+
+    def _check_reserved(self) -> None:
+        for name in RESERVED:
+            if name in self._raw_columns.types:
+                raise DataError(f'the input has a field "{name}", a name that clickpipe reserves: rename it first')
+
+    # What the records are.
+
+    def want(self, names: list[str] | None, text: bool) -> None:
+        if self._step.strict:
+            names = None
+        if names is not None:
+            names = [name for name in self._raw_columns.types if name in names or name == self._raw_time]
+        elif self._format.has_text:
+            names = list(self._raw_columns.types)
+        self._wants = Wants(names, text, self._wants.floats)
+
+    def pulls(self) -> Iterator[Pull]:
+        order = self._in_order()
+        reached: int | None = None
+        for at, number in enumerate(order):
+            clock = SplitClock(self._step.max_out_of_orderness, self._skew(number))
+            held = [self._starts[later] for later in order[at + 1 :] if later in self._starts]
+            for batch, dead, read in self._read(number):
+                pull = self._judged(batch, clock, dead, read, self._splits[number].is_live)
+                bound = min([mark - self._step.max_out_of_orderness for mark in held], default=clock.watermark)
+                if clock.watermark is not None and bound is not None:
+                    reached = max(min(clock.watermark, bound), reached if reached is not None else bound)
+                pull.watermark = reached
+                yield pull
+
+    def _in_order(self) -> list[int]:
+        numbers = list(range(len(self._splits)))
+        if len(numbers) == 1 or self._raw_time is None:
+            return numbers
+        for number in numbers:
+            stream = self._open.get(number) or self._blocks(number)
+            first = next(stream, None)
+            self._open[number] = chain([first] if first else [], stream)
+            start = self._first_time(first) if first else None
+            if start is not None:
+                self._starts[number] = start
+        return sorted(numbers, key=lambda n: (self._starts.get(n, 0), n))
+
+    def _first_time(self, block: Block) -> int | None:
+        assert self._raw_time is not None
+        batch, _, _ = self._format.read(block, self._raw_columns, Wants([self._raw_time], False, set()), "")
+        times = batch.frame.select(self._instant(batch)).to_series().drop_nulls()
+        return int(times[0]) if len(times) else None
+
+    def _blocks(self, number: int) -> Iterator[Block]:
+        step = self._step
+        stream = blocks(self._splits[number], self._format.cut, step.batch_bytes, step.max_latency / 1_000)
+        first = next(stream, None)
+        if first is None:
+            return iter(())
+        first = replace(first, data=first.data.removeprefix(b"\xef\xbb\xbf"))
+        return chain([self._format.begin(first)], stream)
+
+    def _read(self, number: int) -> Iterator[tuple[Batch, list[Dead], int]]:
+        split = self._splits[number]
+        stream = self._open.pop(number, None) or self._blocks(number)
+        read = self._format.read
+        return parsed(
+            stream, lambda block: read(block, self._raw_columns, self._wants, split.name), 0 if split.is_live else _WORKERS
+        )
+
+    def _skew(self, number: int) -> int | None:
+        if self._step.max_future_skew is not None:
+            return self._step.max_future_skew
+        return 3_600_000 if self._splits[number].is_live else None
+
+    def _judged(self, batch: Batch, clock: SplitClock, dead: list[Dead], read: int, is_live: bool) -> Pull:
+        """Event time, lateness and the guard against clocks that run ahead."""
+        dead = list(dead)
+        if self._step.strict:
+            batch, misfits = batch.need([name for name in batch.columns.types if name in batch.frame.columns], set())
+            dead += [misfits] if misfits else []
+        if self._raw_time is not None:
+            batch, more = self._timed(batch, clock, int(time.time() * 1_000) if is_live else None)
+            dead += more
+        return Pull([batch], None, dead, read)
+
+    def _timed(self, batch: Batch, clock: SplitClock, arrival: int | None) -> tuple[Batch, list[Dead]]:
+        assert self._raw_time is not None
+        batch, misfits = batch.need([self._raw_time], set())
+        times = batch.frame.select(self._instant(batch).alias("_time")).to_series()
+        dead = [misfits] if misfits else []
+        if times.null_count():
+            dead.append(batch.keep(times.is_null()).as_dead(self._reasons(batch, times)))
+            batch, times = batch.keep(times.is_not_null()), times.drop_nulls()
+        judged = clock.judge(times, arrival)
+        added: list[Any] = [] if self.columns.time == self._raw_columns.time else [times]
+        added += [judged.mark] if judged.mark.null_count() < len(times) else []
+        columns = batch.columns.add({"_time": "int"}) if self.columns.types.get("_time") else batch.columns
+        batch = replace(batch, frame=batch.frame.with_columns(*added), columns=replace(columns, time=self.columns.time))
+        if judged.future.any():
+            ahead = batch.keep(judged.future)
+            dead.append(ahead.as_dead([f'"{self._raw_time}" is too far in the future'] * ahead.height))
+            batch = batch.keep(~judged.future)
+        return batch, dead
+
+    def _instant(self, batch: Batch) -> pl.Expr:
+        assert self._raw_time is not None
+        kind = batch.columns.types[self._raw_time]
+        return to_milliseconds(pl.col(self._raw_time), kind, self._step.time_unit, self._step.time_zone)
+
+    def _reasons(self, batch: Batch, times: pl.Series) -> list[str]:
+        assert self._raw_time is not None
+        values = batch.frame[self._raw_time].filter(times.is_null()).to_list()
+        return [f'no "{self._raw_time}"' if value is None else f'"{self._raw_time}" is no instant: {value!r}'[:200] for value in values]
+
+
+def _splits(addresses: tuple[str, ...]) -> list[Split]:
+    if not addresses:
+        raise PlanError("no source", hint="a file, a glob, or - for standard input")
+    found = []
+    for address in addresses:
+        part, rest = part_of(address, SOURCES, "stdin")
+        source: Source = SOURCES.find(part, Source)(rest)
+        found += source.splits()
+    names = [split.name for split in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise PlanError(f"{name} is named twice", word=name)
+    return found
+
+
+def _format_name(step: Ingest, splits: list[Split]) -> str:
+    return step.format or ("csv" if _CSV.search(splits[0].name) else "ndjson")
+
+
+def _pipeline_name(split: str) -> str:
+    """`data/clicks.ndjson.zst` -> `clicks`"""
+    stem = split.rsplit("/", 1)[-1].split(".", 1)[0]
+    return "stdin" if split == "standard input" else re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "unnamed"

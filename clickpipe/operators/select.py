@@ -1,0 +1,121 @@
+"""Choose, derive, drop and rename columns.
+
+Shape: the named expressions, in their order; with --add the given columns and those; with
+--drop all but some. A field that a record lacks is null. Memory: one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import polars as pl
+
+from clickpipe.batch import Batch, Dead
+from clickpipe.columns import HIDDEN, Columns
+from clickpipe.core.compute import compute
+from clickpipe.core.operator import Operator
+from clickpipe.core.option import Names, argument, option
+from clickpipe.core.step import OperatorStep, Tables
+from clickpipe.errors import PlanError
+from clickpipe.sql import Expression, compile, parse
+
+
+@dataclass(frozen=True)
+class Select(OperatorStep):
+    exprs: tuple[str, ...] = argument("columns, or expressions with AS NAME", default=(), metavar="EXPR")
+    add: tuple[str, ...] = option("keep all columns and add this one", default=(), metavar="EXPR", example="latency_ms / 1000.0 AS latency_s")
+    drop: Names = option("keep all columns but these", default=(), metavar="COL,…", example="referrer,device")
+
+    epilog = """\
+Examples:
+  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select user_id page "latency_ms / 1000.0 AS latency_s" | clickpipe limit 2 | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select --drop referrer,device | clickpipe limit 2 | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select --add "upper(country) AS land" | clickpipe limit 2 | clickpipe sink -"""
+
+    def passes(self) -> bool:
+        return bool(self.add) and not self.exprs and not self.drop
+
+    def columns(self, given: Columns) -> Columns:
+        self._check()
+        added = {name: expression.kind for name, expression in self._named(given).items()}
+        if self.exprs:
+            return given.only(added)
+        given.need(self.drop, " to drop")
+        kept = {name: kind for name, kind in given.types.items() if name not in self.drop}
+        return given.only({**kept, **added})
+
+    def needs(self, given: Columns) -> tuple[str, ...]:
+        reads = [name for expression in self._named(given).values() for name in expression.reads]
+        if self.exprs or (self.passes() and not self._replaces(given)):
+            return tuple(dict.fromkeys(reads))
+        return tuple(dict.fromkeys([*reads, *(name for name in given.types if name not in self.drop)]))
+
+    def open(self, given: Columns, saved: Tables) -> Operator:
+        return SelectOperator(self, given)
+
+    def describe(self, given: Columns) -> str:
+        return ", ".join([*self.exprs, *(f"+ {e}" for e in self.add), *(f"- {name}" for name in self.drop)])
+
+    def _check(self) -> None:
+        if not (self.exprs or self.add or self.drop):
+            raise PlanError("nothing to select", hint='as in: select user_id page "latency_ms / 1000 AS latency_s"')
+        if self.exprs and (self.add or self.drop):
+            raise PlanError("--add and --drop keep the other columns; expressions without them do not: choose one")
+
+    def _replaces(self, given: Columns) -> bool:
+        return any(name in given.types for name in self._named(given))
+
+    def _named(self, given: Columns) -> dict[str, Expression]:
+        named: dict[str, Expression] = {}
+        for text in self.exprs or self.add:
+            if text.strip() == "*":
+                named |= {name: _column(name, kind) for name, kind in given.types.items()}
+                continue
+            expression = compile(text, given, expr=parse(text))
+            name = _name_of(text, expression)
+            if name in named:
+                raise PlanError(f'two columns are called "{name}"', word=text)
+            named[name] = expression
+        return named
+
+
+class SelectOperator(Operator):
+    def __init__(self, step: Select, given: Columns) -> None:
+        self._step, self._given = step, given
+        self._columns = step.columns(given)
+        self._exprs = [expression.expr.alias(name) for name, expression in step._named(given).items()]
+        self._splices = step.passes() and not step._replaces(given)
+
+    def on_batch(self, batch: Batch) -> Iterable[Batch | Dead]:
+        batch, values, dead = compute(batch, self._exprs)
+        if dead:
+            yield dead
+        if self._splices:
+            yield batch.add(values, self._widened(batch, values))
+            return
+        if not self._step.exprs:
+            kept = [name for name in batch.columns.types if name not in self._step.drop and name not in values.columns]
+            values = batch.frame.select(kept).hstack(values)
+        hidden = [name for name in batch.frame.columns if name.startswith(HIDDEN) or name == "_mark"]
+        frame = values.hstack(batch.frame.select(hidden)) if hidden else values
+        yield batch.replaced(frame, self._widened(batch, values))
+
+    def _widened(self, batch: Batch, values: pl.DataFrame) -> Columns:
+        """The columns after the step: an integer that has become a float makes floats of its offspring."""
+        floats = {name for name, kind in values.schema.items() if kind.is_float()}
+        types = self._columns.types
+        changed = {name: "float" for name in floats if types.get(name) == "int"}
+        changed |= {name: "float" for name in types if batch.columns.types.get(name) == "float" and name not in values.columns}
+        return self._columns.add(changed) if changed else self._columns
+
+
+def _column(name: str, kind: str) -> Expression:
+    return Expression(name, pl.col(name), (name,), kind)
+
+
+def _name_of(text: str, expression: Expression) -> str:
+    expr = expression.expr
+    if not expr.meta.is_column() and expr.meta.undo_aliases().meta.eq(expr):
+        raise PlanError(f"{text!r} needs a name", hint=f"{text} AS NAME", word=text)
+    return str(expr.meta.output_name())

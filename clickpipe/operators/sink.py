@@ -1,0 +1,59 @@
+"""Write the records: to standard output or a file.
+
+Shape: as given; times of ours as RFC 3339. Order: as given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clickpipe import sinks
+from clickpipe.columns import Columns
+from clickpipe.core.address import part_of
+from clickpipe.core.catalog import Catalog
+from clickpipe.core.operator import Writer
+from clickpipe.core.option import argument, option
+from clickpipe.core.sink import Destination, Form
+from clickpipe.core.step import SinkStep
+
+SINKS = Catalog(sinks.__name__, "sink")
+
+
+@dataclass(frozen=True)
+class Sink(SinkStep):
+    destination: str = argument("- for standard output, FILE.ndjson, FILE.csv, either with .zst or .gz", metavar="DEST")
+    format: str | None = option(
+        "how records are written; by default what the name says, else ndjson", default=None, choices=("ndjson", "csv", "table")
+    )
+    time_format: str = option("how times are written", default="rfc3339", choices=("rfc3339", "ms"))
+    rows: int = option("rows that a table shows; of more, the first and the last", default=20, metavar="N")
+
+    later = {
+        "--pass": "sinks in the middle of a pipeline come with checkpoints",
+        "--key": "sinks that keep the latest row of a key are not in this version",
+        "--mode": "sinks that keep the latest row of a key are not in this version",
+    }
+    epilog = """\
+Examples:
+  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe limit 3 | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe limit 3 | clickpipe sink - --format table
+  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select page country | clickpipe sink pages.csv.zst
+
+A file appears under its name when it is complete; a run that fails leaves none."""
+
+    def open(self, given: Columns) -> Writer:
+        return self._part().open(given)
+
+    def needs(self, given: Columns) -> tuple[str, ...]:
+        return self._part().needs(given)
+
+    def guarantee(self) -> str:
+        return self._part().guarantee()
+
+    def describe(self, given: Columns) -> str:
+        return self.destination
+
+    def _part(self) -> Destination:
+        part, rest = part_of(self.destination, SINKS, "stdout")
+        destination: Destination = SINKS.find(part, Destination)(rest, Form(self.format, self.time_format == "rfc3339", self.rows))
+        return destination

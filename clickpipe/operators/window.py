@@ -1,0 +1,174 @@
+"""Assign each record to its window, or windows: tumble SIZE, hop SIZE --slide D.
+
+Shape: adds window_start and window_end, epoch milliseconds. A window holds its start and not its
+end, and windows are aligned to 1970-01-01T00:00:00Z. A hopping record stands in several rows, one
+per window. A late record whose windows have all gone goes to the late stream.
+Memory: one batch; hopping: times size / slide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from clickpipe.batch import Batch
+from clickpipe.columns import Columns, TimeColumn, WindowInfo
+from clickpipe.core.operator import Late, Operator
+from clickpipe.core.option import Duration, argument, option
+from clickpipe.core.step import OperatorStep, Tables
+from clickpipe.core.time import to_milliseconds
+from clickpipe.core.units import format_duration
+from clickpipe.core.windows import WINDOW, newest_start, starts
+from clickpipe.errors import PlanError, Unsupported
+
+_MOST_WINDOWS = 1_000
+_LATER = {
+    "session": "session windows are not in this version",
+    "cumulate": "cumulating windows are not in this version",
+    "count": "count windows are not in this version",
+}
+
+
+@dataclass(frozen=True)
+class Window(OperatorStep):
+    kind: str = argument("tumble or hop", metavar="KIND", example="tumble")
+    size: Duration = argument("length of a window", metavar="SIZE", example="1m")
+    slide: Duration | None = option(
+        "hop: a new window starts this often", default=None, example="10s", aliases=("--advance", "--every")
+    )
+    offset: Duration = option("shift all windows by this much", default=Duration(0), example="2h")
+    time: str | None = option("field that holds event time, where the stream does not say", default=None, metavar="FIELD")
+    late: str | None = option("file for late records, instead of late.ndjson in the state directory", default=None, metavar="FILE")
+
+    later = {
+        "--allowed-lateness": "correcting fired windows is not in this version",
+        "--grace": "correcting fired windows is not in this version",
+        "--tz": "windows by a calendar are not in this version",
+        "--by": "session windows are not in this version",
+        "--max-duration": "session windows are not in this version",
+    }
+    epilog = """\
+Examples:
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1h | clickpipe aggregate n='count(*)' | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window hop 6h --slide 3h | clickpipe aggregate n='count(*)' | clickpipe sink -"""
+
+    def columns(self, given: Columns) -> Columns:
+        self._check()
+        name = self._time(given).name
+        given.need([name], " for --time")
+        if given.types[name] not in ("int", "float", "str", "time"):
+            raise PlanError(f'column "{name}" is {given.types[name]}, which is no time', word=name)
+        for name in WINDOW:
+            if name in given.types and given.window is None:
+                raise PlanError(f'the records have a field "{name}" already', hint=f"rename it before: select --add \"{name} AS old\" …")
+        if given.window is not None and set(WINDOW) & set(given.types):
+            given = replace(given, types={n: k for n, k in given.types.items() if n not in WINDOW}, time=given.time)
+        added = given.add(dict.fromkeys(WINDOW, "time"))
+        return replace(added, window=WindowInfo(self.kind, self.size, self._slide()), time=self._time(given))
+
+    def needs(self, given: Columns) -> tuple[str, ...]:
+        return (self._time(given).name,)
+
+    def open(self, given: Columns, saved: Tables) -> Operator:
+        return WindowOperator(self, given)
+
+    def describe(self, given: Columns) -> str:
+        slide = f" every {format_duration(self._slide())}" if self.slide else ""
+        return f"{self.kind} {format_duration(self.size)}{slide} by {self._time(given).name}"
+
+    def memory(self) -> str:
+        copies = -(-self.size // self._slide())
+        return f"{copies} times one batch" if copies > 1 else "one batch"
+
+    def _slide(self) -> int:
+        return self.slide or self.size
+
+    def _time(self, given: Columns) -> TimeColumn:
+        if self.time is not None:
+            return TimeColumn(self.time, "auto")
+        if given.time is None:
+            raise PlanError("no event time: the stream does not say which field it is", hint="name it: --time ts, here or at ingest")
+        return given.time
+
+    def _check(self) -> None:
+        if self.kind in _LATER:
+            raise Unsupported("notimpl", f"window {self.kind}", _LATER[self.kind], word=self.kind)
+        if self.kind not in ("tumble", "hop"):
+            raise PlanError(f'no window "{self.kind}"', notes=["there are: tumble, hop"], word=self.kind)
+        if self.size <= 0:
+            raise PlanError("a window must be longer than 0s")
+        if self.kind == "tumble" and self.slide is not None:
+            raise PlanError("tumbling windows do not slide", hint="hop SIZE --slide D does", word="--slide")
+        if self.kind == "hop":
+            self._check_slide()
+
+    def _check_slide(self) -> None:
+        if self.slide is None:
+            raise PlanError("hop needs --slide", hint=f"as in: window hop {format_duration(self.size)} --slide 10s")
+        if self.slide <= 0:
+            raise PlanError("--slide must be longer than 0s", word="--slide")
+        if self.slide > self.size:
+            raise PlanError(
+                f"--slide {format_duration(self.slide)} is longer than the window of {format_duration(self.size)}: "
+                "records in between would stand in no window",
+                word="--slide",
+            )
+        if self.size > self.slide * _MOST_WINDOWS:
+            raise PlanError(f"each record would stand in {-(-self.size // self.slide):,} windows; {_MOST_WINDOWS:,} are allowed")
+
+
+class WindowOperator(Operator):
+    def __init__(self, step: Window, given: Columns) -> None:
+        self._size, self._slide, self._offset = int(step.size), step._slide(), int(step.offset)
+        self._columns = step.columns(given)
+        self._time = step._time(given)
+        self.partly_late = 0
+
+    def on_batch(self, batch: Batch) -> Iterable[Batch | Late]:
+        columns = self._columns.add({n: k for n, k in batch.columns.types.items() if n not in WINDOW})
+        columns = columns.only({**{n: k for n, k in columns.types.items() if n not in WINDOW}, **dict.fromkeys(WINDOW, "time")})
+        columns = replace(columns, window=self._columns.window)
+        if set(WINDOW) & set(batch.frame.columns):
+            batch = replace(batch, frame=batch.frame.drop(*WINDOW, strict=False))
+        kind = batch.columns.types[self._time.name]
+        instant = to_milliseconds(pl.col(self._time.name), kind, self._time.unit)
+        newest = batch.frame.select(newest_start(instant, self._slide, self._offset).alias("window_start"))["window_start"]
+        gone = self._gone(batch, newest)
+        if gone is not None:
+            late = batch.keep(gone)
+            yield Late(late.add(self._bounds(newest.filter(gone)), columns))
+            batch, newest = batch.keep(~gone), newest.filter(~gone)
+        if self._slide == self._size:
+            yield batch.add(self._bounds(newest), columns)
+        else:
+            yield self._hopped(batch, newest, instant, columns)
+
+    def _gone(self, batch: Batch, newest: pl.Series) -> pl.Series | None:
+        """Which records have no open window left. Only marked ones can be late."""
+        if "_mark" not in batch.frame.columns:
+            return None
+        gone = (newest + self._size <= batch.frame["_mark"]).fill_null(False)
+        return gone if gone.any() else None
+
+    def _bounds(self, start: pl.Series) -> pl.DataFrame:
+        return pl.DataFrame([start.alias("window_start"), (start + self._size).alias("window_end")])
+
+    def _hopped(self, batch: Batch, newest: pl.Series, instant: pl.Expr, columns: Columns) -> Batch:
+        marked = "_mark" in batch.frame.columns
+        base = batch.frame.select(
+            pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
+            instant.alias("time"),
+            (pl.col("_mark") if marked else pl.lit(None, pl.Int64)).alias("mark"),
+        ).with_columns(newest.alias("newest"))
+        copies = pl.concat(
+            base.select("row", "time", "mark", start.alias("window_start")) for start in starts(pl.col("newest"), self._size, self._slide)
+        )
+        holding = copies.filter(pl.col("window_start") + self._size > pl.col("time"))
+        opened = holding.filter(pl.col("mark").is_null() | (pl.col("window_start") + self._size > pl.col("mark")))
+        if opened.height < holding.height:
+            lost = holding.join(opened, on=["row", "window_start"], how="anti")
+            self.partly_late += lost["row"].n_unique()
+        opened = opened.sort("row", "window_start")
+        return batch.repeat(opened["row"]).add(self._bounds(opened["window_start"]), columns)

@@ -1,0 +1,183 @@
+"""Words -> steps. The one place that knows the library which parses command lines.
+
+A step's options are its fields (core/option.py); from them come flags, help and man pages, in a
+shell and in a recipe alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from clickpipe import operators
+from clickpipe.core.catalog import Catalog
+from clickpipe.core.option import Duration, Option, Size, options
+from clickpipe.core.step import Step
+from clickpipe.core.units import format_duration, parse_duration, parse_size
+from clickpipe.errors import PlanError, Unsupported
+
+STEPS = Catalog(operators.__name__, "step")
+WIDTH = 100
+
+
+class _Parsed(click.ParamType):
+    """A value that one of our own functions reads."""
+
+    def __init__(self, name: str, parse: Callable[[str], int], kind: type) -> None:
+        self.name, self._parse, self._kind = name, parse, kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return self._kind(value)
+        try:
+            return self._kind(self._parse(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Names(click.ParamType):
+    """Columns, as a,b."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+_TYPES: dict[Any, click.ParamType] = {
+    Duration: _Parsed("duration", parse_duration, Duration),
+    Size: _Parsed("size", parse_size, Size),
+    int: click.INT,
+    float: click.FLOAT,
+    str: click.STRING,
+    bool: click.BOOL,
+}
+
+
+class StepCommand(click.Command):
+    """The command of one step. Help in our order: what it is, how it is called, options, examples."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            formatter.write_paragraph()
+            for line in self.epilog.splitlines():
+                formatter.write(f"{line}\n")
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        for line in (self.help or "").splitlines():
+            formatter.write(f"  {line}\n" if line else "\n")
+
+
+def command(name: str, act: Callable[[Step], None] | None = None) -> click.Command:
+    """The command line of a step; `act` is called with the step that was said."""
+    part = STEPS.find(name, Step)
+    module = __import__(part.__module__, fromlist=["__doc__"])
+    described = options(part)
+
+    def say(**values: Any) -> Any:
+        step = part(**{key: _given(value) for key, value in values.items()})
+        return act(step) if act else step
+
+    return StepCommand(
+        name,
+        params=[_parameter(option) for option in described],
+        callback=say,
+        help=(module.__doc__ or "").strip(),
+        epilog=part.epilog,
+        context_settings={"max_content_width": WIDTH, "help_option_names": ["-h", "--help"]},
+    )
+
+
+def parse_step(name: str, words: Sequence[str]) -> Step:
+    """The step that these words say. Raises PlanError."""
+    part = STEPS.find(name, Step)
+    refuse_later(name, part, words)
+    parser = command(name)
+    try:
+        with parser.make_context(name, list(words), max_content_width=WIDTH) as context:
+            step = parser.invoke(context)
+    except click.ClickException as error:
+        raise_plan_error(error)
+    except click.exceptions.Exit:
+        raise PlanError("--help has no place in a pipeline", word="--help") from None
+    assert isinstance(step, Step)
+    return step
+
+
+def refuse_later(name: str, part: type[Step], words: Sequence[str]) -> None:
+    """Raises Unsupported for an option that this version names and does not have."""
+    for word in words:
+        flag = word.split("=", 1)[0]
+        if flag in part.later:
+            raise Unsupported("notimpl", f"{name} {flag}", part.later[flag], word=word)
+
+
+def raise_plan_error(error: click.ClickException) -> NoReturn:
+    message = error.format_message()
+    what = message[0].lower() + message[1:].rstrip(".")
+    word = ""
+    if isinstance(error, click.NoSuchOption):
+        word = error.option_name
+    elif isinstance(error, click.UsageError) and "extra argument" in what:
+        word = message.split("(", 1)[-1].rstrip(")").split()[0]
+    raise PlanError(what, word=word) from None
+
+
+def _given(value: Any) -> Any:
+    """Repeated --drop a,b --drop c are one list."""
+    if isinstance(value, (list, tuple)):
+        return tuple(part for item in value for part in (item if isinstance(item, tuple) else (item,)))
+    return value
+
+
+def _parameter(option: Option) -> click.Parameter:
+    type_: click.ParamType = click.Choice(option.choices) if option.choices else _TYPES[option.type]
+    if option.is_argument:
+        return _argument(option, type_)
+    if option.type is bool:
+        return click.Option([option.flag], is_flag=True, default=False, help=option.text)
+    flags = [option.flag, *option.aliases, option.name]
+    names = option.is_many and option.metavar.startswith("COL")
+    return click.Option(
+        flags,
+        type=_Names() if names else type_,
+        multiple=option.is_many,
+        default=None if option.is_many else option.default if not option.is_required else None,
+        required=option.is_required,
+        metavar=option.metavar or (None if option.choices else _metavar(option)),
+        help=_help(option),
+    )
+
+
+def _argument(option: Option, type_: click.ParamType) -> click.Argument:
+    required = option.is_required and not option.is_many
+    return click.Argument(
+        [option.name],
+        type=type_,
+        nargs=-1 if option.is_many else 1,
+        required=required,
+        default=None if option.is_required or option.is_many else option.default,
+        metavar=f"[{option.metavar}]..." if option.is_many else option.metavar or option.name.upper(),
+    )
+
+
+def _metavar(option: Option) -> str:
+    return {Duration: "DURATION", Size: "SIZE", int: "N", float: "X"}.get(option.type, option.name.upper())
+
+
+def _help(option: Option) -> str:
+    default = option.default
+    notes = []
+    if default not in (None, (), dataclasses.MISSING):
+        notes.append(f"default {format_duration(default) if isinstance(default, Duration) else _size(default)}")
+    if option.example:
+        notes.append(f"e.g. {option.example}")
+    return option.text + (f"  [{'; '.join(notes)}]" if notes else "")
+
+
+def _size(value: Any) -> str:
+    return f"{value >> 20}MiB" if isinstance(value, Size) else str(value)

@@ -1,0 +1,88 @@
+"""A pipeline as it is typed -> a plan.
+
+The words are a shell's: quotes, backslashes, `|` between steps, `#` comments, and a line break is
+a space. Nothing is expanded.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+from clickpipe.core.step import Step
+from clickpipe.errors import ClickpipeError, Place, PlanError
+from clickpipe.plan.flags import parse_step
+from clickpipe.plan.plan import Node, Plan, Written
+
+_TOKEN = re.compile(r"""\s+ | (?P<comment>\#[^\n]*) | (?P<bar>\|) | (?P<word>(?:[^\s|'"\\]|'[^']*'|"(?:\\.|[^"\\])*"|\\.)+)""", re.X | re.S)
+
+
+def parse(text: str, *, name: str = "", origin: str = "", first_line: int = 0) -> Plan:
+    """Raises PlanError that shows the place in the text."""
+    written = list(_written(text, origin, first_line))
+    nodes = tuple(Node(_step(one), one) for one in written)
+    plan = Plan(nodes, name)
+    try:
+        plan.check()
+    except PlanError as error:
+        raise locate(error, next(one for one in written if one.name == error.word)) from None
+    return plan
+
+
+def _step(written: Written) -> Step:
+    try:
+        return parse_step(written.name, written.words)
+    except ClickpipeError as error:
+        raise locate(error, written) from None
+
+
+def _written(text: str, origin: str, first_line: int) -> Iterator[Written]:
+    """The steps, each a name and its words."""
+    at, words, start = 0, [], 0
+    ended_by_bar = False
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            raise _at(text, at, PlanError("a quote that is not closed"), origin, first_line)
+        if token["word"]:
+            start = start if words else at
+            words.append((shlex.split(token["word"], posix=True) or [""])[0])
+        elif token["bar"]:
+            if not words:
+                raise _at(text, at, PlanError("no step before this |"), origin, first_line)
+            yield Written(words[0], tuple(words[1:]), text, start, at, origin, first_line)
+            words, ended_by_bar = [], True
+        at = token.end()
+    if words:
+        yield Written(words[0], tuple(words[1:]), text, start, len(text.rstrip()), origin, first_line)
+    elif ended_by_bar:
+        raise _at(text, len(text.rstrip()) - 1, PlanError("no step after the last |"), origin, first_line)
+    else:
+        raise PlanError("the pipeline is empty")
+
+
+def locate(error: ClickpipeError, written: Written) -> ClickpipeError:
+    """The error, with the step it is about and the word to blame underlined."""
+    if error.place or not written.text:
+        return error if error.place else error.at(written.name)
+    found = _word_at(written, error.word)
+    start, end = found if found else (written.start, written.start + len(written.name))
+    return _at(written.text, start, error.at(written.name), written.origin, written.first_line, end)
+
+
+def _word_at(written: Written, word: str) -> tuple[int, int] | None:
+    if not word:
+        return None
+    stretch = written.text[written.start : written.end]
+    at = re.search(rf"(?<![\w]){re.escape(word)}(?![\w])", stretch) or re.search(re.escape(word), stretch)
+    return (written.start + at.start(), written.start + at.end()) if at else None
+
+
+def _at(text: str, start: int, error: ClickpipeError, origin: str, first_line: int, end: int = 0) -> ClickpipeError:
+    begin = text.rfind("\n", 0, start) + 1
+    stop = text.find("\n", start)
+    line = text[begin : stop if stop >= 0 else len(text)]
+    number = first_line + text.count("\n", 0, start) if first_line else None
+    error.place = Place(line, start - begin, min((end or start + 1) - begin, len(line)), number)
+    return error.at(f"{origin}:{number}") if origin else error

@@ -1,0 +1,98 @@
+"""Files and globs; .gz and .zst are recognised by their first bytes, not by their names.
+
+Each file is a split. Guarantee: replayable; a file that ends in the middle of its compression
+is an error, never an end.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from clickpipe.core.source import Source, Split
+from clickpipe.errors import DataError, OutsideError, PlanError
+
+_CHUNK = 4 << 20
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+# A compressed byte can stand for 30,000: small pieces bound what one call may give back.
+_PIECE = 4 << 10
+_WORTH = 1 << 20
+
+
+class File(Source):
+    def splits(self) -> list[Split]:
+        return [FileSplit(path) for path in self._paths()]
+
+    def _paths(self) -> list[str]:
+        if os.path.lexists(self.address) or not glob.has_magic(self.address):
+            return [self.address]
+        paths = sorted(path for path in glob.glob(self.address, recursive=True) if not os.path.isdir(path))
+        if not paths:
+            raise PlanError(f"no file matches {self.address}", word=self.address)
+        return paths
+
+
+class FileSplit(Split):
+    def __init__(self, path: str) -> None:
+        self.name = path
+        try:
+            mode = os.stat(path).st_mode
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        except OSError as error:
+            raise PlanError(f"{path}: {error.strerror}", word=path) from None
+        if stat.S_ISDIR(mode):
+            hint = f"for the files in it: '{os.path.join(path, '*')}'"
+            raise PlanError(f"{path} is a directory", hint=hint, word=path)
+
+    def chunks(self) -> Iterator[bytes]:
+        try:
+            with open(self.name, "rb", buffering=0) as file:
+                yield from self._plain(_read(file))
+        except OSError as error:
+            raise OutsideError(f"{self.name}: {error.strerror}") from None
+
+    def _plain(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        first = next(chunks, b"")
+        if first.startswith(_GZIP):
+            return self._unpacked(first, chunks, lambda: zlib.decompressobj(wbits=31), "gzip")
+        if first.startswith(_ZSTD):
+            import zstandard
+
+            return self._unpacked(first, chunks, lambda: zstandard.ZstdDecompressor().decompressobj(), "zstd")
+        return _chain(first, chunks)
+
+    def _unpacked(self, first: bytes, chunks: Iterator[bytes], new: Callable[[], Any], word: str) -> Iterator[bytes]:
+        """One or more compressed members, one after the other."""
+        stream, size, held = None, 0, bytearray()
+        for chunk in _chain(first, chunks):
+            for at in range(0, len(chunk), _PIECE):
+                piece = chunk[at : at + _PIECE]
+                while piece:
+                    stream = stream or new()
+                    try:
+                        held += stream.decompress(piece)
+                    except Exception as error:  # zlib.error and ZstdError have no common base
+                        raise DataError(f"{self.name}: damaged {word} data ({error}) after {size + len(held):,} bytes of text") from None
+                    piece, stream = (stream.unused_data, None) if stream.eof else (b"", stream)
+                if len(held) >= _WORTH:
+                    size += len(held)
+                    yield bytes(held)
+                    held.clear()
+        yield bytes(held)
+        if stream is not None:
+            raise DataError(f"{self.name}: the {word} data stops before its end, after {size + len(held):,} bytes of text")
+
+
+def _read(file: Any) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest

@@ -1,0 +1,103 @@
+"""Expression text -> Polars expression, checked against the columns it will see.
+
+Expressions are SQL, parsed by Polars. What is checked here is what would otherwise fail, or
+silently depend on batch sizes, while records flow.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import polars as pl
+
+from clickpipe.columns import Columns, kind_of
+from clickpipe.errors import ClickpipeError, PlanError, near
+
+_FUNCTION = re.compile(r"unsupported function '(\w+)'")
+_COMMON = (
+    "abs ceil coalesce concat contains date_part ends_with floor greatest ifnull left length like log lower ltrim "
+    "nullif regexp_like replace reverse right round rtrim sign split_part sqrt starts_with strpos substr trim upper"
+).split()
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One parsed expression, the columns it reads and the type it gives."""
+
+    text: str
+    expr: pl.Expr
+    reads: tuple[str, ...]
+    kind: str
+
+
+def parse(text: str) -> pl.Expr:
+    """Raises PlanError for what is not an SQL expression."""
+    try:
+        return pl.sql_expr(text)
+    except pl.exceptions.PolarsError as error:
+        raise _spoken(text, str(error)) from None
+    except BaseException as error:  # a panic inside Polars is not an Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise PlanError(f"cannot read the expression {text!r}", word=text) from None
+
+
+def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expression:
+    """An expression that is computed record by record. Raises PlanError."""
+    expr = parse(text) if expr is None else expr
+    reads = _reads(expr, text, given)
+    if not (expr.meta.is_row_separable() or expr.meta.is_literal()):
+        raise PlanError(f"{text!r} looks at more than one record; summaries belong to aggregate", word=text)
+    frame = pl.DataFrame(schema=given.schema(reads) or {"\0": pl.Int8})
+    try:
+        kind = kind_of(frame.lazy().select(expr.alias("value")).collect_schema()["value"])
+        frame.select(expr)
+    except pl.exceptions.PolarsError as error:
+        raise PlanError(f"{_first_line(error)} in {text!r}", word=text, notes=[_types(given, reads)]) from None
+    return Expression(text, expr, reads, _kept_kind(expr, given, kind))
+
+
+def predicate(text: str, given: Columns) -> Expression:
+    """An expression that says true or false of a record."""
+    compiled = compile(text, given)
+    if compiled.kind != "bool":
+        hint = "compare it with something, as in \"status >= 500\""
+        raise PlanError(f"{text!r} is {compiled.kind}, not true or false", hint=hint, word=text)
+    return compiled
+
+
+def _reads(expr: pl.Expr, text: str, given: Columns) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(expr.meta.root_names()))
+    for name in names:
+        if name.startswith("_POLARS_TMP"):
+            raise PlanError(f"a sub-query cannot be used here: {text!r}", word=text)
+    try:
+        given.need(names, f" (in {text!r})" if text not in names else "")
+    except ClickpipeError as error:
+        if f"'{error.word}'" not in text and f'"{error.word}"' in text:
+            error.hint = f"in SQL, text stands in single quotes: '{error.word}'"
+        raise
+    return names
+
+
+def _kept_kind(expr: pl.Expr, given: Columns, kind: str) -> str:
+    """A bare column keeps its type: the two kinds that Polars does not know are time and json."""
+    if expr.meta.is_column() and (kept := given.types.get(expr.meta.output_name())) in ("time", "json"):
+        return str(kept)
+    return kind
+
+
+def _spoken(text: str, message: str) -> PlanError:
+    match = _FUNCTION.search(message)
+    if match:
+        return PlanError(f"no function {match[1]}()", hint=near(match[1].lower(), _COMMON), word=text)
+    return PlanError(f"{message.splitlines()[0]}" if "parse" in message else f"{message.splitlines()[0]} in {text!r}", word=text)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
+
+
+def _types(given: Columns, names: tuple[str, ...]) -> str:
+    return "columns: " + ", ".join(f"{name} {given.types[name]}" for name in names)

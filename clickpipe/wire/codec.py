@@ -1,0 +1,118 @@
+r"""Signals <-> bytes. No I/O. The whole format is in clickpipe-stream.5.
+
+A signal is one line: TAB, then a JSON object whose first key is "@".
+
+    \t{"@":"stream","v":1,"pipeline":"clicks","hop":0,"run":1,"state":"/…","columns":{"ts":"int"},…}\n
+    {"ts":1700000003059}\n                                     records: one JSON object a line
+    \t{"@":"frame","seq":0,"rows":1,"watermark":1700000003000}\n
+    \t{"@":"arrow","seq":1,"rows":2,"watermark":…,"bytes":664}\n   then 664 bytes of Arrow IPC stream
+    \t{"@":"columns","columns":{"ts":"int","ms":"float"}}\n
+    \t{"@":"barrier","epoch":42,"state":[]}\n
+    \t{"@":"end","rows":3,"accounts":[{"read":3,"written":3}]}\n
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from clickpipe.columns import TYPES, Columns
+from clickpipe.errors import DataError
+from clickpipe.wire.frames import VERSION, ArrowFrame, Barrier, ColumnsChange, End, FrameEnd, Signal, StreamLine
+
+TAB = b"\t"
+LONGEST_SIGNAL = 1 << 20
+
+
+def encode(signal: Signal) -> bytes:
+    """The line that says this signal."""
+    return TAB + orjson.dumps(_said(signal)) + b"\n"
+
+
+def _said(signal: Signal) -> dict[str, Any]:
+    match signal:
+        case StreamLine():
+            head: dict[str, Any] = {"@": "stream", "v": VERSION, "pipeline": signal.pipeline, "hop": signal.hop, "run": signal.run}
+            if signal.state is not None:
+                head["state"] = signal.state
+            return head | signal.columns.to_json()
+        case ColumnsChange():
+            return {"@": "columns", "columns": signal.types}
+        case FrameEnd():
+            return {"@": "frame"} | _frame_said(signal)
+        case ArrowFrame():
+            return {"@": "arrow"} | _frame_said(signal.end) | {"bytes": signal.bytes}
+        case Barrier():
+            return {"@": "barrier", "epoch": signal.epoch, "state": list(signal.state)}
+        case End():
+            return {"@": "end", "rows": signal.rows, "accounts": list(signal.accounts)}
+
+
+def _frame_said(end: FrameEnd) -> dict[str, Any]:
+    said = {"seq": end.seq, "rows": end.rows, "watermark": end.watermark, "records": end.records}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def is_signal(line: bytes) -> bool:
+    """Whether a line is a signal, also one that a JSON tool has reformatted (slow: for such streams only)."""
+    if line.startswith(TAB):
+        return True
+    if b'"@"' not in line[:64]:
+        return False
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, dict) and next(iter(value), None) == "@"
+
+
+def decode(line: bytes) -> Signal:
+    """The signal that a line says. Raises DataError."""
+    try:
+        said = orjson.loads(line)
+        return _meant(said)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"a signal line is damaged ({error}): {line[:80].decode('utf-8', 'backslashreplace').strip()}") from None
+
+
+def _meant(said: dict[str, Any]) -> Signal:
+    match said["@"]:
+        case "stream":
+            if said["v"] != VERSION:
+                raise DataError(f"the stream is of format version {said['v']}; this clickpipe reads version {VERSION}")
+            return StreamLine(
+                Columns.from_json(said), str(said["pipeline"]), _count(said["hop"]), _count(said["run"]), said.get("state")
+            )
+        case "columns":
+            types = {str(name): str(kind) for name, kind in said["columns"].items()}
+            if not set(types.values()) <= set(TYPES):
+                raise ValueError("unknown type")
+            return ColumnsChange(types)
+        case "frame":
+            return _frame(said)
+        case "arrow":
+            return ArrowFrame(_frame(said), _count(said["bytes"]))
+        case "barrier":
+            return Barrier(_count(said["epoch"]), tuple(said.get("state", ())))
+        case "end":
+            return End(_count(said["rows"]), tuple(_ledger(ledger) for ledger in said.get("accounts", ())))
+        case other:
+            raise ValueError(f"unknown signal {other!r}")
+
+
+def _frame(said: dict[str, Any]) -> FrameEnd:
+    watermark, records = said.get("watermark"), said.get("records")
+    if watermark is not None and type(watermark) is not int:
+        raise ValueError("watermark is not an integer")
+    return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, None if records is None else _count(records))
+
+
+def _ledger(said: dict[str, Any]) -> dict[str, int]:
+    return {str(key): _count(value) for key, value in said.items()}
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value

@@ -1,0 +1,65 @@
+"""What travels on a wire besides records: the signals, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from clickpipe.columns import Columns
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class StreamLine:
+    """The first line: what is known of the stream, and where its state lives."""
+
+    columns: Columns
+    pipeline: str = ""
+    hop: int = 0
+    run: int = 0
+    state: str | None = None
+
+
+@dataclass(frozen=True)
+class ColumnsChange:
+    """From here on the records have these columns."""
+
+    types: dict[str, str]
+
+
+@dataclass(frozen=True)
+class FrameEnd:
+    """Closes the records since the last signal. `records`, if given, counts a record in several windows once."""
+
+    seq: int
+    rows: int
+    watermark: int | None = None
+    records: int | None = None
+
+
+@dataclass(frozen=True)
+class ArrowFrame:
+    """The next `bytes` bytes are an Arrow IPC stream of `rows` records."""
+
+    end: FrameEnd
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """A checkpoint barrier."""
+
+    epoch: int
+    state: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class End:
+    """The stream ended as it should. `accounts`: what became of every record so far, oldest ledger first."""
+
+    rows: int
+    accounts: tuple[dict[str, int], ...] = field(default=())
+
+
+Signal = StreamLine | ColumnsChange | FrameEnd | ArrowFrame | Barrier | End

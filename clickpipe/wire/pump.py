@@ -1,0 +1,129 @@
+"""Threads that keep a file descriptor busy while batches are computed.
+
+    descriptor -> Inbox thread -> bounded queue -> the one thread that computes
+    the one thread that computes -> bounded queue -> Outbox thread -> descriptor
+
+Reading and writing release the interpreter's lock, and so does Polars: the three overlap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import queue
+import threading
+from collections.abc import Iterator
+
+from clickpipe.errors import ClickpipeError, DiskError, OutsideError, ReaderGone
+
+CHUNK = 1 << 20
+_PIPE = 1 << 20
+_QUEUED_IN = 16  # chunks
+_QUEUED_OUT = 3  # batches
+
+
+class Inbox:
+    """Chunks of bytes from a descriptor, read ahead. Memory: 16 MiB."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor, self._name = descriptor, name
+        self._queue: queue.Queue[bytes | OSError] = queue.Queue(_QUEUED_IN)
+        _widen(descriptor)
+        threading.Thread(target=self._read, daemon=True, name="inbox").start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                chunk = os.read(self._descriptor, CHUNK)
+            except OSError as error:
+                self._queue.put(error)
+                return
+            self._queue.put(chunk)
+            if not chunk:
+                return
+
+    def get(self, timeout: float | None = None) -> bytes | None:
+        """The next chunk; empty at the end of the input; None when `timeout` seconds passed without one."""
+        try:
+            chunk = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(chunk, OSError):
+            raise OutsideError(f"{self._name}: {chunk.strerror}")
+        return chunk
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self.get():
+            yield chunk
+
+
+class Pushback(Inbox):
+    """An inbox some of whose bytes were looked at and put back."""
+
+    def __init__(self, first: bytes, inbox: Inbox) -> None:
+        self._first, self._inbox = first, inbox
+
+    def get(self, timeout: float | None = None) -> bytes | None:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return self._inbox.get(timeout)
+
+
+class Outbox:
+    """Bytes to a descriptor, written behind. Memory: three batches."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor, self._name = descriptor, name
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_OUT)
+        self._failure: OSError | None = None
+        _widen(descriptor)
+        self._thread = threading.Thread(target=self._write, daemon=True, name="outbox")
+        self._thread.start()
+
+    def put(self, data: bytes) -> None:
+        """Raises ReaderGone, DiskError or OutsideError for an earlier write too."""
+        self._check()
+        if data:
+            self._queue.put(data)
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._queue.put(None)
+        self._thread.join()
+        self._check()
+
+    def _write(self) -> None:
+        while (data := self._queue.get()) is not None:
+            if self._failure is None:
+                try:
+                    write_all(self._descriptor, data)
+                except OSError as error:
+                    self._failure = error
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise failure(self._failure, self._name)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def failure(error: OSError, name: str) -> ClickpipeError | ReaderGone:
+    """What a failed write means."""
+    if error.errno in (errno.EPIPE, errno.ECONNRESET):
+        return ReaderGone()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+        return DiskError(f"{name}: {error.strerror}")
+    return OutsideError(f"{name}: {error.strerror}")
+
+
+def _widen(descriptor: int) -> None:
+    """A pipe of 1 MiB instead of 64 KiB: fewer switches between processes."""
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE)
