@@ -92,6 +92,7 @@ class Buffer:
         while count and self._more():
             parts.append(self._take(min(len(self._data), self._at + count)))
             count -= len(parts[-1])
+        self._fresh = True  # a signal may follow at once
         return b"".join(parts)
 
     def rest(self) -> bytes:
