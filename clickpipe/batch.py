@@ -173,7 +173,7 @@ def from_text(block: bytes, count: int, columns: Columns, source: str | None = N
     return Batch(pl.DataFrame(height=count), columns, Text(block=block), frozenset(columns.types), source)
 
 
-def read(block: bytes, count: int, columns: Columns, names: list[str]) -> ndjson.Parsed:
+def read(block: bytes, count: int | None, columns: Columns, names: list[str]) -> ndjson.Parsed:
     """Some columns of a block of lines."""
     return ndjson.parse(block, count, columns.schema(names), [n for n in names if columns.types[n] == "json"])
 

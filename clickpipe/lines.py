@@ -59,11 +59,11 @@ class Cutter:
         cut = chunk.rfind(b"\n") + 1
         block = None
         if cut:
-            data = b"".join([*self._rest, chunk[:cut]])
+            data = chunk if cut == len(chunk) and not self._rest else b"".join([*self._rest, memoryview(chunk)[:cut]])
             end = self._whole(data)
             self._rest, self._rest_size = [], 0
             self._keep(data[end:])
-            block = Block(data[:end], self._offset, finished)
+            block = Block(data if end == len(data) else data[:end], self._offset, finished)
             self._offset += end
         self._keep(chunk[cut:])
         return block or (Block(b"", self._offset, finished) if finished else None)

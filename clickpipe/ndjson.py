@@ -41,8 +41,11 @@ class Parsed:
     floats: set[str] = field(default_factory=set)
 
 
-def parse(block: bytes, count: int, schema: Mapping[str, Any], nested: Sequence[str] = ()) -> Parsed:
-    """Read the `count` lines of `block`, as the columns of `schema`; those in `nested` as JSON text."""
+def parse(block: bytes, count: int | None, schema: Mapping[str, Any], nested: Sequence[str] = ()) -> Parsed:
+    """Read the `count` lines of `block`, as the columns of `schema`; those in `nested` as JSON text.
+
+    `count` None: nobody needs to know which line a row came from, and blank lines need not be found.
+    """
     typed = {name: kind for name, kind in schema.items() if name not in nested}
     parsed = _parse(block, count, typed)
     if nested:
@@ -60,9 +63,9 @@ def _nested(block: bytes, rows: list[int] | None, names: Sequence[str]) -> dict[
     }
 
 
-def _parse(block: bytes, count: int, schema: Mapping[str, Any]) -> Parsed:
+def _parse(block: bytes, count: int | None, schema: Mapping[str, Any]) -> Parsed:
     frame = None if _is_suspect(block) else _strict(block, schema)
-    if frame is not None and frame.height == count:
+    if frame is not None and count in (frame.height, None):
         return Parsed(frame)
     if frame is not None and frame.height == len(rows := _filled(block)):
         return Parsed(frame, rows)
@@ -80,7 +83,8 @@ def count_lines(block: bytes) -> int:
 
 def _is_suspect(block: bytes) -> bool:
     """Whether the block may hold what Polars takes and we do not: lone surrogates, endless lines."""
-    if b"\\u" in block and _SURROGATE.search(block):
+    # One byte is found at memory speed, two are not: most blocks hold no backslash at all.
+    if b"\\" in block and _SURROGATE.search(block):
         return True
     return any(block.find(b"\n", at, at + _PROBE) < 0 for at in range(0, len(block) - _PROBE, _PROBE))
 

@@ -49,7 +49,7 @@ class Catalog:
 
     def find(self, name: str, base: type) -> Any:
         """The part's class. Raises PlanError with the nearest name."""
-        if name in self._outside and not name.replace("-", "_") in self._modules:
+        if name in self._outside and name.replace("-", "_") not in self._modules:
             return self._outside[name].load()
         if not self.has(name):
             known = self.names()

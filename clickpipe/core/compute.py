@@ -23,6 +23,8 @@ def compute(batch: Batch, exprs: Sequence[pl.Expr]) -> tuple[Batch, pl.DataFrame
 
 def _select(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
     """One value a record, also where an expression is a constant."""
+    if frame.width and all(expr.meta.root_names() for expr in exprs):
+        return frame.select(*exprs)
     return frame.select(pl.int_range(pl.len()).alias("\0row") if not frame.width else pl.first().alias("\0row"), *exprs).drop("\0row")
 
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import polars as pl
-
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import FOREVER, Feed, Late, Operator
 from clickpipe.core.step import OperatorStep
-from clickpipe.core.time import to_milliseconds
+from clickpipe.core.time import instants
 
 
 @dataclass
@@ -145,9 +143,8 @@ def record_count(batch: Batch) -> int:
     if not columns.is_hopping() or columns.time is None or columns.window is None:
         return batch.height
     name, window = columns.time.name, columns.window
-    instant = to_milliseconds(pl.col(name), columns.types[name], columns.time.unit)
+    instant = instants(batch.frame[name], columns.types[name], columns.time.unit)
     # Windows may be shifted: the newest is the one whose start is less than a slide before the record.
-    is_newest = instant - pl.col("window_start") < window.slide
-    return int(batch.frame.select(is_newest.sum()).item())
+    return int((instant - batch.frame["window_start"] < window.slide).sum())
 
 

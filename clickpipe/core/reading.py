@@ -28,22 +28,44 @@ _AHEAD = 2  # blocks
 
 
 def blocks(split: Split, whole: Callable[[bytes], int], batch_bytes: int, max_latency: float) -> Iterator[Block]:
-    """The whole lines of a split, about `batch_bytes` at a time. `max_latency` in seconds, for live splits."""
-    cutter = Cutter(whole)
+    """The whole lines of a split, about `batch_bytes` at a time. `max_latency` in seconds, for live splits.
+
+    A batch holds at least half of `batch_bytes`, so that a chunk and the line it cuts are not joined to a second one.
+    """
     inbox = split.inbox()
-    chunks = _live(inbox, batch_bytes, max_latency) if inbox else ahead(split.chunks())
+    if inbox:
+        return _pieces(_cut(_live(inbox, batch_bytes, max_latency), whole, 0), whole, batch_bytes)
+    return ahead(_pieces(_cut(split.chunks(), whole, batch_bytes // 2), whole, batch_bytes))
+
+
+def _cut(chunks: Iterator[bytes], whole: Callable[[bytes], int], at_least: int) -> Iterator[Block]:
+    cutter = Cutter(whole)
     held: list[Block] = []
     for chunk in chunks:
         block = cutter.feed(chunk) if chunk else None
         if block:
             held.append(block)
-        if held and (inbox or sum(len(b.data) for b in held) >= batch_bytes):
+        if held and sum(len(b.data) for b in held) >= at_least:
             yield joined(held)
             held = []
     last = cutter.finish()
     held += [last] if last else []
     if held:
         yield joined(held)
+
+
+def _pieces(blocks: Iterator[Block], whole: Callable[[bytes], int], batch_bytes: int) -> Iterator[Block]:
+    """Blocks much larger than a batch, cut up."""
+    for block in blocks:
+        start, size, overlong = 0, len(block.data), block.overlong
+        while size - start > 2 * batch_bytes:
+            end = block.data.find(b"\n", start + batch_bytes - 1) + 1 or size
+            while end < size and whole(block.data[start:end]) < end - start:
+                end = block.data.find(b"\n", end) + 1 or size
+            yield Block(block.data[start:end], block.offset + start, overlong)
+            start, overlong = end, ()
+        if start < size or overlong or not size:
+            yield Block(block.data[start:], block.offset + start, overlong) if start else block
 
 
 def _live(inbox: Inbox, batch_bytes: int, max_latency: float) -> Iterator[bytes]:
@@ -106,7 +128,7 @@ def parsed(items: Iterator[T], parse: Callable[[T], R], workers: int) -> Iterato
     with ThreadPoolExecutor(workers, thread_name_prefix="parse") as pool:
         for item in items:
             pending.append(pool.submit(parse, item))
-            if len(pending) > workers:
+            if len(pending) > 2 * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -39,6 +39,18 @@ def to_milliseconds(value: pl.Expr, kind: str, unit: str = "auto", zone: str = "
     return pl.when((instant >= YEAR_1) & (instant < YEAR_9999_END)).then(instant)
 
 
+def instants(values: pl.Series, kind: str, unit: str = "auto", zone: str = "UTC") -> pl.Series:
+    """The same for a whole column, quickly where it holds milliseconds of our time already."""
+    if kind == "time":
+        return values
+    if kind == "int" and unit in ("auto", "ms") and not values.null_count() and len(values):
+        least, greatest = values.min(), values.max()
+        if least >= _S and greatest < _MS:  # type: ignore[operator]  # an Int64 series
+            return values
+    frame = values.alias("value").to_frame()
+    return frame.select(to_milliseconds(pl.col("value"), "int" if kind == "time" else kind, unit, zone).alias(values.name)).to_series()
+
+
 def _scaled(value: pl.Expr, unit: str) -> pl.Expr:
     factor = {"s": value * 1_000, "ms": value, "us": value // 1_000, "ns": value // 1_000_000}
     if unit != "auto":
@@ -81,10 +93,10 @@ def rfc3339(value: pl.Expr) -> pl.Expr:
 
 @dataclass
 class Judged:
-    """What a split's clock says of some records. Both have one value a record."""
+    """What a split's clock says of some records: one value a record, None where all are in order."""
 
-    mark: pl.Series  # the watermark just before the record if the record is late, else null
-    future: pl.Series  # whether the record's time is too far ahead to be believed
+    mark: pl.Series | None  # the watermark just before the record if the record is late, else null
+    future: pl.Series | None  # whether the record's time is too far ahead to be believed
 
 
 class SplitClock:
@@ -103,20 +115,26 @@ class SplitClock:
         return None if self._greatest is None else self._greatest - self._delay
 
     def judge(self, times: pl.Series, arrival: int | None = None) -> Judged:
-        """Shape: one instant a record, in the order of arrival; nulls are records without a time."""
+        """Shape: one instant a record, in the order of arrival."""
         future = self._too_far_ahead(times, arrival)
         believed = times if future is None else times.zip_with(~future, pl.Series([None], dtype=pl.Int64))
-        before = believed.cum_max().forward_fill().shift(1)
-        if self._greatest is not None:
-            before = before.fill_null(self._greatest).clip(lower_bound=self._greatest)
-        mark = before - self._delay
+        mark = self._marks(times, believed)
         greatest = believed.max()
-        if greatest is not None:
-            self._greatest = max(int(greatest), self._greatest if self._greatest is not None else int(greatest))  # type: ignore[call-overload]  # an Int64 series
-        return Judged(
-            mark.zip_with((times < mark).fill_null(False), pl.Series([None], dtype=pl.Int64)).alias("_mark"),
-            future if future is not None else pl.repeat(False, len(times), dtype=pl.Boolean, eager=True),
-        )
+        if isinstance(greatest, int):
+            self._greatest = greatest if self._greatest is None else max(greatest, self._greatest)
+        return Judged(mark, future)
+
+    def _marks(self, times: pl.Series, believed: pl.Series) -> pl.Series | None:
+        """The watermark before each late record. One pass tells whether there is any."""
+        before = pl.col("believed").cum_max().forward_fill().shift(1)
+        if self._greatest is not None:
+            before = pl.max_horizontal(before, pl.lit(self._greatest))
+        mark = before - self._delay
+        frame = pl.DataFrame([times.alias("time"), believed.alias("believed")])
+        late = frame.select((pl.col("time") < mark).alias("late")).to_series()
+        if not late.any():
+            return None
+        return frame.select(pl.when(pl.lit(late)).then(mark).alias("_mark")).to_series()
 
     def _too_far_ahead(self, times: pl.Series, arrival: int | None) -> pl.Series | None:
         """Which records are too far ahead; None when none is.

@@ -7,8 +7,10 @@ import polars as pl
 WINDOW = ("window_start", "window_end")
 
 
-def newest_start(time: pl.Expr, slide: int, offset: int = 0) -> pl.Expr:
+def newest_start(time: pl.Series, slide: int, offset: int = 0) -> pl.Series:
     """The start of the newest window that holds an instant. Unit: milliseconds."""
+    if offset == 0:
+        return time // slide * slide
     return (time - offset) // slide * slide + offset
 
 

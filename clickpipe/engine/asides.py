@@ -14,7 +14,7 @@ import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.core.operator import Late
-from clickpipe.core.time import to_milliseconds
+from clickpipe.core.time import instants
 from clickpipe.state.files import AppendFile
 
 _RAW_SHOWN = 64 << 10  # bytes of a bad line that are kept
@@ -73,4 +73,4 @@ def _late_lines(late: Late) -> bytes:
 def _instant(batch: Batch) -> pl.Series:
     assert batch.columns.time is not None
     name, unit = batch.columns.time.name, batch.columns.time.unit
-    return batch.frame.select(to_milliseconds(pl.col(name), batch.columns.types[name], unit)).to_series()
+    return instants(batch.frame[name], batch.columns.types[name], unit)

@@ -6,6 +6,7 @@ missing last newline are fine. See clickpipe-stream.5 for what makes a line bad.
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import orjson
@@ -36,7 +37,8 @@ class Ndjson(Format):
     def read(self, block: Block, columns: Columns, wants: Wants, source: str) -> tuple[Batch, list[Dead], int]:
         # Without text to fall back on, everything anyone may need is parsed now.
         names = list(columns.types) if wants.names is None and not wants.text else list(wants.names or ())
-        count = count_lines(block.data)
+        nested = any(columns.types[name] == "json" for name in names)
+        count = count_lines(block.data) if wants.text or nested else None
         columns = widened(columns, wants.floats)
         parsed = read(block.data, count, columns, names)
         fixed = columns.declared | ({columns.time.name} if columns.time else set())
@@ -48,7 +50,7 @@ class Ndjson(Format):
         if not names:
             frame = pl.DataFrame(height=parsed.frame.height)
         if parsed.wrong:
-            where = offsets(block, range(count) if parsed.rows is None else parsed.rows)
+            where = offsets(block, range(parsed.frame.height) if parsed.rows is None else parsed.rows)
             frame = frame.with_columns(pl.Series(OFFSET, where, pl.Int64), **wrong_columns(parsed.wrong))
         # A misfit is a dead letter only where its column is used, and a dead letter shows the line.
         text = Text(block=_clean(block.data, parsed.rows)) if wants.text or parsed.wrong else None
@@ -69,7 +71,7 @@ def _clean(data: bytes, rows: list[int] | None) -> bytes:
 def _records(blocks: list[Block]) -> list[dict[str, Any]]:
     records = []
     for block in blocks:
-        for line in block.data.split(b"\n"):
+        for line in io.BytesIO(block.data):
             if not line.strip():
                 continue
             if len(records) == SAMPLE:

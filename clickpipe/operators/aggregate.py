@@ -53,7 +53,7 @@ Examples:
 
     def columns(self, given: Columns) -> Columns:
         given.need(self.by, " to group by")
-        types = {name: "time" for name in self._window(given)} | {name: given.types[name] for name in self.by}
+        types = dict.fromkeys(self._window(given), "time") | {name: given.types[name] for name in self.by}
         for call in self._compiled(given):
             if call.named.name in types:
                 raise PlanError(f'two columns are called "{call.named.name}"', word=call.named.name)
@@ -154,17 +154,22 @@ class AggregateOperator(Operator):
         self._is_empty = not saved
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
-        if self._window and self._fired is not None:
+        if self._is_behind(batch):  # no stream of ours is: a tool moved records past their watermark
             behind = batch.frame["window_end"] <= self._fired
-            if behind.any():  # no stream of ours does that: a tool moved records past their watermark
-                yield Late(batch.keep(behind), "behind")
-                batch = batch.keep(~behind)
+            yield Late(batch.keep(behind), "behind")
+            batch = batch.keep(~behind)
         if not batch.height:
             return
         batch, inputs, dead = compute(batch, self._inputs())
         if dead:
             yield dead
         self._add(batch, inputs)
+
+    def _is_behind(self, batch: Batch) -> bool:
+        if not self._window or self._fired is None or not batch.height:
+            return False
+        end = batch.frame["window_end"].min()
+        return isinstance(end, int) and end <= self._fired
 
     def _inputs(self) -> list[pl.Expr]:
         """The arguments, computed once; an expression that a value refuses makes a dead letter of its record."""

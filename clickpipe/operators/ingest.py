@@ -27,7 +27,7 @@ from clickpipe.core.option import Duration, Size, argument, option
 from clickpipe.core.reading import blocks, parsed
 from clickpipe.core.source import Source, Split
 from clickpipe.core.step import SourceStep
-from clickpipe.core.time import UNITS, SplitClock, to_milliseconds
+from clickpipe.core.time import UNITS, SplitClock, instants
 from clickpipe.core.units import format_duration
 from clickpipe.errors import DataError, PlanError
 from clickpipe.lines import Block
@@ -212,7 +212,7 @@ class IngestFeed(Feed):
     def _first_time(self, block: Block) -> int | None:
         assert self._raw_time is not None
         batch, _, _ = self._format.read(block, self._raw_columns, Wants([self._raw_time], False, set()), "")
-        times = batch.frame.select(self._instant(batch)).to_series().drop_nulls()
+        times = self._instants(batch).drop_nulls()
         return int(times[0]) if len(times) else None
 
     def _blocks(self, number: int) -> Iterator[Block]:
@@ -251,26 +251,27 @@ class IngestFeed(Feed):
     def _timed(self, batch: Batch, clock: SplitClock, arrival: int | None) -> tuple[Batch, list[Dead]]:
         assert self._raw_time is not None
         batch, misfits = batch.need([self._raw_time], set())
-        times = batch.frame.select(self._instant(batch).alias("_time")).to_series()
+        times = self._instants(batch).alias("_time")
         dead = [misfits] if misfits else []
         if times.null_count():
             dead.append(batch.keep(times.is_null()).as_dead(self._reasons(batch, times)))
             batch, times = batch.keep(times.is_not_null()), times.drop_nulls()
         judged = clock.judge(times, arrival)
         added: list[Any] = [] if self.columns.time == self._raw_columns.time else [times]
-        added += [judged.mark] if judged.mark.null_count() < len(times) else []
+        added += [] if judged.mark is None else [judged.mark]
         columns = batch.columns.add({"_time": "int"}) if self.columns.types.get("_time") else batch.columns
-        batch = replace(batch, frame=batch.frame.with_columns(*added), columns=replace(columns, time=self.columns.time))
-        if judged.future.any():
+        frame = batch.frame.with_columns(*added) if added else batch.frame
+        batch = replace(batch, frame=frame, columns=replace(columns, time=self.columns.time))
+        if judged.future is not None:
             ahead = batch.keep(judged.future)
             dead.append(ahead.as_dead([f'"{self._raw_time}" is too far in the future'] * ahead.height))
             batch = batch.keep(~judged.future)
         return batch, dead
 
-    def _instant(self, batch: Batch) -> pl.Expr:
+    def _instants(self, batch: Batch) -> pl.Series:
         assert self._raw_time is not None
         kind = batch.columns.types[self._raw_time]
-        return to_milliseconds(pl.col(self._raw_time), kind, self._step.time_unit, self._step.time_zone)
+        return instants(batch.frame[self._raw_time], kind, self._step.time_unit, self._step.time_zone)
 
     def _reasons(self, batch: Batch, times: pl.Series) -> list[str]:
         assert self._raw_time is not None

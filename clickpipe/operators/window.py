@@ -18,7 +18,7 @@ from clickpipe.columns import Columns, TimeColumn, WindowInfo
 from clickpipe.core.operator import Late, Operator
 from clickpipe.core.option import Duration, argument, option
 from clickpipe.core.step import OperatorStep, Tables
-from clickpipe.core.time import to_milliseconds
+from clickpipe.core.time import instants
 from clickpipe.core.units import format_duration
 from clickpipe.core.windows import WINDOW, newest_start, starts
 from clickpipe.errors import PlanError, Unsupported
@@ -133,8 +133,8 @@ class WindowOperator(Operator):
         if set(WINDOW) & set(batch.frame.columns):
             batch = replace(batch, frame=batch.frame.drop(*WINDOW, strict=False))
         kind = batch.columns.types[self._time.name]
-        instant = to_milliseconds(pl.col(self._time.name), kind, self._time.unit)
-        newest = batch.frame.select(newest_start(instant, self._slide, self._offset).alias("window_start"))["window_start"]
+        instant = instants(batch.frame[self._time.name], kind, self._time.unit)
+        newest = newest_start(instant, self._slide, self._offset).alias("window_start")
         gone = self._gone(batch, newest)
         if gone is not None:
             late = batch.keep(gone)
@@ -155,11 +155,11 @@ class WindowOperator(Operator):
     def _bounds(self, start: pl.Series) -> pl.DataFrame:
         return pl.DataFrame([start.alias("window_start"), (start + self._size).alias("window_end")])
 
-    def _hopped(self, batch: Batch, newest: pl.Series, instant: pl.Expr, columns: Columns) -> Batch:
+    def _hopped(self, batch: Batch, newest: pl.Series, instant: pl.Series, columns: Columns) -> Batch:
         marked = "_mark" in batch.frame.columns
         base = batch.frame.select(
             pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
-            instant.alias("time"),
+            pl.lit(instant).alias("time"),
             (pl.col("_mark") if marked else pl.lit(None, pl.Int64)).alias("mark"),
         ).with_columns(newest.alias("newest"))
         copies = pl.concat(
