@@ -20,8 +20,8 @@ import orjson
 import polars as pl
 
 from clickpipe import ndjson
-from clickpipe.columns import HIDDEN, Columns, dtype
-from clickpipe.text import Text, splice, splice_some, write_ndjson
+from clickpipe.columns import HIDDEN, Columns
+from clickpipe.text import Text, leading_milliseconds, splice, splice_some, write_ndjson
 
 WRONG = HIDDEN + "wrong:"
 OFFSET = HIDDEN + "offset"
@@ -49,6 +49,7 @@ class Batch:
     text: Text | None = None
     in_text: frozenset[str] = frozenset()  # columns whose value stands in `text` too, if it is kept
     source: str | None = None
+    is_judged: bool = False  # a step before has seen that each line is a record
 
     @property
     def height(self) -> int:
@@ -69,14 +70,18 @@ class Batch:
 
     def _parsed(self, names: list[str], floats: set[str]) -> Batch:
         assert self.text is not None, f"{names} are neither parsed nor in the text"
+        if names == [self._time_name()] and self.is_judged and self.columns.types[names[0]] == "int":
+            leading = leading_milliseconds(self.text, names[0])
+            if leading is not None:
+                return replace(self, frame=self.frame.with_columns(leading) if self.frame.width else leading.to_frame())
         block = self.text.block()
         columns = widened(self.columns, floats)
-        parsed = read(block, self.height, columns, names)
+        parsed = read(block, columns, names, self.height)
         found = {name for name in parsed.floats if name not in columns.declared and name != self._time_name()}
         if found:
             floats |= found
             columns = widened(columns, floats)
-            parsed = read(block, self.height, columns, names)
+            parsed = read(block, columns, names, self.height)
         return self._with_parsed(parsed, names, columns)
 
     def _with_parsed(self, parsed: ndjson.Parsed, names: list[str], columns: Columns) -> Batch:
@@ -128,6 +133,12 @@ class Batch:
     def _time_name(self) -> str:
         return self.columns.time.name if self.columns.time else HIDDEN
 
+    def late_count(self) -> int | None:
+        """How many records carry a mark; None for none."""
+        if "_mark" not in self.frame.columns:
+            return None
+        return self.height - self.frame["_mark"].null_count() or None
+
     def keep(self, mask: pl.Series) -> Batch:
         """The records for which `mask` is true."""
         if mask.all():
@@ -168,13 +179,21 @@ class Batch:
         return text.block()
 
 
-def from_text(block: bytes, count: int, columns: Columns, source: str | None = None) -> Batch:
-    """A batch of `count` unparsed records. No blank lines."""
-    return Batch(pl.DataFrame(height=count), columns, Text(block=block), frozenset(columns.types), source)
+def from_lines(text: Text, columns: Columns) -> Batch:
+    """A batch of unparsed records that a step before has handed on."""
+    return Batch(pl.DataFrame(height=len(text.lines())), columns, text, frozenset(columns.types), "stream", is_judged=True)
 
 
-def read(block: bytes, count: int | None, columns: Columns, names: list[str]) -> ndjson.Parsed:
-    """Some columns of a block of lines."""
+def from_columns(block: bytes, columns: Columns, names: list[str]) -> Batch | None:
+    """A batch of such records of which only these columns are needed; None where a line is not in order."""
+    parsed = read(block, columns, names)
+    if parsed.rows is not None or not names or any(columns.types[name] == "json" for name in names):
+        return None
+    return Batch(parsed.frame.select(names), columns, None, frozenset(), "stream", is_judged=True)
+
+
+def read(block: bytes, columns: Columns, names: list[str], count: int | None = None) -> ndjson.Parsed:
+    """Some columns of a block of lines; of `count` lines, where which row is which must be known."""
     return ndjson.parse(block, count, columns.schema(names), [n for n in names if columns.types[n] == "json"])
 
 
@@ -211,4 +230,4 @@ def article(kind: str) -> str:
     return {"int": "an integer", "float": "a number", "bool": "true or false", "time": "a time"}.get(kind, "text")
 
 
-__all__ = ["OFFSET", "RAW", "WRONG", "Batch", "Dead", "article", "dtype", "from_text", "render", "widened"]
+__all__ = ["OFFSET", "RAW", "WRONG", "Batch", "Dead", "article", "from_columns", "from_lines", "render", "widened"]

@@ -56,7 +56,7 @@ def parse(block: bytes, count: int | None, schema: Mapping[str, Any], nested: Se
 def _nested(block: bytes, rows: list[int] | None, names: Sequence[str]) -> dict[str, pl.Series]:
     """Values of any kind, as JSON. One call of orjson a line: Polars would respell what is inside."""
     lines = block.split(b"\n")
-    values = [orjson.loads(line) for line in (lines if rows is None else (lines[row] for row in rows)) if line]
+    values = [orjson.loads(line) for line in (lines if rows is None else (lines[row] for row in rows)) if line.strip()]
     return {
         name: pl.Series([None if (v := value.get(name)) is None else orjson.dumps(v).decode() for value in values], dtype=pl.String)
         for name in names
@@ -75,10 +75,6 @@ def _parse(block: bytes, count: int | None, schema: Mapping[str, Any]) -> Parsed
 def _filled(block: bytes) -> list[int]:
     """Numbers of the lines that are not blank."""
     return [number for number, line in enumerate(block.split(b"\n")) if line and not line.isspace()]
-
-
-def count_lines(block: bytes) -> int:
-    return block.count(b"\n") + (not block.endswith(b"\n") and bool(block))
 
 
 def _is_suspect(block: bytes) -> bool:

@@ -16,12 +16,15 @@ _LINE = "line"
 
 
 class Text:
-    """The NDJSON text of some records. Immutable; the two forms are made from each other on demand."""
+    """The NDJSON text of some records. Immutable; the two forms are made from each other on demand.
 
-    __slots__ = ("_block", "_lines")
+    `count`: how many records the block holds, if that is known. Where it has more lines, some are blank.
+    """
 
-    def __init__(self, block: bytes | None = None, lines: pl.Series | None = None) -> None:
-        self._block, self._lines = block, lines
+    __slots__ = ("_block", "_count", "_lines")
+
+    def __init__(self, block: bytes | None = None, lines: pl.Series | None = None, count: int | None = None) -> None:
+        self._block, self._lines, self._count = block, lines, count
 
     def block(self) -> bytes:
         """The text, every line ended."""
@@ -37,6 +40,8 @@ class Text:
         if self._lines is None:
             assert self._block is not None
             self._lines = split_lines(self._block)
+            if self._count is not None and len(self._lines) > self._count:
+                self._lines = self._lines.filter(self._lines.str.strip_chars() != "")
         return self._lines
 
     def keep(self, mask: pl.Series) -> Text:
@@ -63,9 +68,9 @@ def splice(text: Text, added: pl.DataFrame) -> Text:
     """Each line with the fields of the same row of `added` before its closing brace."""
     if added.width == 0:
         return text
-    stem = _without_brace(text.lines())
+    stem, has_empty = _stems(text.lines())
     fields = _fields(added)
-    if _has_empty(stem):
+    if has_empty:
         comma = pl.when(stem.str.ends_with("{")).then(pl.lit("")).otherwise(pl.lit(","))
         joined = pl.select(pl.concat_str(pl.lit(stem), comma, pl.lit(fields))).to_series()
         return Text(lines=joined.alias(_LINE))
@@ -96,6 +101,21 @@ def split_tail(text: Text, names: list[str]) -> tuple[Text, pl.DataFrame] | None
     return Text(lines=(stem + "}").alias(_LINE)), values
 
 
+def leading_milliseconds(text: Text, name: str) -> pl.Series | None:
+    """The integer that every line begins with under this name, if they all do: `{"ts":1700000003059,…`.
+
+    Thirteen digits, the years 2001 to 2286. A fifth of the cost of parsing the lines; only for text that was
+    parsed before. The first of duplicate keys wins, so what comes later in a line does not matter.
+    """
+    lines, begin = text.lines(), f'{{"{name}":'
+    if not name.isascii() or not lines.str.starts_with(begin).all():
+        return None
+    value = lines.str.slice(len(begin), 13).cast(pl.Int64, strict=False)
+    if value.null_count() or not len(value) or not (lines.str.slice(len(begin) + 13, 1) == ",").all():
+        return None
+    return value.alias(name) if value.min() >= 10**12 else None  # type: ignore[operator]  # an Int64 series
+
+
 def write_ndjson(frame: pl.DataFrame) -> bytes:
     out = io.BytesIO()
     frame.write_ndjson(out)
@@ -112,19 +132,17 @@ def _fields(added: pl.DataFrame) -> pl.Series:
     return added.join(known, on=added.columns, how="left", nulls_equal=True, maintain_order="left")["fields"]
 
 
-def _without_brace(lines: pl.Series) -> pl.Series:
-    if not lines.str.ends_with("}").all():
+def _stems(lines: pl.Series) -> tuple[pl.Series, bool]:
+    """The lines without their closing brace, and whether one of them is an empty object."""
+    ends = set(lines.str.tail(2).unique().to_list())
+    if not all(end[-1:] == "}" for end in ends):
         lines = lines.str.strip_chars_end()
+        ends = set(lines.str.tail(2).unique().to_list())
     stem = lines.str.head(-1)
-    return stem.str.strip_chars_end() if _ends(stem) & {" ", "\t"} else stem
-
-
-def _has_empty(stem: pl.Series) -> bool:
-    return "{" in _ends(stem)
-
-
-def _ends(lines: pl.Series) -> set[str]:
-    return set(lines.str.tail(1).unique().to_list())
+    if any(end[:1] in " \t" for end in ends):
+        stem = stem.str.strip_chars_end()
+        return stem, bool(stem.str.ends_with("{").any())
+    return stem, "{}" in ends
 
 
 def _join(columns: pl.DataFrame) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from typing import Any
 
@@ -60,6 +61,7 @@ _QUIET = click.Option(["--quiet", "-q"], is_flag=True, default=False, help="do n
 def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
     from clickpipe.engine.local import run
 
+    _share_the_cores()
     if codec not in CODECS:
         raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
     plan = Plan((Node(step, Written(name, ())),))
@@ -71,3 +73,9 @@ def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
         raise
     if not quiet:
         report(outcome)
+
+
+def _share_the_cores() -> None:
+    """A step of a shell pipeline has neighbours: each takes half the cores, so that they do not fight."""
+    if stat.S_ISFIFO(os.fstat(0).st_mode) or stat.S_ISFIFO(os.fstat(1).st_mode):
+        os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))

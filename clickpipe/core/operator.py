@@ -58,6 +58,7 @@ class Feed:
     state: str | None = None  # the pipeline's state directory
     hop: int = 0
     run: int = 0
+    floats: set[str]  # integer columns in which a float turned up; shared with the operators
     inherited: list[Ledger]  # accounts of the steps before, known at the end
 
     def want(self, names: list[str] | None, text: bool) -> None:

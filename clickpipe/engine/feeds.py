@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import cast
 
-from clickpipe.batch import Batch, Dead
+import polars as pl
+
+from clickpipe.batch import Batch, Dead, from_columns, from_lines, widened
 from clickpipe.core.loop import record_count
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.source import Split
 from clickpipe.errors import DataError
 from clickpipe.operators.ingest import Ingest, IngestFeed
-from clickpipe.wire.frames import StreamLine
+from clickpipe.text import Text
+from clickpipe.wire.frames import End, StreamLine
 from clickpipe.wire.pump import Inbox
 from clickpipe.wire.stream import Frame, StreamReader
-
-_MARK = b'"_mark":'
-
 
 def open_stream(inbox: Inbox) -> Feed:
     """The feed for standard input, whichever kind of stream it is."""
@@ -61,44 +60,58 @@ class StreamFeed(Feed):
         self.hop, self.run = line.hop, line.run
         self.inherited = []
         self.is_tolerant = reader.tolerant
-        self._floats: set[str] = set()
+        self.floats: set[str] = set()
+        self._names: list[str] | None = None
+
+    def want(self, names: list[str] | None, text: bool) -> None:
+        self._names = None if text or names is None else [name for name in self.columns.types if name in names]
 
     def pulls(self) -> Iterator[Pull]:
         rows = 0
         for frame in self._reader.frames(self.columns):
-            if frame.end:
-                self._finish(frame, rows)
+            if isinstance(frame, End):
+                if frame.rows != rows:
+                    raise DataError(f"the stream says it had {frame.rows} records; {rows} came")
+                self.inherited = [Ledger.from_json(ledger) for ledger in frame.accounts]
                 return
-            rows += sum(batch.height for batch in frame.batches) + frame.removed
+            rows += frame.end.rows
             yield self._pull(frame)
-
-    def _finish(self, frame: Frame, rows: int) -> None:
-        assert frame.end is not None
-        if frame.end.rows != rows:
-            raise DataError(f"the stream says it had {frame.end.rows} records; {rows} came")
-        self.inherited = [Ledger.from_json(ledger) for ledger in frame.end.accounts]
 
     def _pull(self, frame: Frame) -> Pull:
         batches: list[Batch] = []
         dead: list[Dead] = []
-        for batch in frame.batches:
-            batch, letters = self._marked(batch)
+        for part in frame.parts:
+            batch, letters = self._counted(self._batch(part, frame))
             batches.append(batch)
             dead += letters
-        arrived = sum(record_count(batch) for batch in batches) + sum(map(len, dead))
-        total = arrived + frame.removed if frame.records is None else frame.records
-        return Pull(batches, frame.watermark, dead, total, total - arrived)
+        arrived = sum(batch.height for batch in batches) + sum(map(len, dead))
+        if arrived > frame.end.rows:
+            raise DataError(f"frame {frame.end.seq} says it has {frame.end.rows} records and holds {arrived}")
+        records = sum(record_count(batch) for batch in batches) + sum(map(len, dead))
+        total = frame.end.rows if frame.end.records is None else frame.end.records
+        return Pull(batches, frame.end.watermark, dead, total, total - records)
 
-    def _marked(self, batch: Batch) -> tuple[Batch, list[Dead]]:
-        """With the marks of late records in the frame; and with what counting hopping records takes."""
-        needs = []
-        if batch.text is not None and "_mark" not in batch.frame.columns and _MARK in batch.text.block():
-            types = {**batch.columns.types, "_mark": "int"}
-            columns, batch = batch.columns, replace(batch, columns=replace(batch.columns, types=types))
-            batch, first = batch.need(["_mark"], set())
-            batch = replace(batch, columns=columns, in_text=batch.in_text | {"_mark"})
-            needs = [first] if first else []
-        if batch.columns.is_hopping() and batch.columns.time:
-            batch, second = batch.need([batch.columns.time.name, "window_start"], self._floats)
-            needs += [second] if second else []
-        return batch, cast("list[Dead]", needs)
+    def _batch(self, part: bytes | pl.DataFrame, frame: Frame) -> Batch:
+        columns = widened(frame.columns, self.floats)
+        if isinstance(part, pl.DataFrame):
+            return Batch(part, columns, source="stream")
+        text = Text(part, count=frame.end.rows)
+        if frame.end.late:
+            return _marked(from_lines(text, columns))
+        batch = from_columns(part, columns, self._names) if self._names is not None else None
+        return batch or from_lines(text, columns)
+
+    def _counted(self, batch: Batch) -> tuple[Batch, list[Dead]]:
+        """With the columns parsed that counting hopping records takes."""
+        if not batch.columns.is_hopping() or not batch.columns.time:
+            return batch, []
+        batch, dead = batch.need([batch.columns.time.name, "window_start"], self.floats)
+        return batch, [dead] if dead else []
+
+
+def _marked(batch: Batch) -> Batch:
+    """With the marks of late records as a column: they are in the text, and not among the declared ones."""
+    columns = batch.columns
+    batch = replace(batch, columns=columns.add({"_mark": "int"}))
+    batch, _ = batch.need(["_mark"], set())
+    return replace(batch, columns=columns, in_text=batch.in_text | {"_mark"})

@@ -16,6 +16,7 @@ from clickpipe.core.operator import Feed, Writer
 from clickpipe.core.step import RawStep, SinkStep, SourceStep
 from clickpipe.engine.asides import SideFiles
 from clickpipe.engine.feeds import ProducedSplit, open_stream
+from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.errors import ClickpipeError, DataError, PlanError
 from clickpipe.operators.ingest import Ingest, IngestFeed
 from clickpipe.operators.window import Window
@@ -45,6 +46,7 @@ def run(plan: Plan, *, arrow: bool = False) -> Outcome:
     """Raises what goes wrong; then no sink has got its result."""
     if isinstance(plan.nodes[0].step, RawStep) and len(plan.nodes) == 1:
         return _write_raw(plan.nodes[0].step)
+    keep_freed_memory()
     return _Run(plan, arrow).run()
 
 
@@ -61,6 +63,7 @@ class _Run:
         self._plan, self._arrow = plan, arrow
         self._floats: set[str] = set()
         self._feed, begins = _open_feed(plan)
+        self._feed.floats = self._floats
         self._stages, self._columns = open_stages(plan, self._feed.columns)
         self._state = self._feed.state or pipeline_directory(plan.name or self._feed.pipeline)
         self._sides = SideFiles(self._state, *_side_paths(plan))

@@ -16,7 +16,6 @@ from clickpipe.batch import OFFSET, Batch, Dead, read, widened, wrong_columns
 from clickpipe.columns import Columns
 from clickpipe.core.format import SAMPLE, Format, Wants, dead_lines, offsets
 from clickpipe.lines import Block
-from clickpipe.ndjson import count_lines
 from clickpipe.text import Text
 
 
@@ -37,15 +36,13 @@ class Ndjson(Format):
     def read(self, block: Block, columns: Columns, wants: Wants, source: str) -> tuple[Batch, list[Dead], int]:
         # Without text to fall back on, everything anyone may need is parsed now.
         names = list(columns.types) if wants.names is None and not wants.text else list(wants.names or ())
-        nested = any(columns.types[name] == "json" for name in names)
-        count = count_lines(block.data) if wants.text or nested else None
         columns = widened(columns, wants.floats)
-        parsed = read(block.data, count, columns, names)
+        parsed = read(block.data, columns, names)
         fixed = columns.declared | ({columns.time.name} if columns.time else set())
         if found := parsed.floats - fixed:
             wants.floats |= found
             columns = widened(columns, wants.floats)
-            parsed = read(block.data, count, columns, names)
+            parsed = read(block.data, columns, names)
         frame = parsed.frame.select(names)
         if not names:
             frame = pl.DataFrame(height=parsed.frame.height)
@@ -53,7 +50,7 @@ class Ndjson(Format):
             where = offsets(block, range(parsed.frame.height) if parsed.rows is None else parsed.rows)
             frame = frame.with_columns(pl.Series(OFFSET, where, pl.Int64), **wrong_columns(parsed.wrong))
         # A misfit is a dead letter only where its column is used, and a dead letter shows the line.
-        text = Text(block=_clean(block.data, parsed.rows)) if wants.text or parsed.wrong else None
+        text = Text(_clean(block.data, parsed.rows), count=frame.height) if wants.text or parsed.wrong else None
         batch = Batch(frame, columns, text, frozenset(columns.types) if text else frozenset(), source)
         return batch, list(dead_lines(block, parsed.bad, source)), frame.height + len(parsed.bad) + len(block.overlong)
 

@@ -31,7 +31,6 @@ from clickpipe.core.time import UNITS, SplitClock, instants
 from clickpipe.core.units import format_duration
 from clickpipe.errors import DataError, PlanError
 from clickpipe.lines import Block
-from clickpipe.ndjson import count_lines
 
 SOURCES = Catalog(sources.__name__, "source")
 FORMATS = Catalog(formats.__name__, "format")
@@ -102,7 +101,8 @@ class IngestFeed(Feed):
         self._step = step
         self._splits = splits or _splits(step.source)
         self._format: Format = FORMATS.find(_format_name(step, self._splits), Format)()
-        self._wants = Wants(None, True, set())
+        self.floats = set()
+        self._wants = Wants(None, True, self.floats)
         self._raw_time = step.time or self._format.time
         self._starts: dict[int, int] = {}
         self._open: dict[int, Iterator[Block]] = {}
@@ -137,11 +137,11 @@ class IngestFeed(Feed):
             stream = self._blocks(number)
             for block in stream:
                 taken.append(block)
-                if self._splits[number].is_live or sum(count_lines(b.data) for b in sample + taken) >= SAMPLE:
+                if self._splits[number].is_live or _line_count(sample + taken) >= SAMPLE:
                     break
             self._open[number] = chain(taken, stream)
             sample += taken
-            if sum(count_lines(b.data) for b in sample) >= SAMPLE:
+            if _line_count(sample) >= SAMPLE:
                 break
         types = self._format.infer(sample)
         if not types and any(b"\0" in block.data[:4096] for block in sample):
@@ -180,7 +180,7 @@ class IngestFeed(Feed):
             names = [name for name in self._raw_columns.types if name in names or name == self._raw_time]
         elif self._format.has_text:
             names = list(self._raw_columns.types)
-        self._wants = Wants(names, text, self._wants.floats)
+        self._wants = Wants(names, text, self.floats)
 
     def pulls(self) -> Iterator[Pull]:
         order = self._in_order()
@@ -292,6 +292,10 @@ def _splits(addresses: tuple[str, ...]) -> list[Split]:
         if names.count(name) > 1:
             raise PlanError(f"{name} is named twice", word=name)
     return found
+
+
+def _line_count(blocks: list[Block]) -> int:
+    return sum(block.data.count(b"\n") for block in blocks)
 
 
 def _format_name(step: Ingest, splits: list[Split]) -> str:

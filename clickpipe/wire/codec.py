@@ -13,6 +13,7 @@ A signal is one line: TAB, then a JSON object whose first key is "@".
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -50,8 +51,7 @@ def _said(signal: Signal) -> dict[str, Any]:
 
 
 def _frame_said(end: FrameEnd) -> dict[str, Any]:
-    said = {"seq": end.seq, "rows": end.rows, "watermark": end.watermark, "records": end.records}
-    return {key: value for key, value in said.items() if value is not None}
+    return {key: value for key, value in asdict(end).items() if value is not None}
 
 
 def is_signal(line: bytes) -> bool:
@@ -102,10 +102,11 @@ def _meant(said: dict[str, Any]) -> Signal:
 
 
 def _frame(said: dict[str, Any]) -> FrameEnd:
-    watermark, records = said.get("watermark"), said.get("records")
+    watermark = said.get("watermark")
     if watermark is not None and type(watermark) is not int:
         raise ValueError("watermark is not an integer")
-    return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, None if records is None else _count(records))
+    records, late = (None if said.get(key) is None else _count(said[key]) for key in ("records", "late"))
+    return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, records, late)
 
 
 def _ledger(said: dict[str, Any]) -> dict[str, int]:

@@ -12,29 +12,24 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from clickpipe.batch import Batch, from_text
+from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN, Columns
 from clickpipe.errors import DataError, OutsideError
-from clickpipe.ndjson import count_lines
-from clickpipe.text import Text
 from clickpipe.wire import codec
 from clickpipe.wire.buffer import Buffer
 from clickpipe.wire.frames import ArrowFrame, Barrier, ColumnsChange, End, FrameEnd, Signal, StreamLine
 from clickpipe.wire.pump import Inbox, Outbox, Pushback
 
 _LARGEST_ARROW = 1 << 30
-_RAW = "_raw"
 
 
 @dataclass
 class Frame:
-    """Records since the last signal, and what the signal said."""
+    """The records since the last signal, as they came, and what the signal said of them."""
 
-    batches: list[Batch]
-    watermark: int | None = None
-    removed: int = 0  # rows that something between the two processes took out
-    records: int | None = None  # said only where a record may stand in several rows
-    end: End | None = None
+    columns: Columns
+    parts: list[bytes | pl.DataFrame]  # lines of NDJSON, or the columns of an Arrow frame
+    end: FrameEnd
 
 
 class StreamReader:
@@ -64,36 +59,39 @@ class StreamReader:
         """All bytes of a stream that turned out to be raw NDJSON."""
         return Pushback(self._buffer.rest(), self._inbox)
 
-    def frames(self, columns: Columns) -> Iterator[Frame]:
-        """The frames up to the end signal, each as soon as it is complete."""
-        batches: list[Batch] = []
-        arrived = 0
+    def frames(self, columns: Columns) -> Iterator[Frame | End]:
+        """The frames, each as soon as it is complete, and the end signal last."""
+        parts: list[bytes | pl.DataFrame] = []
         for event in self._events():
             if isinstance(event, bytes):
-                batches.append(_from_text(event, columns))
-                arrived += batches[-1].height
+                parts.append(event)
                 continue
             if isinstance(event, tuple):
                 arrow, data = event
-                batches.append(_from_arrow(data, arrow.end, columns))
-                arrived += batches[-1].height
+                parts.append(_from_arrow(data, arrow.end, columns))
                 event = arrow.end
             match event:
                 case FrameEnd():
-                    yield Frame(batches, event.watermark, self._removed(event, arrived), event.records)
-                    batches, arrived = [], 0
+                    self._check_order(event)
+                    yield Frame(columns, parts, event)
+                    parts = []
                 case ColumnsChange():
                     columns = replace(columns, types=event.types)
                 case End():
-                    if arrived:
-                        raise DataError(f"{arrived} records stand after the last frame signal: something removed signals")
-                    yield Frame([], end=event)
+                    if parts:
+                        raise DataError("records stand after the last frame signal: something removed signals")
+                    yield event
                     return
                 case StreamLine():
                     raise DataError("a second stream line: two streams were joined; use several sources of one ingest")
                 case Barrier():
                     pass  # belongs to checkpoints, which this version does not take
         raise self._cut_short()
+
+    def _check_order(self, end: FrameEnd) -> None:
+        if end.seq != self._seq:
+            raise DataError(f"frame {self._seq} is missing: the next one says it is frame {end.seq}")
+        self._seq += 1
 
     def _cut_short(self) -> OutsideError:
         if self._seq:
@@ -102,14 +100,6 @@ class StreamReader:
             "the stream has no signals after its first line: a step before this one failed, or a tool removed them",
             notes=["a filter such as grep must let the lines through that begin with a TAB: grep -e $'^\\t' -e PATTERN"],
         )
-
-    def _removed(self, end: FrameEnd, arrived: int) -> int:
-        if end.seq != self._seq:
-            raise DataError(f"frame {self._seq} is missing: the next one says it is frame {end.seq}")
-        if arrived > end.rows:
-            raise DataError(f"frame {end.seq} says it has {end.rows} records and holds {arrived}")
-        self._seq += 1
-        return end.rows - arrived
 
     def _events(self) -> Iterator[bytes | Signal | tuple[ArrowFrame, bytes]]:
         buffer = self._buffer
@@ -132,13 +122,7 @@ class StreamReader:
             yield signal, data
 
 
-def _from_text(block: bytes, columns: Columns) -> Batch:
-    if b"\n\n" in block or b"\n\r\n" in block or block[:1] in b"\r\n":
-        block = b"".join(line + b"\n" for line in block.split(b"\n") if line.strip())
-    return from_text(block, count_lines(block), columns, "stream")
-
-
-def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> Batch:
+def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
     try:
         frame = pl.read_ipc_stream(io.BytesIO(data))
     except Exception as error:
@@ -147,14 +131,10 @@ def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> Batch:
         if type(error).__name__ != "PanicException":
             raise
         raise DataError(f"frame {end.seq} is no Arrow stream") from None
-    missing = [name for name in columns.types if name not in frame.columns and _RAW not in frame.columns]
+    missing = [name for name in columns.types if name not in frame.columns]
     if missing:
         raise DataError(f'frame {end.seq} lacks the column "{missing[0]}"')
-    if _RAW not in frame.columns:
-        return Batch(frame, columns, source="stream")
-    text = Text(lines=frame[_RAW])
-    rest = frame.drop(_RAW)
-    return Batch(rest, columns, text, frozenset(columns.types) - frozenset(rest.columns), "stream")
+    return frame
 
 
 class StreamWriter:
@@ -196,8 +176,8 @@ class StreamWriter:
         if dict(batch.columns.types) != self._types:
             self._types = dict(batch.columns.types)
             self._outbox.put(codec.encode(ColumnsChange(self._types)))
-        end = FrameEnd(self._seq, batch.height, watermark, records)
-        if self._arrow and not any(name.startswith(HIDDEN) for name in batch.frame.columns):
+        end = FrameEnd(self._seq, batch.height, watermark, records, batch.late_count())
+        if self._arrow and _is_whole(batch):
             self._send_arrow(batch, end)
         else:
             self._outbox.put(batch.to_ndjson())
@@ -209,11 +189,8 @@ class StreamWriter:
 
     def _send_arrow(self, batch: Batch, end: FrameEnd) -> None:
         out = io.BytesIO()
-        names = [name for name in batch.visible() if name in self._types or name == "_mark"]
-        frame = batch.frame.select(names)
-        if batch.text is not None and not set(self._types) <= set(names):
-            frame = frame.with_columns(batch.text.lines().alias(_RAW))
-        frame.write_ipc_stream(out)
+        names = [*self._types, *(["_mark"] if "_mark" in batch.frame.columns else [])]
+        batch.frame.select(names).write_ipc_stream(out)
         data = out.getvalue()
         self._outbox.put(codec.encode(ArrowFrame(end, len(data))))
         self._outbox.put(data)
@@ -223,3 +200,9 @@ class StreamWriter:
         self._seq += 1
         self._rows += end.rows
         self._watermark = end.watermark
+
+
+def _is_whole(batch: Batch) -> bool:
+    """Whether the columns are all there is to the records: parsed, and no cell in doubt."""
+    names = batch.frame.columns
+    return set(batch.columns.types) <= set(names) and not any(name.startswith(HIDDEN) for name in names)

@@ -1,0 +1,254 @@
+"""Run a pipeline in every form that it has. For tests: all forms must give the same records.
+
+    shell     real processes, typed in a shell
+    fused     clickpipe run -c: all steps in one process
+    no_fuse   clickpipe run --no-fuse -c: a process per step, started by clickpipe
+    arrow     a process per step, records travel as Arrow frames
+    single    fused, and every record is a batch of its own
+
+`shell` and `no_fuse` start real interpreters. The others are forked from one that has its modules
+imported and nothing run: they are the same program in a fresh process, without 0.3 s of imports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, NoReturn
+
+FORMS = ("shell", "fused", "no_fuse", "arrow", "single")
+INPUT = "stdin.ndjson"  # the stem is the name that a pipeline on standard input has
+_STEP = re.compile(r"(^|\|)(\s*)clickpipe\s+")
+_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Steps with `clickpipe` in front of each, as typed in a shell, and what they read."""
+
+    command: str
+    input: bytes | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    def steps(self) -> list[list[str]]:
+        """The words of each step, `clickpipe` left out."""
+        lexer = shlex.shlex(self.command, posix=True, punctuation_chars="|")
+        lexer.whitespace_split, lexer.commenters = True, ""
+        steps: list[list[str]] = [[]]
+        for word in lexer:
+            if word == "|":
+                steps.append([])
+            else:
+                steps[-1].append(word)
+        return [words[1:] for words in steps]
+
+    def text(self) -> str:
+        """As a recipe has it."""
+        return _STEP.sub(r"\1\2", self.command).strip()
+
+    def text_one_by_one(self) -> str:
+        """The same with a batch per record. Standard input becomes a file: live input batches what is there."""
+        text, count = re.subn(r"\bingest\s+-(?=\s|$)", f"ingest {INPUT} --batch-bytes 1", self.text())
+        return text if count else re.sub(r"\bingest\s", "ingest --batch-bytes 1 ", text, count=1)
+
+    def can(self, form: str) -> bool:
+        """Whether there is such a form of this pipeline."""
+        return form != "single" or "ingest" in self.text()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a pipeline in one form. `home` is its CLICKPIPE_HOME."""
+
+    form: str
+    pipeline: Pipeline
+    directory: Path
+    exit: int
+    stdout: bytes
+    stderr: str
+
+    def side(self, name: str) -> list[dict[str, Any]]:
+        """The records of a side stream, `late` or `dead`."""
+        paths = sorted((self.directory / ".home").glob(f"**/{name}.ndjson"))
+        return [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+
+    def accounts(self) -> list[str]:
+        """The summary lines."""
+        return re.findall(r"^clickpipe: ((?:read|results) .*)$", self.stderr, re.MULTILINE)
+
+    def __str__(self) -> str:
+        shown = (self.pipeline.input or b"")[:4096].decode("utf-8", "backslashreplace")
+        out = self.stdout[:8192].decode("utf-8", "backslashreplace")
+        parts = {"command": self.pipeline.command, "input": shown, "standard output": out, "standard error": self.stderr}
+        return f"form {self.form}, exit {self.exit}\n" + "\n".join(f"--- {title}\n{text}" for title, text in parts.items())
+
+
+def run(pipeline: Pipeline, form: str, directory: Path) -> Result:
+    """Run it in an empty directory of its own."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, data in pipeline.files.items():
+        (directory / name).write_bytes(data)
+    (directory / INPUT).write_bytes(pipeline.input or b"")
+    code, stdout, stderr = _FORMS[form](pipeline, directory)
+    return Result(form, pipeline, directory, code, stdout, stderr.decode("utf-8", "replace"))
+
+
+def environment(directory: Path, **more: str) -> dict[str, str]:
+    """Of a process that must leave nothing outside `directory`."""
+    programs = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": programs, "CLICKPIPE_HOME": str(directory / ".home"), "COLUMNS": "100", **more}
+
+
+def verdict(codes: Sequence[int]) -> int:
+    """Exit code of a pipeline: 75 says that the step before failed; any other code says more."""
+    failed = [code for code in codes if code]
+    return next((code for code in failed if code != 75), failed[0] if failed else 0)
+
+
+_Ran = tuple[int, bytes, bytes]
+
+
+def _shell(pipeline: Pipeline, directory: Path) -> _Ran:
+    script = f"{pipeline.command.strip()}\necho ${{PIPESTATUS[@]}} > .codes"
+    done = _started(["bash", "-c", script], directory)
+    return verdict([int(code) for code in (directory / ".codes").read_text().split()]), done.stdout, done.stderr
+
+
+def _no_fuse(pipeline: Pipeline, directory: Path) -> _Ran:
+    words = [sys.executable, "-m", "clickpipe", "run", "--no-fuse", "-c", pipeline.text()]
+    done = _started(words, directory)
+    return done.returncode, done.stdout, done.stderr
+
+
+def _started(words: list[str], directory: Path) -> subprocess.CompletedProcess[bytes]:
+    with open(directory / INPUT, "rb") as stdin:
+        return subprocess.run(
+            words, stdin=stdin, capture_output=True, cwd=directory, env=environment(directory), timeout=_SECONDS, check=False
+        )
+
+
+def _fused(pipeline: Pipeline, directory: Path) -> _Ran:
+    return _forked([["run", "-c", pipeline.text()]], directory)
+
+
+def _single(pipeline: Pipeline, directory: Path) -> _Ran:
+    return _forked([["run", "-c", pipeline.text_one_by_one()]], directory)
+
+
+def _arrow(pipeline: Pipeline, directory: Path) -> _Ran:
+    return _forked(pipeline.steps(), directory, CLICKPIPE_CODEC="arrow")
+
+
+_FORMS: Mapping[str, Callable[[Pipeline, Path], _Ran]] = {
+    "shell": _shell,
+    "fused": _fused,
+    "no_fuse": _no_fuse,
+    "arrow": _arrow,
+    "single": _single,
+}
+
+
+# The interpreter that forks.
+
+
+def _forked(steps: list[list[str]], directory: Path, **more: str) -> _Ran:
+    codes = _nursery().run({"steps": steps, "directory": str(directory), "environment": environment(directory, **more)})
+    return verdict(codes), (directory / ".stdout").read_bytes(), (directory / ".stderr").read_bytes()
+
+
+@cache
+def _nursery() -> _Nursery:
+    return _Nursery()
+
+
+class _Nursery:
+    """Our end: a job goes out as a line of JSON, its exit codes come back as one."""
+
+    def __init__(self) -> None:
+        words = [sys.executable, "-m", "clickpipe.testing"]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def run(self, job: dict[str, Any]) -> list[int]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        self._process.stdin.flush()
+        codes: list[int] = json.loads(self._process.stdout.readline())
+        return codes
+
+
+def _serve() -> None:
+    """The other end."""
+    _import_everything()
+    jobs, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    os.set_inheritable(answers, False)
+    for line in jobs:
+        codes = _fork_steps(json.loads(line))
+        os.write(answers, json.dumps(codes).encode() + b"\n")
+
+
+def _import_everything() -> None:
+    """All that a run imports. Nothing is computed: a fork would lose the threads that Polars computes with."""
+    for name in ("commands.run", "main", "step"):
+        import_module(f"clickpipe.cli.{name}")
+    for name in ("local", "processes"):
+        import_module(f"clickpipe.engine.{name}")
+    for folder in ("operators", "sources", "formats", "aggregates", "sinks"):
+        package = import_module(f"clickpipe.{folder}")
+        for module in iter_modules(package.__path__):
+            import_module(f"clickpipe.{folder}.{module.name}")
+
+
+def _fork_steps(job: dict[str, Any]) -> list[int]:
+    """One process per step, joined by pipes."""
+    directory = Path(job["directory"])
+    source = os.open(directory / INPUT, os.O_RDONLY)
+    errors = os.open(directory / ".stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    children = []
+    for number, words in enumerate(job["steps"]):
+        if number == len(job["steps"]) - 1:
+            following, sink = -1, os.open(directory / ".stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        else:
+            following, sink = os.pipe()
+        children.append(_fork(words, job, (source, sink, errors)))
+        os.close(source)
+        os.close(sink)
+        source = following
+    os.close(errors)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def _fork(words: list[str], job: dict[str, Any], descriptors: tuple[int, int, int]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    os.closerange(3, 64)
+    signal.alarm(_SECONDS)
+    _become(words, job)
+
+
+def _become(words: list[str], job: dict[str, Any]) -> NoReturn:
+    from clickpipe.cli.main import main
+
+    os.chdir(job["directory"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    sys.argv = ["clickpipe", *words]
+    main()
+
+
+if __name__ == "__main__":
+    _serve()
