@@ -26,6 +26,7 @@ from clickpipe.text import Text, leading_milliseconds, splice, splice_some, writ
 WRONG = HIDDEN + "wrong:"
 OFFSET = HIDDEN + "offset"
 RAW = HIDDEN + "raw"
+ROW = HIDDEN + "row"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Batch:
     text: Text | None = None
     in_text: frozenset[str] = frozenset()  # columns whose value stands in `text` too, if it is kept
     source: str | None = None
+    in_origin: frozenset[str] = frozenset()
+    origin: Text | None = None  # where nobody wants the text: the lines that the ROW column counts
     is_judged: bool = False  # a step before has seen that each line is a record
 
     @property
@@ -128,7 +131,14 @@ class Batch:
     def _raw(self) -> list[str]:
         if RAW in self.frame.columns:
             return self.frame[RAW].to_list()
-        return self.text.lines().to_list() if self.text is not None else split(self.to_ndjson())
+        return split(self.with_text().to_ndjson()) if self.text is None else self.text.lines().to_list()
+
+    def with_text(self) -> Batch:
+        """The batch with its lines, which were kept aside in case a record leaves the stream."""
+        if self.text is not None or self.origin is None:
+            return self
+        lines = self.origin.lines().gather(self.frame[ROW])
+        return replace(self, text=Text(lines=lines), in_text=self.in_origin)
 
     def _time_name(self) -> str:
         return self.columns.time.name if self.columns.time else HIDDEN
@@ -159,7 +169,7 @@ class Batch:
 
     def replaced(self, frame: pl.DataFrame, columns: Columns) -> Batch:
         """Records made anew from `frame`: the text is gone."""
-        return replace(self, frame=frame, columns=columns, text=None, in_text=frozenset())
+        return replace(self, frame=frame, columns=columns, text=None, in_text=frozenset(), origin=None)
 
     def added(self) -> list[str]:
         """Columns that must be spliced in when the text is written."""
@@ -189,7 +199,14 @@ def from_columns(block: bytes, columns: Columns, names: list[str]) -> Batch | No
     parsed = read(block, columns, names)
     if parsed.rows is not None or not names or any(columns.types[name] == "json" for name in names):
         return None
-    return Batch(parsed.frame.select(names), columns, None, frozenset(), "stream", is_judged=True)
+    return aside(Batch(parsed.frame.select(names), columns, source="stream", is_judged=True), Text(block))
+
+
+def aside(batch: Batch, text: Text) -> Batch:
+    """The batch with its text kept aside."""
+    frame = batch.frame.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW))
+    text = Text(text.block(), count=batch.height)
+    return replace(batch, frame=frame, origin=text, in_origin=frozenset(batch.columns.types))
 
 
 def read(block: bytes, columns: Columns, names: list[str], count: int | None = None) -> ndjson.Parsed:

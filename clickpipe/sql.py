@@ -47,7 +47,7 @@ def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expres
     """An expression that is computed record by record. Raises PlanError."""
     expr = parse(text) if expr is None else expr
     reads = _reads(expr, text, given)
-    if not (expr.meta.is_row_separable() or expr.meta.is_literal()):
+    if not _is_per_record(expr, text):
         raise PlanError(f"{text!r} looks at more than one record; summaries belong to aggregate", word=text)
     frame = pl.DataFrame(schema=given.schema(reads) or {"\0": pl.Int8})
     try:
@@ -56,6 +56,16 @@ def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expres
     except pl.exceptions.PolarsError as error:
         raise PlanError(f"{_first_line(error)} in {text!r}", word=text, notes=[_types(given, reads)]) from None
     return Expression(text, expr, reads, _kept_kind(expr, given, kind))
+
+
+def _is_per_record(expr: pl.Expr, text: str) -> bool:
+    """Whether a record's value depends on that record alone."""
+    try:
+        return bool(expr.meta.is_row_separable() or expr.meta.is_literal())
+    except pl.exceptions.PolarsError:  # Polars wants a schema for some functions, and takes none
+        from sqlglot import exp, parse_one
+
+        return not list(parse_one(text, dialect="duckdb").find_all(exp.AggFunc, exp.Window))
 
 
 def predicate(text: str, given: Columns) -> Expression:

@@ -231,18 +231,18 @@ def _fork_steps(job: dict[str, Any]) -> list[int]:
 
 def _fork(words: list[str], job: dict[str, Any], descriptors: tuple[int, int, int]) -> int:
     child = os.fork()
-    if child:
-        return child
+    if not child:
+        _become(words, job, descriptors)
+    return child
+
+
+def _become(words: list[str], job: dict[str, Any], descriptors: tuple[int, int, int]) -> NoReturn:
+    from clickpipe.cli.main import main
+
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     os.closerange(3, 64)
     signal.alarm(_SECONDS)
-    _become(words, job)
-
-
-def _become(words: list[str], job: dict[str, Any]) -> NoReturn:
-    from clickpipe.cli.main import main
-
     os.chdir(job["directory"])
     os.environ.clear()
     os.environ.update(job["environment"])

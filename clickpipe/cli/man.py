@@ -80,7 +80,8 @@ def _commands() -> Iterator[str]:
 def _options(about: click.Context, command: click.Command) -> Iterator[str]:
     yield ".SH OPTIONS"
     yield from _list(_arguments(command))
-    yield from _list(record for param in command.get_params(about) if (record := param.get_help_record(about)))
+    flags = [param for param in command.get_params(about) if isinstance(param, click.Option)]
+    yield from _list(record for flag in flags if (record := flag.get_help_record(about)))
 
 
 def _arguments(command: click.Command) -> Iterator[tuple[str, str]]:
@@ -95,13 +96,20 @@ def _list(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield from (".TP", f".B {escaped(term)}", escaped(text))
 
 
-def _examples(about: click.Context, command: click.Command) -> Iterator[str]:
-    """The end of the help text, as it stands."""
+def _epilog(about: click.Context, command: click.Command) -> tuple[str, str]:
+    """The end of the help text: notes, and examples as they stand."""
     formatter = click.HelpFormatter()
     command.format_epilog(about, formatter)
-    text = formatter.getvalue().strip("\n")
-    if text:
-        yield from (".SH EXAMPLES", ".EX", escaped(text.removeprefix("Examples:\n")), ".EE")
+    notes, found, examples = formatter.getvalue().strip("\n").partition("Examples:\n")
+    return (notes, examples) if found else ("", notes)
+
+
+def _examples(about: click.Context, command: click.Command) -> Iterator[str]:
+    notes, examples = _epilog(about, command)
+    if notes:
+        yield from (".SH NOTES", escaped(notes.strip()))
+    if examples:
+        yield from (".SH EXAMPLES", ".EX", escaped(examples), ".EE")
 
 
 def _exit() -> Iterator[str]:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import orjson
 import polars as pl
@@ -56,7 +55,7 @@ def _letter(dead: Dead, number: int) -> bytes:
 
 
 def _late_lines(late: Late) -> bytes:
-    batch = late.batch
+    batch = late.batch.with_text()
     mark = batch.frame["_mark"] if "_mark" in batch.frame.columns else pl.Series("_mark", [None] * batch.height, pl.Int64)
     time = batch.columns.time
     instant = _instant(batch) if time and time.name in batch.frame.columns else pl.Series([None] * batch.height, dtype=pl.Int64)
@@ -67,7 +66,7 @@ def _late_lines(late: Late) -> bytes:
         }
     )
     columns = batch.columns.add({"_late_by": "int", "_reason": "str"})
-    return replace(batch.add(added, columns)).to_ndjson()
+    return batch.add(added, columns).to_ndjson()
 
 
 def _instant(batch: Batch) -> pl.Series:

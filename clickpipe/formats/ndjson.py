@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import polars as pl
 
-from clickpipe.batch import OFFSET, Batch, Dead, read, widened, wrong_columns
+from clickpipe.batch import OFFSET, Batch, Dead, aside, read, widened, wrong_columns
 from clickpipe.columns import Columns
 from clickpipe.core.format import SAMPLE, Format, Wants, dead_lines, offsets
 from clickpipe.lines import Block
@@ -36,13 +36,15 @@ class Ndjson(Format):
     def read(self, block: Block, columns: Columns, wants: Wants, source: str) -> tuple[Batch, list[Dead], int]:
         # Without text to fall back on, everything anyone may need is parsed now.
         names = list(columns.types) if wants.names is None and not wants.text else list(wants.names or ())
+        # Blank lines must not get into the stream; finding them takes a count of the lines.
+        count = block.data.count(b"\n") + (block.data[-1:] not in (b"\n", b"")) if wants.text else None
         columns = widened(columns, wants.floats)
-        parsed = read(block.data, columns, names)
+        parsed = read(block.data, columns, names, count)
         fixed = columns.declared | ({columns.time.name} if columns.time else set())
         if found := parsed.floats - fixed:
             wants.floats |= found
             columns = widened(columns, wants.floats)
-            parsed = read(block.data, columns, names)
+            parsed = read(block.data, columns, names, count)
         frame = parsed.frame.select(names)
         if not names:
             frame = pl.DataFrame(height=parsed.frame.height)
@@ -50,8 +52,11 @@ class Ndjson(Format):
             where = offsets(block, range(parsed.frame.height) if parsed.rows is None else parsed.rows)
             frame = frame.with_columns(pl.Series(OFFSET, where, pl.Int64), **wrong_columns(parsed.wrong))
         # A misfit is a dead letter only where its column is used, and a dead letter shows the line.
-        text = Text(_clean(block.data, parsed.rows), count=frame.height) if wants.text or parsed.wrong else None
-        batch = Batch(frame, columns, text, frozenset(columns.types) if text else frozenset(), source)
+        text = Text(_clean(block.data, parsed.rows), count=frame.height)
+        if wants.text or parsed.wrong:
+            batch = Batch(frame, columns, text, frozenset(columns.types), source)
+        else:
+            batch = aside(Batch(frame, columns, source=source), text)
         return batch, list(dead_lines(block, parsed.bad, source)), frame.height + len(parsed.bad) + len(block.overlong)
 
 
