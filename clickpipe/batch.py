@@ -93,7 +93,7 @@ class Batch:
             rows = pl.DataFrame({"row": pl.Series(parsed.rows or [], dtype=pl.Int64)})
             every = pl.DataFrame({"row": pl.Series(range(self.height), dtype=pl.Int64)})
             spread = every.join(rows.with_columns(frame, **wrong_columns(wrong)), on="row", how="left", maintain_order="left")
-            reasons = dict(parsed.bad)
+            reasons = {line.number: reason for line, reason in parsed.bad}
             broken = pl.Series(HIDDEN + "broken", [reasons.get(row) for row in range(self.height)], pl.String)
             return replace(self, frame=self.frame.hstack(spread.drop("row")).with_columns(broken), columns=columns)
         frame = frame.with_columns(**wrong_columns(wrong))
@@ -129,7 +129,7 @@ class Batch:
         return Dead(raw, reasons, offsets, self.source, times)
 
     def _raw(self) -> list[str]:
-        if RAW in self.frame.columns:
+        if RAW in self.frame.columns and not self.frame[RAW].null_count():
             return self.frame[RAW].to_list()
         return split(self.with_text().to_ndjson()) if self.text is None else self.text.lines().to_list()
 
@@ -199,19 +199,21 @@ def from_columns(block: bytes, columns: Columns, names: list[str]) -> Batch | No
     parsed = read(block, columns, names)
     if parsed.rows is not None or not names or any(columns.types[name] == "json" for name in names):
         return None
-    return aside(Batch(parsed.frame.select(names), columns, source="stream", is_judged=True), Text(block))
+    return aside(Batch(parsed.frame.select(names), columns, source="stream", is_judged=True), Text(block, count=parsed.frame.height))
 
 
 def aside(batch: Batch, text: Text) -> Batch:
     """The batch with its text kept aside."""
     frame = batch.frame.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW))
-    text = Text(text.block(), count=batch.height)
     return replace(batch, frame=frame, origin=text, in_origin=frozenset(batch.columns.types))
 
 
-def read(block: bytes, columns: Columns, names: list[str], count: int | None = None) -> ndjson.Parsed:
+def read(
+    block: bytes, columns: Columns, names: list[str], count: int | None = None, *, expect_bad: bool = False
+) -> ndjson.Parsed:
     """Some columns of a block of lines; of `count` lines, where which row is which must be known."""
-    return ndjson.parse(block, count, columns.schema(names), [n for n in names if columns.types[n] == "json"])
+    nested = [name for name in names if columns.types[name] == "json"]
+    return ndjson.parse(block, count, columns.schema(names), nested, expect_bad=expect_bad)
 
 
 def widened(columns: Columns, floats: set[str]) -> Columns:

@@ -21,8 +21,20 @@ import polars as pl
 LONGEST_LINE = 1 << 20
 _PROBE = LONGEST_LINE // 2
 _NOTHING = {"\0": pl.String}  # a schema that asks for no column: the syntax is judged all the same
+_PIECE = 256 << 10
+_SHORT = 900  # bytes of a line that cannot be nested too deep, nor too long
+_PYTHON: dict[Any, tuple[type, ...]] = {pl.Int64: (int,), pl.Float64: (float, int), pl.Boolean: (bool,)}
 _DEEP = 500  # brackets in a line from which Polars' depth limit must be asked for
 _SURROGATE = re.compile(rb"\\u[dD]")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that gave trouble. Unit: `offset` in bytes from the beginning of the block."""
+
+    number: int
+    offset: int
+    text: bytes
 
 
 @dataclass
@@ -31,23 +43,31 @@ class Parsed:
 
     Shape: `frame` has one row per good line; `rows` are those lines' numbers in the block, None
     when all are good; `wrong` holds for some columns a mask of the cells whose value does not
-    fit (the frame has null there); `floats` names the integer columns that hold a float.
+    fit (the frame has null there), and `doubtful` the lines they stand in, by number; `floats`
+    names the integer columns that hold a float.
     """
 
     frame: pl.DataFrame
     rows: list[int] | None = None
-    bad: list[tuple[int, str]] = field(default_factory=list)  # line number, reason
+    bad: list[tuple[Line, str]] = field(default_factory=list)
     wrong: dict[str, pl.Series] = field(default_factory=dict)
+    doubtful: dict[int, Line] = field(default_factory=dict)
     floats: set[str] = field(default_factory=set)
 
+    def is_clean(self) -> bool:
+        return not self.bad and not self.wrong
 
-def parse(block: bytes, count: int | None, schema: Mapping[str, Any], nested: Sequence[str] = ()) -> Parsed:
+
+def parse(
+    block: bytes, count: int | None, schema: Mapping[str, Any], nested: Sequence[str] = (), *, expect_bad: bool = False
+) -> Parsed:
     """Read the `count` lines of `block`, as the columns of `schema`; those in `nested` as JSON text.
 
     `count` None: nobody needs to know which line a row came from, and blank lines need not be found.
+    `expect_bad`: the block before held bad lines, so trying the whole of this one first would be in vain.
     """
     typed = {name: kind for name, kind in schema.items() if name not in nested}
-    parsed = _parse(block, count, typed)
+    parsed = (None if expect_bad else _whole(block, count, typed)) or _by_pieces(block, typed)
     if nested:
         parsed.frame = parsed.frame.with_columns(**_nested(block, parsed.rows, nested)).select(list(schema))
     return parsed
@@ -63,18 +83,93 @@ def _nested(block: bytes, rows: list[int] | None, names: Sequence[str]) -> dict[
     }
 
 
-def _parse(block: bytes, count: int | None, schema: Mapping[str, Any]) -> Parsed:
+def _whole(block: bytes, count: int | None, schema: Mapping[str, Any]) -> Parsed | None:
+    """A block that is in order. None where Polars refuses it or must not be asked."""
     frame = None if _is_suspect(block) else _strict(block, schema)
-    if frame is not None and count in (frame.height, None):
+    if frame is None:
+        return None
+    if count in (frame.height, None):
         return Parsed(frame)
-    if frame is not None and frame.height == len(rows := _filled(block)):
-        return Parsed(frame, rows)
-    return _line_by_line(block, schema)
+    rows = [number for number, line in enumerate(block.split(b"\n")) if line and not line.isspace()]
+    return Parsed(frame, rows) if frame.height == len(rows) else None
 
 
-def _filled(block: bytes) -> list[int]:
-    """Numbers of the lines that are not blank."""
-    return [number for number, line in enumerate(block.split(b"\n")) if line and not line.isspace()]
+def _by_pieces(block: bytes, schema: Mapping[str, Any]) -> Parsed:
+    """A block with something bad in it: most of its pieces are in order all the same."""
+    frames: list[pl.DataFrame] = []
+    rows: list[int] = []
+    judged = _Judged()
+    at = first = 0
+    while at < len(block):
+        end = block.find(b"\n", at + _PIECE) + 1 or len(block)
+        piece = block[at:end]
+        count = piece.count(b"\n") + (piece[-1:] != b"\n")
+        whole = _whole(piece, count, schema)
+        if whole:
+            frames.append(whole.frame)
+            rows += range(first, first + count) if whole.rows is None else [first + row for row in whole.rows]
+        else:
+            judged.add(piece, first, at, schema)
+        at, first = end, first + count
+    return _merged(frames, rows, judged, schema)
+
+
+@dataclass
+class _Judged:
+    """Lines by their fate: as they should be, with values that may not fit their type, bad."""
+
+    good: list[tuple[int, bytes]] = field(default_factory=list)
+    doubtful: list[Line] = field(default_factory=list)
+    bad: list[tuple[Line, str]] = field(default_factory=list)
+
+    def add(self, piece: bytes, number: int, at: int, schema: Mapping[str, Any]) -> None:
+        """Judge the lines of a piece that begins with line `number` at offset `at`. The only loop over lines."""
+        kinds = [(name, _PYTHON[kind]) for name, kind in schema.items() if kind in _PYTHON]
+        for number, line in enumerate(piece.split(b"\n"), number):
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                if line and not line.isspace():
+                    self.bad.append((Line(number, at, line), _reason_against(line, error)))
+            else:
+                if (len(line) > _SHORT or value.__class__ is not dict) and (reason := _reason_against(line, None)):
+                    self.bad.append((Line(number, at, line), reason))
+                elif _fits(value, kinds):
+                    self.good.append((number, line))
+                else:
+                    self.doubtful.append(Line(number, at, line))
+            at += len(line) + 1
+
+
+def _fits(value: dict[str, Any], kinds: list[tuple[str, tuple[type, ...]]]) -> bool:
+    for name, kind in kinds:
+        cell = value.get(name)
+        if cell is not None and cell.__class__ not in kind:
+            return False
+    return True
+
+
+def _merged(frames: list[pl.DataFrame], rows: list[int], judged: _Judged, schema: Mapping[str, Any]) -> Parsed:
+    """All good lines as one frame, in the order of the input."""
+    names = list(schema)
+    good, doubtful = judged.good, judged.doubtful
+    frame = _strict(b"\n".join(line for _, line in good), schema)
+    if frame is None:  # of duplicate keys orjson sees the last and Polars the first; and integers beyond 64 bits
+        doubtful = sorted([*(Line(number, -1, line) for number, line in good), *doubtful], key=lambda line: line.number)
+        good, frame = [], pl.DataFrame(schema=dict(schema))
+    careful = _by_type([line.text for line in doubtful], schema)
+    every = pl.concat([piece.select(names) if names else piece for piece in (*frames, frame, careful.frame)])
+    numbers = [*rows, *(number for number, _ in good), *(line.number for line in doubtful)]
+    order = pl.Series(numbers, dtype=pl.Int64).arg_sort()
+    before = every.height - len(doubtful)
+    wrong = {name: pl.concat([_falses(before), mask])[order] for name, mask in careful.wrong.items()}
+    return Parsed(
+        every[order], sorted(numbers), judged.bad, wrong, {line.number: line for line in doubtful} if wrong else {}, careful.floats
+    )
+
+
+def _falses(count: int) -> pl.Series:
+    return pl.repeat(False, count, dtype=pl.Boolean, eager=True)
 
 
 def _is_suspect(block: bytes) -> bool:
@@ -94,33 +189,13 @@ def _strict(block: bytes, schema: Mapping[str, Any]) -> pl.DataFrame | None:
         return None
 
 
-def _line_by_line(block: bytes, schema: Mapping[str, Any]) -> Parsed:
-    rows: list[int] = []
-    good: list[bytes] = []
-    bad: list[tuple[int, str]] = []
-    for number, line in enumerate(block.split(b"\n")):
-        if not line or line.isspace():
-            continue
-        reason = _reason_against(line)
-        if reason:
-            bad.append((number, reason))
-        else:
-            rows.append(number)
-            good.append(line)
-    parsed = _by_type(good, schema)
-    parsed.rows, parsed.bad = rows, bad
-    return parsed
-
-
-def _reason_against(line: bytes) -> str:
+def _reason_against(line: bytes, error: orjson.JSONDecodeError | None) -> str:
     """Why this line is not a record; empty when it is."""
     if len(line) > LONGEST_LINE:
         return f"longer than {LONGEST_LINE} bytes"
-    try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+    if error:
         return _spoken(error)
-    if not isinstance(value, dict):
+    if not line.lstrip().startswith(b"{"):
         return "not a JSON object"
     if line.count(b"[") + line.count(b"{") > _DEEP and _strict(line, {}) is None:
         return "nested too deep"

@@ -14,6 +14,8 @@ import polars as pl
 from clickpipe.columns import Columns, kind_of
 from clickpipe.errors import ClickpipeError, PlanError, near
 
+# Polars reads 3.0 as a decimal, and 1 / 3.0 as 0.3333333; with an exponent it is a double.
+_LITERAL = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|(?<![\w.])(?P<number>\d+\.\d*|\.\d+)(?![\w.])""")
 _FUNCTION = re.compile(r"unsupported function '(\w+)'")
 _COMMON = (
     "abs ceil coalesce concat contains date_part ends_with floor greatest ifnull left length like log lower ltrim "
@@ -34,13 +36,17 @@ class Expression:
 def parse(text: str) -> pl.Expr:
     """Raises PlanError for what is not an SQL expression."""
     try:
-        return pl.sql_expr(text)
+        return pl.sql_expr(_LITERAL.sub(_as_double, text))
     except pl.exceptions.PolarsError as error:
         raise _spoken(text, str(error)) from None
     except BaseException as error:  # a panic inside Polars is not an Exception
         if type(error).__name__ != "PanicException":
             raise
         raise PlanError(f"cannot read the expression {text!r}", word=text) from None
+
+
+def _as_double(match: re.Match[str]) -> str:
+    return f"{match[0]}e0" if match["number"] else match[0]
 
 
 def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expression:
@@ -51,6 +57,7 @@ def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expres
         raise PlanError(f"{text!r} looks at more than one record; summaries belong to aggregate", word=text)
     frame = pl.DataFrame(schema=given.schema(reads) or {"\0": pl.Int8})
     try:
+        expr = _plain(expr, frame.lazy().select(expr.alias("value")).collect_schema()["value"], text)
         kind = kind_of(frame.lazy().select(expr.alias("value")).collect_schema()["value"])
         frame.select(expr)
     except pl.exceptions.PolarsError as error:
@@ -89,6 +96,19 @@ def _reads(expr: pl.Expr, text: str, given: Columns) -> tuple[str, ...]:
             error.hint = f"in SQL, text stands in single quotes: '{error.word}'"
         raise
     return names
+
+
+def _plain(expr: pl.Expr, type_: pl.DataType, text: str) -> pl.Expr:
+    """The expression in one of the types that a stream has."""
+    if type_.is_integer() and type_ != pl.Int64:
+        return expr.cast(pl.Int64)
+    if type_.is_numeric() and type_ not in (pl.Int64, pl.Float64):
+        return expr.cast(pl.Float64)
+    if type_.is_temporal() or type_ == pl.Null:
+        return expr.cast(pl.String)
+    if type_.is_nested() or type_ == pl.Binary:
+        raise PlanError(f"{text!r} is a {str(type_).split('(')[0].lower()}, which a record cannot hold here", word=text)
+    return expr
 
 
 def _kept_kind(expr: pl.Expr, given: Columns, kind: str) -> str:

@@ -16,18 +16,26 @@ _LINE = "line"
 
 
 class Text:
-    """The NDJSON text of some records. Immutable; the two forms are made from each other on demand.
+    """The NDJSON text of some records. Immutable; block and lines are made from each other on demand.
 
     `count`: how many records the block holds, if that is known. Where it has more lines, some are blank.
+    `rows`: the numbers of the block's lines that are records, where others are not.
     """
 
-    __slots__ = ("_block", "_count", "_lines")
+    __slots__ = ("_block", "_count", "_lines", "_rows")
 
-    def __init__(self, block: bytes | None = None, lines: pl.Series | None = None, count: int | None = None) -> None:
-        self._block, self._lines, self._count = block, lines, count
+    def __init__(
+        self,
+        block: bytes | None = None,
+        lines: pl.Series | None = None,
+        count: int | None = None,
+        rows: list[int] | None = None,
+    ) -> None:
+        self._block, self._lines, self._count, self._rows = block, lines, count, rows
 
     def block(self) -> bytes:
         """The text, every line ended."""
+        self._choose()
         if self._block is None:
             assert self._lines is not None
             self._block = _join(self._lines.to_frame())
@@ -37,12 +45,20 @@ class Text:
 
     def lines(self) -> pl.Series:
         """The text, line by line, without line ends."""
+        self._choose()
         if self._lines is None:
             assert self._block is not None
             self._lines = split_lines(self._block)
             if self._count is not None and len(self._lines) > self._count:
                 self._lines = self._lines.filter(self._lines.str.strip_chars() != "")
         return self._lines
+
+    def _choose(self) -> None:
+        """Leave the lines out that are no records."""
+        if self._rows is not None and self._block is not None:
+            lines = self._block.split(b"\n")
+            self._block = b"".join(lines[row] + b"\n" for row in self._rows)
+            self._rows = None
 
     def keep(self, mask: pl.Series) -> Text:
         return Text(lines=self.lines().filter(mask))

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.lines import Block, Overlong
-from clickpipe.ndjson import LONGEST_LINE
+from clickpipe.ndjson import LONGEST_LINE, Line
 
 SAMPLE = 1_000  # records that types are inferred from
 
 
 @dataclass
 class Wants:
-    """What of the records is asked for. `names` None: every column. `floats`: integers seen as floats."""
+    """What of the records is asked for. `names` None: every column. `floats`: integers seen as floats.
+
+    `expect_bad`: the last block that was read held bad lines. It changes the speed of reading, nothing else.
+    """
 
     names: list[str] | None
     text: bool
     floats: set[str]
+    expect_bad: bool = False
 
 
 class Format:
@@ -46,25 +51,25 @@ class Format:
         raise NotImplementedError
 
 
-def offsets(block: Block, rows: Iterable[int]) -> list[int]:
-    """Where in the input these lines of the block begin. Unit: bytes."""
-    wanted, found, at = set(rows), {}, block.offset
-    for number, line in enumerate(block.data.split(b"\n")):
-        if number in wanted:
-            found[number] = at
-        at += len(line) + 1
-    return [found[row] for row in sorted(wanted)]
-
-
-def dead_lines(block: Block, bad: list[tuple[int, str]], source: str) -> Iterator[Dead]:
+def dead_lines(block: Block, bad: list[tuple[Line, str]], source: str) -> Iterator[Dead]:
     """Bad lines as dead letters."""
     if bad:
-        lines = block.data.split(b"\n")
-        where = offsets(block, (number for number, _ in bad))
-        shown = [shown_text(lines[number]) for number, _ in bad]
-        yield Dead(shown, [reason for _, reason in bad], list(where), source, [None] * len(bad))
+        yield Dead(
+            [shown_text(line.text) for line, _ in bad],
+            [reason for _, reason in bad],
+            [block.offset + line.offset for line, _ in bad],
+            source,
+            [None] * len(bad),
+        )
     if block.overlong:
         yield dead_overlong(block.overlong, source)
+
+
+def lines_at(block: Block, bad: list[tuple[int, str]]) -> list[tuple[Line, str]]:
+    """Lines by number, with the place where each begins."""
+    lines = block.data.split(b"\n")
+    starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
+    return [(Line(number, starts[number], lines[number]), reason) for number, reason in bad]
 
 
 def dead_overlong(lines: tuple[Overlong, ...], source: str) -> Dead:

@@ -10,7 +10,7 @@ import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
-from clickpipe.core.format import Format, Wants, dead_lines
+from clickpipe.core.format import Format, Wants, dead_lines, lines_at
 from clickpipe.lines import Block
 from clickpipe.ndjson import LONGEST_LINE
 from clickpipe.text import split_lines
@@ -56,7 +56,7 @@ class Combined(Format):
         blank = (lines.str.strip_chars() == "").sum()
         batch = Batch(frame.filter(good).select(columns.names()), columns, source=source)
         bad = [(row, reason) for row, reason in bad if lines[row].strip()]
-        return batch, list(dead_lines(block, bad, source)), len(lines) - int(blank) + len(block.overlong)
+        return batch, list(dead_lines(block, lines_at(block, bad), source)), len(lines) - int(blank) + len(block.overlong)
 
 
 def _lines(data: bytes) -> pl.Series:

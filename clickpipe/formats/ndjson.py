@@ -12,10 +12,11 @@ from typing import Any
 import orjson
 import polars as pl
 
-from clickpipe.batch import OFFSET, Batch, Dead, aside, read, widened, wrong_columns
+from clickpipe.batch import OFFSET, RAW, Batch, Dead, aside, read, widened, wrong_columns
 from clickpipe.columns import Columns
-from clickpipe.core.format import SAMPLE, Format, Wants, dead_lines, offsets
+from clickpipe.core.format import SAMPLE, Format, Wants, dead_lines, shown_text
 from clickpipe.lines import Block
+from clickpipe.ndjson import Parsed
 from clickpipe.text import Text
 
 
@@ -39,32 +40,35 @@ class Ndjson(Format):
         # Blank lines must not get into the stream; finding them takes a count of the lines.
         count = block.data.count(b"\n") + (block.data[-1:] not in (b"\n", b"")) if wants.text else None
         columns = widened(columns, wants.floats)
-        parsed = read(block.data, columns, names, count)
+        parsed = read(block.data, columns, names, count, expect_bad=wants.expect_bad)
+        wants.expect_bad = not parsed.is_clean()
         fixed = columns.declared | ({columns.time.name} if columns.time else set())
         if found := parsed.floats - fixed:
             wants.floats |= found
             columns = widened(columns, wants.floats)
             parsed = read(block.data, columns, names, count)
-        frame = parsed.frame.select(names)
-        if not names:
-            frame = pl.DataFrame(height=parsed.frame.height)
+        frame = parsed.frame.select(names) if names else pl.DataFrame(height=parsed.frame.height)
         if parsed.wrong:
-            where = offsets(block, range(parsed.frame.height) if parsed.rows is None else parsed.rows)
-            frame = frame.with_columns(pl.Series(OFFSET, where, pl.Int64), **wrong_columns(parsed.wrong))
-        # A misfit is a dead letter only where its column is used, and a dead letter shows the line.
-        text = Text(_clean(block.data, parsed.rows), count=frame.height)
-        if wants.text or parsed.wrong:
+            frame = frame.with_columns(*_evidence(parsed, block.offset), **wrong_columns(parsed.wrong))
+        text = Text(_clean(block.data), count=frame.height, rows=parsed.rows)
+        if wants.text:
             batch = Batch(frame, columns, text, frozenset(columns.types), source)
         else:
             batch = aside(Batch(frame, columns, source=source), text)
         return batch, list(dead_lines(block, parsed.bad, source)), frame.height + len(parsed.bad) + len(block.overlong)
 
 
-def _clean(data: bytes, rows: list[int] | None) -> bytes:
-    """The good lines, without the white space that the stream format gives a meaning to."""
-    if rows is not None:
-        lines = data.split(b"\n")
-        data = b"".join(lines[row] + b"\n" for row in rows)
+def _evidence(parsed: Parsed, offset: int) -> list[pl.Series]:
+    """For the rows in which a value does not fit: their lines, and where those begin."""
+    lines = [parsed.doubtful.get(row) for row in parsed.rows or ()]
+    return [
+        pl.Series(RAW, [line and shown_text(line.text) for line in lines], pl.String),
+        pl.Series(OFFSET, [offset + line.offset if line and line.offset >= 0 else None for line in lines], pl.Int64),
+    ]
+
+
+def _clean(data: bytes) -> bytes:
+    """The lines without the white space that the stream format gives a meaning to."""
     if b"\r" in data:
         data = data.replace(b"\r", b" ").replace(b" \n", b"\n")
     return data.replace(b"\t", b" ") if b"\t" in data else data

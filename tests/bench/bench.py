@@ -1,0 +1,173 @@
+"""make bench: what clickpipe costs beside its peers. Prints one table and keeps the raw numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE / "data"
+RUNS = HERE / "runs"
+CLICKPIPE = f"{shlex.quote(sys.executable)} -m clickpipe"
+PEER = f"{shlex.quote(sys.executable)} {shlex.quote(str(HERE / 'peers.py'))}"
+SCRIPT = f"{shlex.quote(sys.executable)} {shlex.quote(str(HERE / 'peer_script.py'))}"
+OUT = DATA / "out.ndjson"
+
+INGEST = "ingest {file} --time ts --max-out-of-orderness 5s"
+STEPS_A = ["window tumble 5s", "aggregate --by page n='count(*)' mean='avg(latency_ms)' slowest='max(latency_ms)'"]
+STEPS_C = ["filter \"event = 'purchase'\"", "select event_id page country"]
+
+
+def fused(steps: list[str]) -> str:
+    return f"{CLICKPIPE} run --quiet -c {shlex.quote(' | '.join([*steps, f'sink {OUT}']))}"
+
+
+def shell(steps: list[str]) -> str:
+    return " | ".join(f"{CLICKPIPE} {step}" for step in [*steps, f"sink --quiet {OUT}"])
+
+
+def works(file: Path, dirty: dict[str, Path]) -> dict[str, str]:
+    ingest = INGEST.format(file=file)
+    found = {
+        "A polars batch": f"{PEER} polars-a {file} {OUT}",
+        "A duckdb": f"{PEER} duckdb-a {file} {OUT}",
+        "A script": f"{SCRIPT} {file} {OUT}",
+        "A fused": fused([ingest, *STEPS_A]),
+        "A shell": shell([ingest, *STEPS_A]),
+        "A shell arrow": f"export CLICKPIPE_CODEC=arrow; {shell([ingest, *STEPS_A])}",
+        "C polars batch": f"{PEER} polars-c {file} {OUT}",
+        "C fused": fused([f"ingest {file}", *STEPS_C]),
+        "import polars": f"{shlex.quote(sys.executable)} -c 'import polars'",
+        "--help": f"{CLICKPIPE} --help >/dev/null",
+        "one filter": f"printf '{{\"a\":1}}\\n' | {CLICKPIPE} filter 'a = 1' >/dev/null",
+    }
+    return found | {f"A fused, {share} bad": fused([INGEST.format(file=path), *STEPS_A]) for share, path in dirty.items()}
+
+
+def seconds(command: str) -> float:
+    begun = time.perf_counter()
+    subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], check=True, env=environment())
+    return time.perf_counter() - begun
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "CLICKPIPE_CODEC")}
+    return {**kept, "CLICKPIPE_HOME": str(DATA / "home")}
+
+
+def make(count: int, name: str, more: str = "") -> Path:
+    path = DATA / name
+    if not path.exists():
+        command = f"{CLICKPIPE} generate --count {count} --rate 50000 --disorder 5s {more} > {path}.new && mv {path}.new {path}"
+        subprocess.run(["bash", "-c", command], check=True, env=environment())
+    return path
+
+
+def peak_mib(file: Path) -> float:
+    """The greatest memory of the fused run of A, as the kernel saw it."""
+    script = "import resource,subprocess,sys; subprocess.run(['bash','-c',sys.argv[1]],check=True); "
+    script += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    command = fused([INGEST.format(file=file), *STEPS_A])
+    done = subprocess.run([sys.executable, "-c", script, command], check=True, capture_output=True, text=True, env=environment())
+    return int(done.stdout) / 1024
+
+
+def record_latency(tries: int) -> list[float]:
+    """Seconds that one record takes down an idle shell pipeline of four steps."""
+    steps = ["ingest - --time ts --columns ts:int,a:int", "filter 'a > 0'", "select ts a", "sink - --quiet"]
+    line = " | ".join(f"{CLICKPIPE} {step}" for step in steps)
+    process = subprocess.Popen(["bash", "-c", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+    assert process.stdin and process.stdout
+    taken = []
+    for number in range(tries + 1):
+        time.sleep(0.3)
+        begun = time.perf_counter()
+        process.stdin.write(b'{"ts":%d,"a":1}\n' % (int(time.time() * 1000) + number))
+        process.stdin.flush()
+        process.stdout.readline()
+        taken.append(time.perf_counter() - begun)
+    process.stdin.close()
+    process.wait()
+    return taken[1:]  # the first one waited for four processes to start
+
+
+def rows(median: dict[str, float], memory: dict[str, float]) -> list[tuple[str, str, str, str]]:
+    """What is compared, the number, and what it must hold."""
+
+    def ratio(of: str, to: str, most: float) -> tuple[str, str, str, str]:
+        value = median[of] / median[to]
+        return f"{of} / {to}", f"{value:.2f}", f"<= {most:g}", "holds" if value <= most else "falls short"
+
+    def plain(name: str, value: float, most: float, unit: str) -> tuple[str, str, str, str]:
+        return name, f"{value:.0f} {unit}", f"<= {most:.0f} {unit}", "holds" if value <= most else "falls short"
+
+    listed = [
+        ratio("A fused", "A polars batch", 1.2),
+        ratio("A fused", "A duckdb", 2.4),
+        ratio("A shell", "A fused", 2.5),
+        ratio("A shell", "A script", 1.0),
+        ratio("A shell arrow", "A fused", 1.8),
+        ratio("C fused", "C polars batch", 1.3),
+        *(ratio(name, "A fused", 1.2 if "0.01" in name else 2.5) for name in median if "bad" in name),
+        plain("--help", median["--help"] * 1000, 120, "ms"),
+        plain("one filter - import polars", (median["one filter"] - median["import polars"]) * 1000, 150, "ms"),
+        plain("one record, four idle steps", median["record latency"] * 1000, 150, "ms"),
+    ]
+    if memory:
+        listed.append(plain("peak memory, 2 M", memory["2 M"], 400, "MiB"))
+    if "20 M" in memory:
+        listed.append(plain("peak memory, 20 M", memory["20 M"], 1.1 * memory["2 M"], "MiB"))
+    return listed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tries", type=int, default=5)
+    parser.add_argument("--count", type=int, default=2_000_000)
+    parser.add_argument("--without-20m", action="store_true", help="leave the run over 4.4 GB out")
+    said = parser.parse_args()
+    DATA.mkdir(exist_ok=True)
+    RUNS.mkdir(exist_ok=True)
+    file = make(said.count, f"clicks-{said.count}.ndjson")
+    dirty = {
+        "0.01 %": make(said.count, f"clicks-{said.count}-bad-001.ndjson", "--bad 0.0001"),
+        "1 %": make(said.count, f"clicks-{said.count}-bad-1.ndjson", "--bad 0.01"),
+    }
+    raw: dict[str, list[float]] = {}
+    for number in range(said.tries + 1):  # the first round only warms the caches
+        for name, command in works(file, dirty).items():
+            taken = seconds(command)
+            if number:
+                raw.setdefault(name, []).append(taken)
+    raw["record latency"] = record_latency(max(5, said.tries))
+    memory = {"2 M": peak_mib(file)}
+    if not said.without_20m:
+        memory["20 M"] = peak_mib(make(10 * said.count, f"clicks-{10 * said.count}.ndjson"))
+    median = {name: statistics.median(values) for name, values in raw.items()}
+    report(raw, median, memory)
+
+
+def report(raw: dict[str, list[float]], median: dict[str, float], memory: dict[str, float]) -> None:
+    for name, value in median.items():
+        print(f"{name:32} {value:8.3f} s")
+    print()
+    table = rows(median, memory)
+    for what, value, must, verdict in table:
+        print(f"{what:34} {value:>10}   {must:<12} {verdict}")
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H%MZ")
+    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    kept = {"when": when, "machine": machine, "seconds": raw, "peak_mib": memory, "table": table}
+    (RUNS / f"{when}.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
