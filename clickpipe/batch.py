@@ -131,7 +131,9 @@ class Batch:
     def _raw(self) -> list[str]:
         if RAW in self.frame.columns and not self.frame[RAW].null_count():
             return self.frame[RAW].to_list()
-        return split(self.with_text().to_ndjson()) if self.text is None else self.text.lines().to_list()
+        if self.text is None and self.origin is not None:
+            return self.origin.pick(self.frame[ROW].to_list())
+        return split(self.to_ndjson()) if self.text is None else self.text.lines().to_list()
 
     def with_text(self) -> Batch:
         """The batch with its lines, which were kept aside in case a record leaves the stream."""

@@ -159,6 +159,8 @@ def _merged(frames: list[pl.DataFrame], rows: list[int], judged: _Judged, schema
         good, frame = [], pl.DataFrame(schema=dict(schema))
     careful = _by_type([line.text for line in doubtful], schema)
     every = pl.concat([piece.select(names) if names else piece for piece in (*frames, frame, careful.frame)])
+    if not good and not doubtful:
+        return Parsed(pl.concat(frames) if frames else frame, rows, judged.bad)
     numbers = [*rows, *(number for number, _ in good), *(line.number for line in doubtful)]
     order = pl.Series(numbers, dtype=pl.Int64).arg_sort()
     before = every.height - len(doubtful)

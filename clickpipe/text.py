@@ -53,6 +53,16 @@ class Text:
                 self._lines = self._lines.filter(self._lines.str.strip_chars() != "")
         return self._lines
 
+    def pick(self, records: list[int]) -> list[str]:
+        """A few of the lines, without making a column of all of them."""
+        if self._lines is not None or self._block is None or (self._rows is None and self._count is None):
+            return self.lines().gather(records).to_list()
+        lines = self._block.split(b"\n")
+        rows = self._rows
+        if rows is None:
+            rows = [number for number, line in enumerate(lines) if line.strip()] if len(lines) > (self._count or 0) + 1 else None
+        return [lines[record if rows is None else rows[record]].decode("utf-8", "replace") for record in records]
+
     def _choose(self) -> None:
         """Leave the lines out that are no records."""
         if self._rows is not None and self._block is not None:
