@@ -201,7 +201,9 @@ def from_columns(block: bytes, columns: Columns, names: list[str]) -> Batch | No
     parsed = read(block, columns, names)
     if parsed.rows is not None or not names or any(columns.types[name] == "json" for name in names):
         return None
-    return aside(Batch(parsed.frame.select(names), columns, source="stream", is_judged=True), Text(block, count=parsed.frame.height))
+    return aside(
+        Batch(parsed.frame.select(names), columns, source="stream", is_judged=True), Text(block, count=parsed.frame.height)
+    )
 
 
 def aside(batch: Batch, text: Text) -> Batch:

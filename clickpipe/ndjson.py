@@ -78,7 +78,9 @@ def _nested(block: bytes, rows: list[int] | None, names: Sequence[str]) -> dict[
     lines = block.split(b"\n")
     values = [orjson.loads(line) for line in (lines if rows is None else (lines[row] for row in rows)) if line.strip()]
     return {
-        name: pl.Series([None if (v := value.get(name)) is None else orjson.dumps(v).decode() for value in values], dtype=pl.String)
+        name: pl.Series(
+            [None if (v := value.get(name)) is None else orjson.dumps(v).decode() for value in values], dtype=pl.String
+        )
         for name in names
     }
 
@@ -166,7 +168,12 @@ def _merged(frames: list[pl.DataFrame], rows: list[int], judged: _Judged, schema
     before = every.height - len(doubtful)
     wrong = {name: pl.concat([_falses(before), mask])[order] for name, mask in careful.wrong.items()}
     return Parsed(
-        every[order], sorted(numbers), judged.bad, wrong, {line.number: line for line in doubtful} if wrong else {}, careful.floats
+        every[order],
+        sorted(numbers),
+        judged.bad,
+        wrong,
+        {line.number: line for line in doubtful} if wrong else {},
+        careful.floats,
     )
 
 

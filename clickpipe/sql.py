@@ -79,7 +79,7 @@ def predicate(text: str, given: Columns) -> Expression:
     """An expression that says true or false of a record."""
     compiled = compile(text, given)
     if compiled.kind != "bool":
-        hint = "compare it with something, as in \"status >= 500\""
+        hint = 'compare it with something, as in "status >= 500"'
         raise PlanError(f"{text!r} is {compiled.kind}, not true or false", hint=hint, word=text)
     return compiled
 

@@ -34,7 +34,11 @@ def access_log(lines: int = 3_000) -> bytes:
     """Four hours of a small web server; in the third, the shop fails for ten minutes."""
     paths = ("/", "/p/1", "/p/2", "/cart", "/checkout", "/static/app.js", "/robots.txt", "/search?q=shoes")
     hosts = ("192.0.2.17", "198.51.100.4", "203.0.113.99", "2001:db8::7", "192.0.2.201", "2001:db8:1::15")
-    agents = ("Mozilla/5.0 (X11; Linux x86_64) Firefox/148.0", "Mozilla/5.0 (iPhone) Safari/605.1", "ExampleBot/2.1 (+https://example.com/bot)")
+    agents = (
+        "Mozilla/5.0 (X11; Linux x86_64) Firefox/148.0",
+        "Mozilla/5.0 (iPhone) Safari/605.1",
+        "ExampleBot/2.1 (+https://example.com/bot)",
+    )
     out, state = [], 20260301
     for number in range(lines):
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64

@@ -113,7 +113,9 @@ def _ours(error: BaseException) -> ClickpipeError:
     if os.environ.get("CLICKPIPE_DEBUG"):
         raise error
     text = str(error).split("\n", 1)[0]
-    return OursError(f"a fault of clickpipe: {type(error).__name__}: {text}", hint="CLICKPIPE_DEBUG=1 shows where; please report it")
+    return OursError(
+        f"a fault of clickpipe: {type(error).__name__}: {text}", hint="CLICKPIPE_DEBUG=1 shows where; please report it"
+    )
 
 
 def _say(error: ClickpipeError) -> int:

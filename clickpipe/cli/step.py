@@ -53,7 +53,10 @@ def step_command(name: str) -> click.Command:
 
 
 _CODEC = click.Option(
-    ["--codec"], type=click.Choice(CODECS), default=None, help="how records travel to the next step  [default $CLICKPIPE_CODEC or ndjson]"
+    ["--codec"],
+    type=click.Choice(CODECS),
+    default=None,
+    help="how records travel to the next step  [default $CLICKPIPE_CODEC or ndjson]",
 )
 _QUIET = click.Option(["--quiet", "-q"], is_flag=True, default=False, help="do not print the accounts at the end")
 

@@ -25,7 +25,9 @@ def _select(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
     """One value a record, also where an expression is a constant."""
     if frame.width and all(expr.meta.root_names() for expr in exprs):
         return frame.select(*exprs)
-    return frame.select(pl.int_range(pl.len()).alias("\0row") if not frame.width else pl.first().alias("\0row"), *exprs).drop("\0row")
+    return frame.select(pl.int_range(pl.len()).alias("\0row") if not frame.width else pl.first().alias("\0row"), *exprs).drop(
+        "\0row"
+    )
 
 
 def _reasons(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> list[str | None]:
@@ -38,5 +40,3 @@ def _reasons(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> list[str | None]:
         half = frame.height // 2
         return _reasons(frame[:half], exprs) + _reasons(frame[half:], exprs)
     return [None] * frame.height
-
-

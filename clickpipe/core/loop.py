@@ -146,5 +146,3 @@ def record_count(batch: Batch) -> int:
     instant = instants(batch.frame[name], columns.types[name], columns.time.unit)
     # Windows may be shifted: the newest is the one whose start is less than a slide before the record.
     return int((instant - batch.frame["window_start"] < window.slide).sum())
-
-

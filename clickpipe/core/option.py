@@ -65,9 +65,7 @@ def option(
     return _field(text, default, example=example, choices=choices, aliases=aliases, metavar=metavar, is_argument=False)
 
 
-def argument(
-    text: str, *, default: Any = _REQUIRED, example: str = "", choices: tuple[str, ...] = (), metavar: str = ""
-) -> Any:
+def argument(text: str, *, default: Any = _REQUIRED, example: str = "", choices: tuple[str, ...] = (), metavar: str = "") -> Any:
     """A field that is given by its place."""
     return _field(text, default, example=example, choices=choices, aliases=(), metavar=metavar, is_argument=True)
 

@@ -108,7 +108,9 @@ class Summary:
 
     def close(self, closed: pl.Expr) -> pl.DataFrame:
         """The results of the groups for which `closed` holds; the groups are gone then."""
-        first, *others = [table.results(rows) for table in self._tables.values() if (rows := table.cut(closed)).width] or [pl.DataFrame()]
+        first, *others = [table.results(rows) for table in self._tables.values() if (rows := table.cut(closed)).width] or [
+            pl.DataFrame()
+        ]
         for other in others:
             first = _beside(first, other, self._keys)
         return first.select(*self._keys, *self._order) if first.width else first

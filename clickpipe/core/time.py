@@ -48,7 +48,9 @@ def instants(values: pl.Series, kind: str, unit: str = "auto", zone: str = "UTC"
         if least >= _S and greatest < _MS:  # type: ignore[operator]  # an Int64 series
             return values
     frame = values.alias("value").to_frame()
-    return frame.select(to_milliseconds(pl.col("value"), "int" if kind == "time" else kind, unit, zone).alias(values.name)).to_series()
+    return frame.select(
+        to_milliseconds(pl.col("value"), "int" if kind == "time" else kind, unit, zone).alias(values.name)
+    ).to_series()
 
 
 def _scaled(value: pl.Expr, unit: str) -> pl.Expr:
@@ -57,7 +59,15 @@ def _scaled(value: pl.Expr, unit: str) -> pl.Expr:
         # A product that leaves 64 bits would wrap round into the allowed years.
         return pl.when(value.abs() < 10**15).then(factor[unit]) if unit == "s" else factor[unit]
     size = value.abs()
-    return pl.when(size < _S).then(factor["s"]).when(size < _MS).then(factor["ms"]).when(size < _US).then(factor["us"]).otherwise(factor["ns"])
+    return (
+        pl.when(size < _S)
+        .then(factor["s"])
+        .when(size < _MS)
+        .then(factor["ms"])
+        .when(size < _US)
+        .then(factor["us"])
+        .otherwise(factor["ns"])
+    )
 
 
 def _from_text(value: pl.Expr, zone: str) -> pl.Expr:

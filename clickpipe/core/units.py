@@ -6,7 +6,18 @@ import re
 
 _MILLISECONDS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _PART = re.compile(r"([0-9]{1,15})(ms|[wdhms])")
-_BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "k": 10**3, "K": 10**3, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_BYTES = {
+    "": 1,
+    "B": 1,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+    "k": 10**3,
+    "K": 10**3,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+}
 LONGEST = 100_000 * 365 * _MILLISECONDS["d"] // 1_000  # a hundred years: more is a slip of the pen
 
 

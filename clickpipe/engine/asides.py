@@ -1,7 +1,7 @@
 """The late and the dead-letter stream: files of records that left a pipeline, and why.
 
-    late.ndjson   the record, its newest window, _mark, _late_by (ms), _reason
-    dead.ndjson   {"raw":"…","error":"…","source":"…","offset":…,"time":…}
+late.ndjson   the record, its newest window, _mark, _late_by (ms), _reason
+dead.ndjson   {"raw":"…","error":"…","source":"…","offset":…,"time":…}
 """
 
 from __future__ import annotations

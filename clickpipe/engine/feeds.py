@@ -19,6 +19,7 @@ from clickpipe.wire.frames import End, StreamLine
 from clickpipe.wire.pump import Inbox
 from clickpipe.wire.stream import Frame, StreamReader
 
+
 def open_stream(inbox: Inbox) -> Feed:
     """The feed for standard input, whichever kind of stream it is."""
     reader = StreamReader(inbox)

@@ -167,7 +167,10 @@ def _open_feed(plan: Plan) -> tuple[Feed, bool]:
     except (PlanError, DataError) as error:
         raise locate(error, first.written) from None
     if os.isatty(sys.stdin.fileno()):
-        raise PlanError(f"{first.written.name} reads a stream, and standard input is a terminal", hint="put it behind a pipe: clickpipe ingest FILE | …")
+        raise PlanError(
+            f"{first.written.name} reads a stream, and standard input is a terminal",
+            hint="put it behind a pipe: clickpipe ingest FILE | …",
+        )
     feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
     return feed, isinstance(feed, IngestFeed)
 

@@ -19,7 +19,9 @@ def run_processes(plan: Plan, codec: str, quiet: bool) -> int:
             is_last = number == len(plan.nodes) - 1
             before = processes[-1].stdout if processes else None
             processes.append(
-                subprocess.Popen(_words(node, plan, quiet), stdin=before, stdout=None if is_last else subprocess.PIPE, env=_environment(codec))
+                subprocess.Popen(
+                    _words(node, plan, quiet), stdin=before, stdout=None if is_last else subprocess.PIPE, env=_environment(codec)
+                )
             )
             if before:
                 before.close()  # or the step before would never hear that its reader is gone

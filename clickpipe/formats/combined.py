@@ -64,7 +64,7 @@ def _lines(data: bytes) -> pl.Series:
 
 
 def _text(name: str) -> pl.Expr:
-    value = pl.col(name).str.replace_all(r'\"', '"', literal=True)
+    value = pl.col(name).str.replace_all(r"\"", '"', literal=True)
     return pl.when(value != "-").then(value).alias(name)
 
 

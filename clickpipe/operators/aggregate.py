@@ -38,7 +38,9 @@ class Aggregate(OperatorStep):
     by: Names = option("group by these columns too", default=(), metavar="COL,…", example="page,country")
     emit: str = option("when a window's rows appear", default="final", choices=("final",))
     top: int | None = option("only the first N rows of each window, by --order", default=None, metavar="N", example="10")
-    order: str | None = option("column that --top orders by, greatest first; the first aggregate by default", default=None, metavar="NAME")
+    order: str | None = option(
+        "column that --top orders by, greatest first; the first aggregate by default", default=None, metavar="NAME"
+    )
 
     outcome = "aggregated"
     epilog = """\
@@ -235,7 +237,12 @@ class AggregateOperator(Operator):
         ranked = rows.sort(pl.col(order), descending=True, nulls_last=True, maintain_order=True)
         if not self._window:
             return ranked.head(self._step.top)
-        return ranked.group_by(*self._window, maintain_order=True).head(self._step.top).select(rows.columns).sort(*self._window, maintain_order=True)
+        return (
+            ranked.group_by(*self._window, maintain_order=True)
+            .head(self._step.top)
+            .select(rows.columns)
+            .sort(*self._window, maintain_order=True)
+        )
 
     def snapshot(self) -> Tables:
         fired = {} if self._fired is None else {"fired": pl.DataFrame({"fired": [self._fired]})}
@@ -245,5 +252,7 @@ class AggregateOperator(Operator):
 def _in_64_bits(rows: pl.DataFrame, name: str) -> pl.Series:
     values = rows[name].cast(pl.Int64, strict=False)
     if values.null_count() > rows[name].null_count():
-        raise DataError(f'{name} leaves 64 bits: a sum of integers became too large', hint="sum doubles instead: sum(CAST(x AS DOUBLE))")
+        raise DataError(
+            f"{name} leaves 64 bits: a sum of integers became too large", hint="sum doubles instead: sum(CAST(x AS DOUBLE))"
+        )
     return values

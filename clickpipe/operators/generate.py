@@ -31,7 +31,12 @@ _DEVICES = {
     "desktop; Linux; Firefox": 5,
     "tablet; iPadOS 19.2; Safari": 4,
 }
-_SITES = ("https://www.example.com/search?q=", "https://news.example.org/story/", "https://mail.example.net/m/", "https://example.edu/l/")
+_SITES = (
+    "https://www.example.com/search?q=",
+    "https://news.example.org/story/",
+    "https://mail.example.net/m/",
+    "https://example.edu/l/",
+)
 # Purposes of random numbers: each gets a stream of its own.
 _TIME, _USER, _EVENT, _PAGE, _COUNTRY, _SITE, _QUERY, _DEVICE, _LATENCY, _TAIL, _LATE, _LATER, _TWICE, _BAD = range(14)
 
@@ -104,7 +109,10 @@ class _Maker:
         """The records, and for each whether it comes twice and whether its line is bad."""
         number, chance = pl.col("number"), self._chance
         numbers = pl.DataFrame({"number": pl.Series(range(first, first + count), dtype=pl.Int64)})
-        picked = [choice.pick(numbers.select(chance.bits(number, purpose)).to_series()).alias(name) for name, (purpose, choice) in self._choices.items()]
+        picked = [
+            choice.pick(numbers.select(chance.bits(number, purpose)).to_series()).alias(name)
+            for name, (purpose, choice) in self._choices.items()
+        ]
         return numbers.with_columns(*picked).select(
             self._time(number).alias("ts"),
             pl.format("e{}", number.cast(pl.String).str.zfill(15)).alias("event_id"),
@@ -149,7 +157,13 @@ class _Maker:
 def _spoilt(line: str) -> str:
     """The line, bad in one of five ways."""
     head, latency = line.rsplit(":", 1)
-    ways = [line[: len(line) // 2], "GET /p/1 HTTP/1.1", f'{head}:"{latency[:-1]} ms"}}', "{" + line.split(",", 1)[1], f"{head}:NaN}}"]
+    ways = [
+        line[: len(line) // 2],
+        "GET /p/1 HTTP/1.1",
+        f'{head}:"{latency[:-1]} ms"}}',
+        "{" + line.split(",", 1)[1],
+        f"{head}:NaN}}",
+    ]
     number = int(line.split('"event_id":"e')[1][:15])
     return ways[number % len(ways)]
 

@@ -61,8 +61,12 @@ class Ingest(SourceStep):
     )
     strict: bool = option("judge the types of all columns here, not where one is first used", default=False)
     name: str | None = option("name of the pipeline; its state lives under it", default=None)
-    dead_letter: str | None = option("file for bad records, instead of dead.ndjson in the state directory", default=None, metavar="FILE")
-    max_errors: str | None = option("stop with exit code 65 after more bad records than N or P%", default=None, example="100", metavar="N|P%")
+    dead_letter: str | None = option(
+        "file for bad records, instead of dead.ndjson in the state directory", default=None, metavar="FILE"
+    )
+    max_errors: str | None = option(
+        "stop with exit code 65 after more bad records than N or P%", default=None, example="100", metavar="N|P%"
+    )
     batch_bytes: Size = option("a batch is about this large", default=Size(8 << 20), example="8MiB")
     max_latency: Duration = option("never wait longer than this for a batch to fill", default=Duration(50), example="50ms")
 
@@ -276,7 +280,10 @@ class IngestFeed(Feed):
     def _reasons(self, batch: Batch, times: pl.Series) -> list[str]:
         assert self._raw_time is not None
         values = batch.frame[self._raw_time].filter(times.is_null()).to_list()
-        return [f'no "{self._raw_time}"' if value is None else f'"{self._raw_time}" is no instant: {value!r}'[:200] for value in values]
+        return [
+            f'no "{self._raw_time}"' if value is None else f'"{self._raw_time}" is no instant: {value!r}'[:200]
+            for value in values
+        ]
 
 
 def _splits(addresses: tuple[str, ...]) -> list[Split]:

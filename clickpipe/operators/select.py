@@ -24,7 +24,9 @@ from clickpipe.sql import Expression, compile, parse
 @dataclass(frozen=True)
 class Select(OperatorStep):
     exprs: tuple[str, ...] = argument("columns, or expressions with AS NAME", default=(), metavar="EXPR")
-    add: tuple[str, ...] = option("keep all columns and add this one", default=(), metavar="EXPR", example="latency_ms / 1000.0 AS latency_s")
+    add: tuple[str, ...] = option(
+        "keep all columns and add this one", default=(), metavar="EXPR", example="latency_ms / 1000.0 AS latency_s"
+    )
     drop: Names = option("keep all columns but these", default=(), metavar="COL,…", example="referrer,device")
 
     epilog = """\

@@ -55,5 +55,7 @@ A file appears under its name when it is complete; a run that fails leaves none.
 
     def _part(self) -> Destination:
         part, rest = part_of(self.destination, SINKS, "stdout")
-        destination: Destination = SINKS.find(part, Destination)(rest, Form(self.format, self.time_format == "rfc3339", self.rows))
+        destination: Destination = SINKS.find(part, Destination)(
+            rest, Form(self.format, self.time_format == "rfc3339", self.rows)
+        )
         return destination

@@ -40,7 +40,9 @@ class Window(OperatorStep):
     )
     offset: Duration = option("shift all windows by this much", default=Duration(0), example="2h")
     time: str | None = option("field that holds event time, where the stream does not say", default=None, metavar="FIELD")
-    late: str | None = option("file for late records, instead of late.ndjson in the state directory", default=None, metavar="FILE")
+    late: str | None = option(
+        "file for late records, instead of late.ndjson in the state directory", default=None, metavar="FILE"
+    )
 
     later = {
         "--allowed-lateness": "correcting fired windows is not in this version",
@@ -62,7 +64,9 @@ Examples:
             raise PlanError(f'column "{name}" is {given.types[name]}, which is no time', word=name)
         for name in WINDOW:
             if name in given.types and given.window is None:
-                raise PlanError(f'the records have a field "{name}" already', hint=f"rename it before: select --add \"{name} AS old\" …")
+                raise PlanError(
+                    f'the records have a field "{name}" already', hint=f'rename it before: select --add "{name} AS old" …'
+                )
         if given.window is not None and set(WINDOW) & set(given.types):
             given = replace(given, types={n: k for n, k in given.types.items() if n not in WINDOW}, time=given.time)
         added = given.add(dict.fromkeys(WINDOW, "time"))
@@ -89,7 +93,9 @@ Examples:
         if self.time is not None:
             return TimeColumn(self.time, "auto")
         if given.time is None:
-            raise PlanError("no event time: the stream does not say which field it is", hint="name it: --time ts, here or at ingest")
+            raise PlanError(
+                "no event time: the stream does not say which field it is", hint="name it: --time ts, here or at ingest"
+            )
         return given.time
 
     def _check(self) -> None:
@@ -163,7 +169,8 @@ class WindowOperator(Operator):
             (pl.col("_mark") if marked else pl.lit(None, pl.Int64)).alias("mark"),
         ).with_columns(newest.alias("newest"))
         copies = pl.concat(
-            base.select("row", "time", "mark", start.alias("window_start")) for start in starts(pl.col("newest"), self._size, self._slide)
+            base.select("row", "time", "mark", start.alias("window_start"))
+            for start in starts(pl.col("newest"), self._size, self._slide)
         )
         holding = copies.filter(pl.col("window_start") + self._size > pl.col("time"))
         opened = holding.filter(pl.col("mark").is_null() | (pl.col("window_start") + self._size > pl.col("mark")))

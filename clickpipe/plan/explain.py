@@ -1,73 +1,63 @@
-"""What a plan would do, as plain data. Nothing is run and nothing is written."""
+"""A plan, told: what each step does, which columns it has, what it costs, what is guaranteed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from clickpipe.columns import Columns
-from clickpipe.core.step import OperatorStep, RawStep, SinkStep
+from clickpipe.core.step import OperatorStep, SinkStep
 from clickpipe.errors import ClickpipeError
 from clickpipe.plan.parse import locate
-from clickpipe.plan.plan import Node, Plan
-
-_REPLAYED = "can be read again; this version takes no checkpoints: a run that dies is run again from the start"
-_LIVE = "at most once: standard input cannot be read again"
-_STREAM = "at least once: a stream on standard output; whoever reads one that was cut short sees that its end is missing"
+from clickpipe.plan.plan import Plan
 
 
 @dataclass(frozen=True)
-class Explained:
-    """One step. `columns`: types by name after it; None where they are not known, or where nothing comes after."""
+class Told:
+    """One step. `columns` None: known only when the stream comes."""
 
     step: str
     does: str
-    columns: Mapping[str, str] | None
-    needs: tuple[str, ...] | None
+    reads: list[str]
+    columns: dict[str, str] | None
     memory: str
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """A plan. `source` and `sink` are what may be relied on at either end."""
-
-    name: str
-    steps: tuple[Explained, ...]
-    source: str
-    sink: str
-
-
-def explain(plan: Plan, columns: Columns | None) -> Explanation:
-    """`columns`: of the records before the first operator; None when only a run can tell.
-
-    Raises PlanError that shows the step, as a run does.
-    """
-    steps, given = [], columns
+def tell(plan: Plan, columns: Columns | None) -> list[Told]:
+    """`columns` are those of the source, None where they cannot be known. Raises PlanError like a run."""
+    told = []
     for node in plan.nodes:
+        step, reads = node.step, ()
         try:
-            explained, given = _explained(node, given)
+            if columns is not None and isinstance(step, OperatorStep):
+                reads, before = step.needs(columns), columns
+                columns = step.columns(columns)
+                does = step.describe(before)
+            else:
+                does = step.describe(columns) if columns is not None else " ".join(node.written.words)
         except ClickpipeError as error:
             raise locate(error, node.written) from None
-        steps.append(explained)
-    return Explanation(plan.name, tuple(steps), _LIVE if columns is None else _REPLAYED, _sink_guarantee(plan))
+        types = None if columns is None else dict(columns.types)
+        told.append(Told(node.written.name, does, list(reads), types, step.memory()))
+    return told
 
 
-def _explained(node: Node, given: Columns | None) -> tuple[Explained, Columns | None]:
-    """The step, and the columns after it."""
-    step, name = node.step, node.written.name
-    if given is None:
-        return Explained(name, " ".join(node.written.words), None, None, step.memory()), None
-    after = step.columns(given) if isinstance(step, OperatorStep) else given
-    shown = None if isinstance(step, (RawStep, SinkStep)) else after.types
-    needs = step.needs(given) if isinstance(step, (OperatorStep, SinkStep)) else ()
-    return Explained(name, step.describe(given), shown, needs, step.memory()), after
-
-
-def _sink_guarantee(plan: Plan) -> str:
+def guarantees(plan: Plan, *, is_live: bool) -> list[str]:
+    """What a reader of the results may rely on, and why it is not more."""
+    said = []
+    if is_live:
+        said.append("source: standard input cannot be replayed: at most once")
+    else:
+        said.append(
+            "source: files can be read again; this version takes no checkpoints, so a run that died starts from the beginning"
+        )
     node = plan.sink
-    if node is None or not isinstance(node.step, SinkStep):
-        return _STREAM
-    try:
-        return node.step.guarantee()
-    except ClickpipeError as error:
-        raise locate(error, node.written) from None
+    if node and isinstance(node.step, SinkStep):
+        said.append(f"sink: {node.step.guarantee()}")
+    else:
+        said.append("sink: none: the stream goes to standard output, its end said by a signal")
+    return said
+
+
+def to_json(told: list[Told], said: list[str]) -> dict[str, Any]:
+    return {"steps": [asdict(one) for one in told], "guarantees": said}

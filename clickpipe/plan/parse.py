@@ -15,7 +15,9 @@ from clickpipe.errors import ClickpipeError, Place, PlanError
 from clickpipe.plan.flags import parse_step
 from clickpipe.plan.plan import Node, Plan, Written
 
-_TOKEN = re.compile(r"""\s+ | (?P<comment>\#[^\n]*) | (?P<bar>\|) | (?P<word>(?:[^\s|'"\\]|'[^']*'|"(?:\\.|[^"\\])*"|\\.)+)""", re.X | re.S)
+_TOKEN = re.compile(
+    r"""\s+ | (?P<comment>\#[^\n]*) | (?P<bar>\|) | (?P<word>(?:[^\s|'"\\]|'[^']*'|"(?:\\.|[^"\\])*"|\\.)+)""", re.X | re.S
+)
 
 
 def parse(text: str, *, name: str = "", origin: str = "", first_line: int = 0) -> Plan:

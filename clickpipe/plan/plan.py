@@ -51,7 +51,9 @@ class Plan:
         """Raises PlanError unless sources come first and sinks last."""
         for number, node in enumerate(self.nodes):
             if number and isinstance(node.step, SourceStep) and not _is_fed(node.step, self.nodes[number - 1].step):
-                raise PlanError(f"{node.written.name} begins a pipeline; it cannot stand after another step", word=node.written.name)
+                raise PlanError(
+                    f"{node.written.name} begins a pipeline; it cannot stand after another step", word=node.written.name
+                )
             if number < len(self.nodes) - 1 and isinstance(node.step, SinkStep):
                 raise PlanError(
                     f"{node.written.name} ends a pipeline; it cannot stand before another step", word=node.written.name

@@ -79,7 +79,9 @@ class FileSplit(Split):
                     try:
                         held += stream.decompress(piece)
                     except Exception as error:  # zlib.error and ZstdError have no common base
-                        raise DataError(f"{self.name}: damaged {word} data ({error}) after {size + len(held):,} bytes of text") from None
+                        raise DataError(
+                            f"{self.name}: damaged {word} data ({error}) after {size + len(held):,} bytes of text"
+                        ) from None
                     piece, stream = (stream.unused_data, None) if stream.eof else (b"", stream)
                 if len(held) >= _WORTH:
                     size += len(held)

@@ -1,6 +1,6 @@
 """Files that are whole or not there. The only module that may fsync or rename.
 
-    out.ndjson.7f3a.part   written, synced           out.ndjson   after one rename, then the directory is synced
+out.ndjson.7f3a.part   written, synced           out.ndjson   after one rename, then the directory is synced
 """
 
 from __future__ import annotations

@@ -34,7 +34,13 @@ def encode(signal: Signal) -> bytes:
 def _said(signal: Signal) -> dict[str, Any]:
     match signal:
         case StreamLine():
-            head: dict[str, Any] = {"@": "stream", "v": VERSION, "pipeline": signal.pipeline, "hop": signal.hop, "run": signal.run}
+            head: dict[str, Any] = {
+                "@": "stream",
+                "v": VERSION,
+                "pipeline": signal.pipeline,
+                "hop": signal.hop,
+                "run": signal.run,
+            }
             if signal.state is not None:
                 head["state"] = signal.state
             return head | signal.columns.to_json()

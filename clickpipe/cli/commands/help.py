@@ -1,46 +1,62 @@
-"""Show help; with --man, a manual page.
-
-Without NAME: the overview. The page that --man prints is roff, made from the same text as --help:
-read it with `clickpipe help --man window | man -l -`.
-"""
+"""Show help; with --man, a manual page."""
 
 from __future__ import annotations
+
+import os
+import sys
 
 import click
 
 from clickpipe.cli import catalog
 from clickpipe.cli.man import page
-from clickpipe.errors import PlanError, near
-from clickpipe.plan.flags import StepCommand
+from clickpipe.cli.text import Described
+from clickpipe.errors import OutsideError, PlanError, near
 
-_PROGRAM = "clickpipe"
 _EPILOG = """\
 Examples:
   clickpipe help window
-  clickpipe help --man clickpipe
-  clickpipe help --man window"""
+  clickpipe help --man window | man -l -"""
 
 
 @click.command(
     "help",
-    cls=StepCommand,
+    cls=Described,
     help=__doc__,
     epilog=_EPILOG,
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
-@click.argument("name", required=False, default=_PROGRAM, metavar="[NAME]")
-@click.option("--man", is_flag=True, help="print the manual page, in roff")
+@click.argument("name", default="clickpipe", metavar="[NAME]")
+@click.option("--man", "as_man", is_flag=True, help="the manual page, in roff")
+@click.option("--man-pages", "folder", metavar="FOLDER", help="write the manual pages of all commands to a folder")
 @click.pass_context
-def command(ctx: click.Context, name: str, man: bool) -> None:
-    about = _context(ctx.find_root(), name)
-    click.echo(page(about) if man else about.get_help())
+def command(ctx: click.Context, name: str, as_man: bool, folder: str | None) -> None:
+    if folder is not None:
+        _write_all(ctx, folder)
+        return
+    found = _find(ctx, name)
+    if as_man:
+        sys.stdout.write(page(name, found))
+        return
+    path = "clickpipe" if name == "clickpipe" else f"clickpipe {name}"
+    with click.Context(found, info_name=path, max_content_width=100) as context:
+        click.echo(found.get_help(context))
 
 
-def _context(root: click.Context, name: str) -> click.Context:
-    """The context in which a command would say its own help. Raises PlanError."""
-    if name == _PROGRAM:
-        return root
+def _find(ctx: click.Context, name: str) -> click.Command:
+    if name == "clickpipe":
+        return ctx.find_root().command
     found = catalog.find(name)
     if found is None:
         raise PlanError(f'no command "{name}"', hint=near(name, catalog.names()), notes=["clickpipe --help lists them"])
-    return click.Context(found, parent=root, info_name=name, **found.context_settings)
+    return found
+
+
+def _write_all(ctx: click.Context, folder: str) -> None:
+    for name in ["clickpipe", *catalog.names()]:
+        title = name if name == "clickpipe" else f"clickpipe-{name}"
+        path = os.path.join(folder, f"{title}.1")
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(page(name, _find(ctx, name)))
+        except OSError as error:
+            raise OutsideError(f"{path}: {error.strerror}") from None

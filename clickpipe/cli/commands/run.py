@@ -13,6 +13,7 @@ import click
 
 from clickpipe.cli.accounts import report
 from clickpipe.cli.step import CODECS
+from clickpipe.cli.text import Described
 from clickpipe.errors import PlanError, Unsupported
 from clickpipe.operators.sink import Sink
 from clickpipe.plan.parse import parse
@@ -26,14 +27,13 @@ Examples:
   clickpipe run recipes/trending.toml --set window=1d --format table"""
 
 
-class RunCommand(click.Command):
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_paragraph()
-        for line in _EPILOG.splitlines():
-            formatter.write(f"{line}\n")
-
-
-@click.command("run", cls=RunCommand, help=__doc__, context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]})
+@click.command(
+    "run",
+    cls=Described,
+    help=__doc__,
+    epilog=_EPILOG,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]")
 @click.option("-c", "pipeline", metavar="PIPELINE", help="run this pipeline instead of a recipe")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
