@@ -179,10 +179,7 @@ class Batch:
 
     def to_ndjson(self) -> bytes:
         """The records as lines of JSON, every line ended."""
-        if self.text is None:
-            text = Text(block=render(self.frame.select(self.columns.names()), self.columns.types))
-        else:
-            text = self.text
+        text = self.text or Text(block=render(self.frame.select(self.columns.names()), self.columns.types))
         added = self.added() if self.text is not None else []
         if added:
             text = splice(text, self.frame.select(added))

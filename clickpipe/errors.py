@@ -60,8 +60,8 @@ class PlanError(ClickpipeError):
 class Unsupported(PlanError):
     """Asked for, and not to be had: `notimpl` (we could), `notyet` (they cannot), `never`."""
 
-    def __init__(self, kind: str, what: str, reason: str, **more: str) -> None:
-        super().__init__(f"{kind}: {what}: {reason}", **more)  # type: ignore[arg-type]  # only hint and word
+    def __init__(self, kind: str, what: str, reason: str, *, hint: str = "", word: str = "") -> None:
+        super().__init__(f"{kind}: {what}: {reason}", hint=hint, word=word)
 
 
 class DataError(ClickpipeError):

@@ -5,7 +5,7 @@ A line longer than 1 MiB is never kept: its beginning and its length are all tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from clickpipe.ndjson import LONGEST_LINE

@@ -124,10 +124,10 @@ class _Judged:
     doubtful: list[Line] = field(default_factory=list)
     bad: list[tuple[Line, str]] = field(default_factory=list)
 
-    def add(self, piece: bytes, number: int, at: int, schema: Mapping[str, Any]) -> None:
-        """Judge the lines of a piece that begins with line `number` at offset `at`. The only loop over lines."""
+    def add(self, piece: bytes, first: int, at: int, schema: Mapping[str, Any]) -> None:
+        """Judge the lines of a piece that begins with line `first` at offset `at`. The only loop over lines."""
         kinds = [(name, _PYTHON[kind]) for name, kind in schema.items() if kind in _PYTHON]
-        for number, line in enumerate(piece.split(b"\n"), number):
+        for number, line in enumerate(piece.split(b"\n"), first):
             try:
                 value = orjson.loads(line)
             except orjson.JSONDecodeError as error:

@@ -17,10 +17,11 @@ from clickpipe.errors import ClickpipeError, PlanError, near
 # Polars reads 3.0 as a decimal, and 1 / 3.0 as 0.3333333; with an exponent it is a double.
 _LITERAL = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|(?<![\w.])(?P<number>\d+\.\d*|\.\d+)(?![\w.])""")
 _FUNCTION = re.compile(r"unsupported function '(\w+)'")
-_COMMON = (
+_COMMON = re.findall(
+    r"\w+",
     "abs ceil coalesce concat contains date_part ends_with floor greatest ifnull left length like log lower ltrim "
-    "nullif regexp_like replace reverse right round rtrim sign split_part sqrt starts_with strpos substr trim upper"
-).split()
+    "nullif regexp_like replace reverse right round rtrim sign split_part sqrt starts_with strpos substr trim upper",
+)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ def access_log(lines: int = 3_000) -> bytes:
         size = "-" if status == 304 else str(200 + dice % 40_000)
         referrer = "-" if dice % 3 else "https://www.example.com/"
         out.append(
-            f'{hosts[dice // 11 % len(hosts)]} - - [{when}] "GET {path} HTTP/1.1" {status} {size} "{referrer}" "{agents[dice // 7 % 3]}"'
+            f"{hosts[dice // 11 % len(hosts)]} - - [{when}] "
+            f'"GET {path} HTTP/1.1" {status} {size} "{referrer}" "{agents[dice // 7 % 3]}"'
         )
     out[700] = "-- log rotated --"
     out[1500] = out[1500].replace("[", "", 1)

@@ -71,7 +71,7 @@ def main() -> NoReturn:
     leave(_run(sys.argv[1:]))
 
 
-def _terminate(number: int, frame: Any) -> None:
+def _terminate(*_: Any) -> None:
     raise Terminated
 
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from clickpipe.errors import PlanError
+
+if TYPE_CHECKING:
+    from sqlglot import exp
 
 _NAMED = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)", re.DOTALL)
 _PLAIN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*\(\s*(\*|[A-Za-z_][A-Za-z0-9_]*)\s*\)\s*")
@@ -80,12 +84,11 @@ def _parsed(name: str, text: str) -> Named:
     return Named(name, text, function, arguments[0].sql(dialect="duckdb"), where)
 
 
-def _arguments(node: object) -> list[object]:
+def _arguments(node: exp.Func) -> list[exp.Expression]:
     """All arguments of a call, however its class stores them."""
     from sqlglot import exp
 
-    assert isinstance(node, exp.Func)
-    found: list[object] = []
+    found: list[exp.Expression] = []
     for value in node.args.values():
         if isinstance(value, list):
             found += [item for item in value if isinstance(item, exp.Expression)]

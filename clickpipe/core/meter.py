@@ -26,7 +26,7 @@ class Ledger:
 
     def left(self) -> int:
         """Records whose end is not known yet: they went on to the next step or process."""
-        outcomes = (getattr(self, name) for name in OUTCOMES)
+        outcomes: list[int] = [getattr(self, name) for name in OUTCOMES]
         return self.read - sum(outcomes)
 
     def to_json(self) -> dict[str, int]:

@@ -18,7 +18,7 @@ class Split:
         return None
 
     def chunks(self) -> Iterator[bytes]:
-        """A split at rest: the bytes, from the beginning, some MiB at a time. Raises OutsideError or DataError, naming the split."""
+        """A split at rest: its bytes from the beginning, some MiB at a time. Raises OutsideError or DataError."""
         return iter(())
 
     @property

@@ -17,7 +17,8 @@ from clickpipe.text import split_lines
 
 # In a quoted field the servers write a quote as \" and an odd byte as \xhh.
 _LINE = (
-    r'^(?P<host>\S+) \S+ (?P<user>\S+) \[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}) (?P<bytes>\d{1,18}|-)'
+    r'^(?P<host>\S+) \S+ (?P<user>\S+) \[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)"'
+    r" (?P<status>\d{3}) (?P<bytes>\d{1,18}|-)"
     r'(?: "(?P<referrer>(?:[^"\\]|\\.)*)" "(?P<user_agent>(?:[^"\\]|\\.)*)")?[ \t]*\r?$'
 )
 _REQUEST = r"^(?P<method>[A-Z]+) (?P<path>\S+)(?: (?P<protocol>HTTP/\S+))?$"

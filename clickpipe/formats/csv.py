@@ -83,7 +83,7 @@ class Csv(Format):
         if not block.data.strip():
             return pl.DataFrame(schema=schema), dead
         try:
-            return pl.read_csv(block.data, has_header=False, schema=schema, missing_utf8_is_empty_string=False), dead
+            return pl.read_csv(block.data, has_header=False, schema=schema, empty_string_is_null=True), dead
         except pl.exceptions.PolarsError:
             return self._slowly(block, source, dead)
 

@@ -79,7 +79,7 @@ def _clean(data: bytes) -> bytes:
 
 
 def _records(blocks: list[Block]) -> list[dict[str, Any]]:
-    records = []
+    records: list[dict[str, Any]] = []
     for block in blocks:
         for line in io.BytesIO(block.data):
             if not line.strip():

@@ -47,8 +47,11 @@ class Aggregate(OperatorStep):
 Functions: count(*) count(x) count(DISTINCT x) sum avg min max var stddev first last; each takes FILTER (WHERE …).
 
 Examples:
-  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe aggregate --by event n='count(*)' ms='avg(latency_ms)' | clickpipe sink -
-  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d | clickpipe aggregate users='count(DISTINCT user_id)' paid="count(*) FILTER (WHERE event = 'purchase')" | clickpipe sink -"""
+  clickpipe ingest sample_data/clicks.ndjson.zst |
+    clickpipe aggregate --by event n='count(*)' ms='avg(latency_ms)' | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d |
+    clickpipe aggregate users='count(DISTINCT user_id)' paid="count(*) FILTER (WHERE event = 'purchase')" |
+    clickpipe sink -"""
 
     def passes(self) -> bool:
         return False
@@ -134,11 +137,11 @@ def _compile(named: Named, given: Columns) -> _Compiled:
         return _Compiled(named, function("bool" if where else "*"), None, where)
     value = compile(named.argument, given)
     if function.takes_numbers_only and value.kind not in NUMBERS:
-        raise PlanError(_no_number(named, value, given), word=named.text)
+        raise PlanError(_no_number(named, value), word=named.text)
     return _Compiled(named, function(value.kind), value, where)
 
 
-def _no_number(named: Named, value: Expression, given: Columns) -> str:
+def _no_number(named: Named, value: Expression) -> str:
     spoken = {"str": "text", "json": "nested JSON", "bool": "true or false", "time": "a time"}[value.kind]
     return f"{named.function}() needs numbers, and {named.argument} is {spoken}"
 
@@ -178,7 +181,7 @@ class AggregateOperator(Operator):
         return [call.masked().alias(f"\0{call.name}") for call in self._calls if call.aggregate.kind != "*"]
 
     def _add(self, batch: Batch, inputs: pl.DataFrame) -> None:
-        columns = [name for name in dict.fromkeys([*self._keys, *self._time_name()])]
+        columns = list(dict.fromkeys([*self._keys, *self._time_name()]))
         frame = batch.frame.select(columns).hstack(inputs) if columns else inputs
         if not frame.width:
             frame = pl.DataFrame(height=batch.height)
@@ -217,7 +220,7 @@ class AggregateOperator(Operator):
     def _count_nothing(self) -> None:
         """No records and no key: there is one row all the same, as in SQL."""
         if self._is_empty and not self._keys:
-            empty = pl.DataFrame(schema=self._given.schema([name for name in self._step.needs(self._given)]))
+            empty = pl.DataFrame(schema=self._given.schema(self._step.needs(self._given)))
             self._add(Batch(empty, self._given), empty.select(self._inputs()))
 
     def _batch(self, rows: pl.DataFrame) -> Batch:

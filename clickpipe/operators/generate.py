@@ -178,7 +178,7 @@ class _Answers:
     def add(self, frame: pl.DataFrame) -> None:
         times = 1 + frame["is_twice"].cast(pl.Int64)
         self._bad += int((times * frame["is_bad"].cast(pl.Int64)).sum())
-        self._twice += frame["is_twice"].sum()
+        self._twice += int(frame["is_twice"].sum())
         good = frame.with_columns(times.alias("times")).filter(~pl.col("is_bad"))
         self._parts.append(good.select("ts", "user_id", "event", "page", "latency_ms", "times"))
 

@@ -122,7 +122,7 @@ class IngestFeed(Feed):
 
     def _declared(self) -> Columns:
         assert self._step.columns is not None
-        types = {}
+        types: dict[str, str] = {}
         for part in self._step.columns.split(","):
             name, colon, kind = part.strip().rpartition(":")
             if not colon or kind not in TYPES or kind == "time":
@@ -130,8 +130,8 @@ class IngestFeed(Feed):
                 raise PlanError(f'"{part.strip()}" is not NAME:TYPE; types are {known}', word=self._step.columns)
             types[name] = kind
         if not self._format.has_text:
-            known = self._inferred().types
-            types = {name: types.get(name, kind) for name, kind in known.items()}
+            inferred = self._inferred().types
+            types = {name: types.get(name, kind) for name, kind in inferred.items()}
         return Columns(types, frozenset(types))
 
     def _inferred(self) -> Columns:

@@ -31,9 +31,12 @@ class Select(OperatorStep):
 
     epilog = """\
 Examples:
-  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select user_id page "latency_ms / 1000.0 AS latency_s" | clickpipe limit 2 | clickpipe sink -
-  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select --drop referrer,device | clickpipe limit 2 | clickpipe sink -
-  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select --add "upper(country) AS land" | clickpipe limit 2 | clickpipe sink -"""
+  clickpipe ingest sample_data/clicks.ndjson.zst |
+    clickpipe select user_id page "latency_ms / 1000.0 AS latency_s" | clickpipe limit 2 | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst |
+    clickpipe select --drop referrer,device | clickpipe limit 2 | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst |
+    clickpipe select --add "upper(country) AS land" | clickpipe limit 2 | clickpipe sink -"""
 
     def passes(self) -> bool:
         return bool(self.add) and not self.exprs and not self.drop

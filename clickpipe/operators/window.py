@@ -53,8 +53,10 @@ class Window(OperatorStep):
     }
     epilog = """\
 Examples:
-  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1h | clickpipe aggregate n='count(*)' | clickpipe sink -
-  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window hop 6h --slide 3h | clickpipe aggregate n='count(*)' | clickpipe sink -"""
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1h |
+    clickpipe aggregate n='count(*)' | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window hop 6h --slide 3h |
+    clickpipe aggregate n='count(*)' | clickpipe sink -"""
 
     def columns(self, given: Columns) -> Columns:
         self._check()

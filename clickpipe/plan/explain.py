@@ -27,7 +27,8 @@ def tell(plan: Plan, columns: Columns | None) -> list[Told]:
     """`columns` are those of the source, None where they cannot be known. Raises PlanError like a run."""
     told = []
     for node in plan.nodes:
-        step, reads = node.step, ()
+        step = node.step
+        reads: tuple[str, ...] = ()
         try:
             if columns is not None and isinstance(step, OperatorStep):
                 reads, before = step.needs(columns), columns

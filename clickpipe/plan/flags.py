@@ -23,7 +23,7 @@ STEPS = Catalog(operators.__name__, "step")
 WIDTH = 100
 
 
-class _Parsed(click.ParamType):
+class _Parsed(click.ParamType[Any]):
     """A value that one of our own functions reads."""
 
     def __init__(self, name: str, parse: Callable[[str], int], kind: type) -> None:
@@ -38,7 +38,7 @@ class _Parsed(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class _Names(click.ParamType):
+class _Names(click.ParamType[Any]):
     """Columns, as a,b."""
 
     name = "names"
@@ -47,7 +47,7 @@ class _Names(click.ParamType):
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
-_TYPES: dict[Any, click.ParamType] = {
+_TYPES: dict[Any, click.ParamType[Any]] = {
     Duration: _Parsed("duration", parse_duration, Duration),
     Size: _Parsed("size", parse_size, Size),
     int: click.INT,
@@ -135,7 +135,7 @@ def _given(value: Any) -> Any:
 
 
 def _parameter(option: Option) -> click.Parameter:
-    type_: click.ParamType = click.Choice(option.choices) if option.choices else _TYPES[option.type]
+    type_: click.ParamType[Any] = click.Choice(option.choices) if option.choices else _TYPES[option.type]
     if option.is_argument:
         return _argument(option, type_)
     if option.type is bool:
@@ -153,7 +153,7 @@ def _parameter(option: Option) -> click.Parameter:
     )
 
 
-def _argument(option: Option, type_: click.ParamType) -> click.Argument:
+def _argument(option: Option, type_: click.ParamType[Any]) -> click.Argument:
     required = option.is_required and not option.is_many
     return click.Argument(
         [option.name],

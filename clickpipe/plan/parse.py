@@ -41,7 +41,8 @@ def _step(written: Written) -> Step:
 
 def _written(text: str, origin: str, first_line: int) -> Iterator[Written]:
     """The steps, each a name and its words."""
-    at, words, start = 0, [], 0
+    words: list[str] = []
+    at = start = 0
     ended_by_bar = False
     while at < len(text):
         token = _TOKEN.match(text, at)

@@ -86,7 +86,8 @@ def record_latency(tries: int) -> list[float]:
     steps = ["ingest - --time ts --columns ts:int,a:int", "filter 'a > 0'", "select ts a", "sink - --quiet"]
     line = " | ".join(f"{CLICKPIPE} {step}" for step in steps)
     process = subprocess.Popen(["bash", "-c", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
-    assert process.stdin and process.stdout
+    assert process.stdin is not None
+    assert process.stdout is not None
     taken = []
     for number in range(tries + 1):
         time.sleep(0.3)

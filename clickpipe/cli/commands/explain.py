@@ -56,7 +56,8 @@ def _is_live(plan: Plan) -> bool:
 
 def _columns(plan: Plan) -> Columns:
     node = plan.source
-    assert node is not None and isinstance(node.step, Ingest)
+    assert node is not None
+    assert isinstance(node.step, Ingest)
     try:
         return node.step.open().columns
     except ClickpipeError as error:

@@ -23,7 +23,7 @@ from clickpipe.plan.recipe import fill_in, read_recipe
 _EPILOG = """\
 Examples:
   clickpipe run recipes/trending.toml --format table
-  clickpipe run -c "ingest sample_data/clicks.ndjson.zst | filter \\"event = 'purchase'\\" | select event_id page country | limit 2 | sink -"
+  clickpipe run -c 'ingest sample_data/clicks.ndjson.zst | select event_id page country | limit 2 | sink -'
   clickpipe run recipes/trending.toml --set window=1d --format table"""
 
 
