@@ -30,6 +30,7 @@ class Inbox:
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor, self._name = descriptor, name
         self._queue: queue.Queue[bytes | OSError] = queue.Queue(_QUEUED_IN)
+        self._is_at_end = False
         _widen(descriptor)
         threading.Thread(target=self._read, daemon=True, name="inbox").start()
 
@@ -46,12 +47,15 @@ class Inbox:
 
     def get(self, timeout: float | None = None) -> bytes | None:
         """The next chunk; empty at the end of the input; None when `timeout` seconds passed without one."""
+        if self._is_at_end:
+            return b""
         try:
             chunk = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
         except queue.Empty:
             return None
         if isinstance(chunk, OSError):
             raise OutsideError(f"{self._name}: {chunk.strerror}")
+        self._is_at_end = not chunk
         return chunk
 
     def __iter__(self) -> Iterator[bytes]:

@@ -47,6 +47,11 @@ class StreamReader:
 
     def _stream_line(self) -> StreamLine | None:
         head = self._buffer.peek_line()
+        if not self._buffer.rest():
+            raise OutsideError(
+                "nothing came, not even a stream line: the step before this one failed",
+                notes=["raw NDJSON that may be empty is read by: clickpipe ingest - | …"],
+            )
         if not codec.is_signal(head):
             return None
         self.tolerant = not head.startswith(codec.TAB)
