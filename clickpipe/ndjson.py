@@ -153,14 +153,13 @@ def _fits(value: dict[str, Any], kinds: list[tuple[str, tuple[type, ...]]]) -> b
 
 def _merged(frames: list[pl.DataFrame], rows: list[int], judged: _Judged, schema: Mapping[str, Any]) -> Parsed:
     """All good lines as one frame, in the order of the input."""
-    names = list(schema)
     good, doubtful = judged.good, judged.doubtful
     frame = _strict(b"\n".join(line for _, line in good), schema)
     if frame is None:  # of duplicate keys orjson sees the last and Polars the first; and integers beyond 64 bits
         doubtful = sorted([*(Line(number, -1, line) for number, line in good), *doubtful], key=lambda line: line.number)
-        good, frame = [], pl.DataFrame(schema=dict(schema))
+        good, frame = [], pl.DataFrame(schema=_asked(schema))
     careful = _by_type([line.text for line in doubtful], schema)
-    every = pl.concat([piece.select(names) if names else piece for piece in (*frames, frame, careful.frame)])
+    every = pl.concat([*frames, frame, careful.frame])
     if not good and not doubtful:
         return Parsed(pl.concat(frames) if frames else frame, rows, judged.bad)
     numbers = [*rows, *(number for number, _ in good), *(line.number for line in doubtful)]
@@ -191,11 +190,15 @@ def _is_suspect(block: bytes) -> bool:
 
 def _strict(block: bytes, schema: Mapping[str, Any]) -> pl.DataFrame | None:
     if not block:
-        return pl.DataFrame(schema=dict(schema))
+        return pl.DataFrame(schema=_asked(schema))
     try:
-        return pl.read_ndjson(block, schema=dict(schema) or _NOTHING)
+        return pl.read_ndjson(block, schema=_asked(schema))
     except (pl.exceptions.PolarsError, OSError):
         return None
+
+
+def _asked(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(schema) or _NOTHING
 
 
 def _reason_against(line: bytes, error: orjson.JSONDecodeError | None) -> str:
@@ -227,7 +230,7 @@ def _by_type(lines: list[bytes], schema: Mapping[str, Any]) -> Parsed:
     typed = _strict(block, schema)
     if typed is not None:
         return Parsed(typed)
-    typed = pl.read_ndjson(block, schema=dict(schema), ignore_errors=True)
+    typed = pl.read_ndjson(block, schema=_asked(schema), ignore_errors=True)
     checked = {name: type_ for name, type_ in schema.items() if type_ != pl.String}
     text = pl.read_ndjson(block, schema=dict.fromkeys(checked, pl.String), ignore_errors=True)
     wrong = {name: text[name].is_not_null() & typed[name].is_null() for name in checked}

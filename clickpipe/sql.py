@@ -7,8 +7,11 @@ silently depend on batch sizes, while records flow.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import orjson
 import polars as pl
 
 from clickpipe.columns import Columns, kind_of
@@ -16,12 +19,14 @@ from clickpipe.errors import ClickpipeError, PlanError, near
 
 # Polars reads 3.0 as a decimal, and 1 / 3.0 as 0.3333333; with an exponent it is a double.
 _LITERAL = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|(?<![\w.])(?P<number>\d+\.\d*|\.\d+)(?![\w.])""")
-_FUNCTION = re.compile(r"unsupported function '(\w+)'")
-_COMMON = re.findall(
-    r"\w+",
-    "abs ceil coalesce concat contains date_part ends_with floor greatest ifnull left length like log lower ltrim "
-    "nullif regexp_like replace reverse right round rtrim sign split_part sqrt starts_with strpos substr trim upper",
+_ACROSS = frozenset(
+    "Agg Len Over Window Explode Implode NullCount Quantile Rank Shift Range Filter Slice Sort SortBy Gather CumSum".split()
 )
+_FUNCTION = re.compile(r"unsupported function '(\w+)'")
+_COMMON = (
+    "abs ceil coalesce concat contains date_part ends_with floor greatest ifnull left length like log lower ltrim "
+    "nullif regexp_like replace reverse right round rtrim sign split_part sqrt starts_with strpos substr trim upper"
+).split()
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expres
     """An expression that is computed record by record. Raises PlanError."""
     expr = parse(text) if expr is None else expr
     reads = _reads(expr, text, given)
-    if not _is_per_record(expr, text):
+    if _looks_across(expr):
         raise PlanError(f"{text!r} looks at more than one record; summaries belong to aggregate", word=text)
     frame = pl.DataFrame(schema=given.schema(reads) or {"\0": pl.Int8})
     try:
@@ -66,14 +71,24 @@ def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expres
     return Expression(text, expr, reads, _kept_kind(expr, given, kind))
 
 
-def _is_per_record(expr: pl.Expr, text: str) -> bool:
-    """Whether a record's value depends on that record alone."""
-    try:
-        return bool(expr.meta.is_row_separable() or expr.meta.is_literal())
-    except pl.exceptions.PolarsError:  # Polars wants a schema for some functions, and takes none
-        from sqlglot import exp, parse_one
+def _looks_across(expr: pl.Expr) -> bool:
+    """Whether a record's value depends on other records too: it would change with the size of a batch."""
+    # Polars' own is_row_separable says yes to `x > avg(x)`, so the tree is looked at.
+    return not _ACROSS.isdisjoint(_nodes(orjson.loads(expr.meta.serialize(format="json"))))
 
-        return not list(parse_one(text, dialect="duckdb").find_all(exp.AggFunc, exp.Window))
+
+def _nodes(tree: Any) -> Iterator[str]:
+    match tree:
+        case dict():
+            for kind, inner in tree.items():
+                if kind not in ("Column", "Literal"):
+                    yield kind
+                    yield from _nodes(inner)
+        case list():
+            for inner in tree:
+                yield from _nodes(inner)
+        case str():
+            yield tree
 
 
 def predicate(text: str, given: Columns) -> Expression:

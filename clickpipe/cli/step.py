@@ -24,7 +24,10 @@ class ShellCommand(StepCommand):
     step: type[Step]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        refuse_later(self.name or "", self.step, args)
+        try:
+            refuse_later(self.step, args)
+        except PlanError as error:
+            raise error.at(self.name or "") from None
         return super().parse_args(ctx, args)
 
 

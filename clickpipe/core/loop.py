@@ -8,8 +8,9 @@ What an operator neither hands on nor sets aside has met the outcome that its st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
@@ -17,12 +18,16 @@ from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import FOREVER, Feed, Late, Operator
 from clickpipe.core.step import OperatorStep
 from clickpipe.core.time import instants
+from clickpipe.errors import ClickpipeError
+
+T = TypeVar("T")
 
 
 @dataclass
 class Stage:
     """A running step. `given` are the columns before it."""
 
+    name: str
     step: OperatorStep
     given: Columns
     operator: Operator
@@ -94,7 +99,7 @@ class Loop:
         ledger = self.accounts[stage.ledger]
         batch = self._judged(batch, stage.needs, ledger)
         before, gone = record_count(batch), 0
-        for out in stage.operator.on_batch(batch):
+        for out in _named(stage, stage.operator.on_batch(batch)):
             match out:
                 case Late():
                     gone += record_count(out.batch)
@@ -123,7 +128,7 @@ class Loop:
     def _advance(self, at: int, time: int) -> None:
         for number in range(at, len(self._stages)):
             stage = self._stages[number]
-            for batch in stage.operator.on_watermark(time):
+            for batch in _named(stage, stage.operator.on_watermark(time)):
                 if stage.step.outcome == "aggregated":
                     self.accounts[stage.ledger + 1].read += batch.height
                 self._push(number + 1, batch)
@@ -135,6 +140,14 @@ class Loop:
     def _bury(self, dead: Dead, ledger: Ledger) -> None:
         ledger.dead += len(dead)
         self._asides.dead(dead)
+
+
+def _named(stage: Stage, outs: Iterable[T]) -> Iterator[T]:
+    """What an operator gives; its errors say whose they are."""
+    try:
+        yield from outs
+    except ClickpipeError as error:
+        raise error.at(stage.name) from None
 
 
 def record_count(batch: Batch) -> int:

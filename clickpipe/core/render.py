@@ -17,13 +17,15 @@ from clickpipe.columns import Columns
 from clickpipe.core.time import rfc3339
 from clickpipe.text import Text, split_tail
 
-_MARK = r',"_mark":-?\d+((?:,"window_(?:start|end)":-?\d+)*\})$'
+# A tool between two steps may have put it first, or white space around it.
+_MARK = r'^(.*),\s*"_mark"\s*:\s*-?\d+(\s*[,}].*)$'
+_MARK_FIRST = r'^(\s*\{)\s*"_mark"\s*:\s*-?\d+\s*,?(.*)$'
 
 
 def as_ndjson(batch: Batch, spell_times: bool) -> bytes:
     """One JSON object per record. A record that no step made anew is written as it came."""
     times = _times(batch.columns)
-    batch = _unmarked(batch)
+    batch = unmarked(batch)
     if batch.text is None:
         return render(_table(batch, spell_times), _written_types(batch.columns, spell_times))
     if spell_times and times:
@@ -74,8 +76,11 @@ def _taken_out(batch: Batch, names: list[str]) -> Batch:
     return replace(batch, frame=frame, text=text, in_text=batch.in_text - set(inside))
 
 
-def _unmarked(batch: Batch) -> Batch:
+def unmarked(batch: Batch) -> Batch:
+    """The batch without its marks."""
     text = batch.text
     if text is not None and "_mark" in batch.in_text:
-        text = Text(lines=text.lines().str.replace(_MARK, "$1"))
+        rows, lines = batch.frame["_mark"].is_not_null().arg_true(), text.lines()
+        plain = lines.gather(rows).str.replace(_MARK, "$1$2").str.replace(_MARK_FIRST, "$1$2")
+        text = Text(lines=lines.scatter(rows, plain))
     return replace(batch, frame=batch.frame.drop("_mark", strict=False), text=text, in_text=batch.in_text - {"_mark"})

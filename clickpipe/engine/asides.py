@@ -13,6 +13,7 @@ import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.core.operator import Late
+from clickpipe.core.render import unmarked
 from clickpipe.core.time import instants
 from clickpipe.state.files import AppendFile
 
@@ -61,12 +62,13 @@ def _late_lines(late: Late) -> bytes:
     instant = _instant(batch) if time and time.name in batch.frame.columns else pl.Series([None] * batch.height, dtype=pl.Int64)
     added = pl.DataFrame(
         {
+            "_mark": mark,
             "_late_by": mark - instant,
             "_reason": pl.Series([late.reason] * batch.height, dtype=pl.String),
         }
     )
-    columns = batch.columns.add({"_late_by": "int", "_reason": "str"})
-    return batch.add(added, columns).to_ndjson()
+    columns = batch.columns.add({"_mark": "int", "_late_by": "int", "_reason": "str"})
+    return unmarked(batch).add(added, columns).to_ndjson()
 
 
 def _instant(batch: Batch) -> pl.Series:

@@ -65,7 +65,11 @@ class StreamFeed(Feed):
         self._names: list[str] | None = None
 
     def want(self, names: list[str] | None, text: bool) -> None:
-        self._names = None if text or names is None else [name for name in self.columns.types if name in names]
+        if text or names is None:
+            return
+        if self.columns.is_hopping() and self.columns.time:  # counting the records takes these two
+            names = [*names, self.columns.time.name, "window_start"]
+        self._names = [name for name in self.columns.types if name in names]
 
     def pulls(self) -> Iterator[Pull]:
         rows = 0

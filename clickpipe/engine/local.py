@@ -69,7 +69,7 @@ class _Run:
         self._sides = SideFiles(self._state, *_side_paths(plan))
         if begins:
             _begin_anew(self._sides)
-        self._limit = ErrorLimit(_max_errors(plan))
+        self._limit = _error_limit(plan)
         self._want()
 
     def _want(self) -> None:
@@ -86,7 +86,12 @@ class _Run:
 
     def _sink_needs(self) -> tuple[str, ...]:
         node = self._plan.sink
-        return node.step.needs(self._columns) if node and isinstance(node.step, SinkStep) else ()
+        if not node or not isinstance(node.step, SinkStep):
+            return ()
+        try:
+            return node.step.needs(self._columns)
+        except ClickpipeError as error:
+            raise locate(error, node.written) from None
 
     def run(self) -> Outcome:
         with ExitStack() as stack:
@@ -121,8 +126,7 @@ class _Run:
         line = StreamLine(self._columns, self._plan.name or feed.pipeline, feed.hop + 1, feed.run, self._state)
         stream = StreamWriter(Outbox(sys.stdout.fileno(), "standard output"), line, arrow=self._arrow)
         self._finish, self._abandon = _stream_finish(stream), _nothing
-        needs = tuple(self._columns.types) if self._arrow else ()
-        return Tail(lambda batch, count: stream.write(batch, _records(batch, count)), stream.advance, needs)
+        return Tail(lambda batch, count: stream.write(batch, _records(batch, count)), stream.advance, ())
 
     def _write_to(self, writer: Writer, batch: Batch, count: int) -> None:
         writer.write(batch)
@@ -181,7 +185,7 @@ def open_stages(plan: Plan, columns: Columns) -> tuple[list[Stage], Columns]:
     for step, written in plan.operators():
         try:
             after = step.columns(columns)
-            stages.append(Stage(step, columns, step.open(columns, {}), step.needs(columns)))
+            stages.append(Stage(written.name, step, columns, step.open(columns, {}), step.needs(columns)))
         except ClickpipeError as error:
             raise locate(error, written) from None
         columns = after
@@ -200,8 +204,14 @@ def _begin_anew(sides: SideFiles) -> None:
             remove(path)
 
 
-def _max_errors(plan: Plan) -> str | None:
-    return next((node.step.max_errors for node in plan.nodes if isinstance(node.step, Ingest)), None)
+def _error_limit(plan: Plan) -> ErrorLimit:
+    for node in plan.nodes:
+        if isinstance(node.step, Ingest):
+            try:
+                return ErrorLimit(node.step.max_errors)
+            except PlanError as error:
+                raise locate(error, node.written) from None
+    return ErrorLimit(None)
 
 
 class ErrorLimit:
@@ -212,7 +222,7 @@ class ErrorLimit:
         try:
             self._most = None if text is None else float(text.removesuffix("%"))
         except ValueError:
-            raise PlanError(f'--max-errors "{text}" is neither a number nor a percentage', word="--max-errors") from None
+            raise PlanError(f'--max-errors "{text}" is neither a number nor a percentage', word=text or "") from None
 
     def check(self, ledger: Ledger, *, final: bool) -> None:
         """Raises DataError. A percentage is judged when there are enough records to speak of, and at the end."""

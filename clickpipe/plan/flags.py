@@ -95,7 +95,7 @@ def command(name: str, act: Callable[[Step], None] | None = None) -> click.Comma
 def parse_step(name: str, words: Sequence[str]) -> Step:
     """The step that these words say. Raises PlanError."""
     part = STEPS.find(name, Step)
-    refuse_later(name, part, words)
+    refuse_later(part, words)
     parser = command(name)
     try:
         with parser.make_context(name, list(words), max_content_width=WIDTH) as context:
@@ -108,12 +108,12 @@ def parse_step(name: str, words: Sequence[str]) -> Step:
     return step
 
 
-def refuse_later(name: str, part: type[Step], words: Sequence[str]) -> None:
+def refuse_later(part: type[Step], words: Sequence[str]) -> None:
     """Raises Unsupported for an option that this version names and does not have."""
     for word in words:
         flag = word.split("=", 1)[0]
         if flag in part.later:
-            raise Unsupported("notimpl", f"{name} {flag}", part.later[flag], word=word)
+            raise Unsupported("notimpl", flag, part.later[flag], word=word)
 
 
 def raise_plan_error(error: click.ClickException) -> NoReturn:
