@@ -247,7 +247,7 @@ def split(block: bytes) -> list[str]:
 
 
 def article(kind: str) -> str:
-    return {"int": "an integer", "float": "a number", "bool": "true or false", "time": "a time"}.get(kind, "text")
+    return {"int": "a 64-bit integer", "float": "a number", "bool": "true or false", "time": "a time"}.get(kind, "text")
 
 
 __all__ = ["OFFSET", "RAW", "WRONG", "Batch", "Dead", "article", "from_columns", "from_lines", "render", "widened"]

@@ -75,8 +75,8 @@ class Columns:
             if name not in self.types:
                 raise self.unknown(name, because)
 
-    def unknown(self, name: str, because: str) -> PlanError:
-        notes = [f"the step before gives: {', '.join(self.types) or 'no columns'}"]
+    def unknown(self, name: str, because: str, giver: str = "the step before gives") -> PlanError:
+        notes = [f"{giver}: {', '.join(self.types) or 'no columns'}"]
         hint = near(name, self.names())
         if not hint:
             notes.append(f"a field that appears only later must be declared: ingest --columns '{name}:str'")

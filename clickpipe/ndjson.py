@@ -206,7 +206,7 @@ def _reason_against(line: bytes, error: orjson.JSONDecodeError | None) -> str:
     if len(line) > LONGEST_LINE:
         return f"longer than {LONGEST_LINE} bytes"
     if error:
-        return _spoken(error)
+        return _spoken(line, error)
     if not line.lstrip().startswith(b"{"):
         return "not a JSON object"
     if line.count(b"[") + line.count(b"{") > _DEEP and _strict(line, {}) is None:
@@ -214,13 +214,15 @@ def _reason_against(line: bytes, error: orjson.JSONDecodeError | None) -> str:
     return ""
 
 
-def _spoken(error: orjson.JSONDecodeError) -> str:
-    if "surrogate" in error.msg:
-        return "a lone surrogate"
+def _spoken(line: bytes, error: orjson.JSONDecodeError) -> str:
+    if line.startswith(b"\xef\xbb\xbf"):
+        return "not JSON: a byte order mark"
     if "depth" in error.msg or "recursion" in error.msg:
         return "nested too deep"
     if "utf-8" in error.msg.lower() or "utf8" in error.msg.lower():
         return "not UTF-8"
+    if "surrogate" in error.msg:
+        return "a lone surrogate"
     return f"not JSON: {error.msg.split(':')[0]}"
 
 

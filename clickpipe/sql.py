@@ -97,6 +97,9 @@ def predicate(text: str, given: Columns) -> Expression:
     if compiled.kind != "bool":
         hint = 'compare it with something, as in "status >= 500"'
         raise PlanError(f"{text!r} is {compiled.kind}, not true or false", hint=hint, word=text)
+    if not compiled.expr.meta.undo_aliases().meta.eq(compiled.expr):
+        word = compiled.expr.meta.output_name()
+        raise PlanError(f'a condition has no name: what is "{word}" in {text!r}?', word=word)
     return compiled
 
 

@@ -168,7 +168,7 @@ def _compare_error(said: str, seen: str, result: Result) -> None:
 
 def _members(text: str) -> str:
     """Columns, unlike text, do not tell a null from a field that is not there, nor where white space stood."""
-    if not text.startswith("{"):
+    if not text.lstrip().startswith("{"):
         return text
     records = [json.loads(line) for line in text.splitlines()]
     return "\n".join(json.dumps({name: value for name, value in record.items() if value is not None}) for record in records)

@@ -18,8 +18,8 @@ from clickpipe.errors import PlanError, near
 
 
 class Catalog:
-    def __init__(self, package: str, word: str) -> None:
-        self._package, self._word = package, word
+    def __init__(self, package: str, word: str, dash: str = "-") -> None:
+        self._package, self._word, self._dash = package, word, dash
 
     @cached_property
     def _folder(self) -> Path:
@@ -35,8 +35,8 @@ class Catalog:
         return {point.name: point for point in entry_points(group=self._package)}
 
     def names(self) -> list[str]:
-        """As they are typed: dashes, no underscores."""
-        return [name.replace("_", "-") for name in self._modules]
+        """As they are typed: with dashes, or in SQL with underscores."""
+        return [name.replace("_", self._dash) for name in self._modules]
 
     def has(self, name: str) -> bool:
         return name.replace("-", "_") in self._modules or name in self._outside

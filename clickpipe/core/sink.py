@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import polars as pl
+
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core.operator import Writer
@@ -45,9 +47,15 @@ class Destination:
 class Renderer:
     """Batches -> bytes of one output: the header of a CSV comes once."""
 
-    def __init__(self, form: Form, format_: str) -> None:
-        self._form, self._format = form, format_
+    def __init__(self, form: Form, format_: str, given: Columns) -> None:
+        self._form, self._format, self._given = form, format_, given
         self._is_first = True
+
+    def rest(self) -> bytes:
+        """What is still to be written at the end: the header of a CSV without records."""
+        if self._format == "csv" and self._is_first:
+            return self.bytes(Batch(pl.DataFrame(schema=self._given.schema()), self._given))
+        return b""
 
     def bytes(self, batch: Batch) -> bytes:
         if self._format == "ndjson":

@@ -7,7 +7,9 @@ missing last newline are fine. See clickpipe-stream.5 for what makes a line bad.
 from __future__ import annotations
 
 import io
-from typing import Any
+import json
+from contextlib import suppress
+from typing import Any, cast
 
 import orjson
 import polars as pl
@@ -18,6 +20,8 @@ from clickpipe.core.format import SAMPLE, Format, Wants, dead_lines, shown_text
 from clickpipe.lines import Block
 from clickpipe.ndjson import Parsed
 from clickpipe.text import Text
+
+_BEYOND = 2.0**63
 
 
 class Ndjson(Format):
@@ -91,8 +95,16 @@ def _records(blocks: list[Block]) -> list[dict[str, Any]]:
             except orjson.JSONDecodeError:
                 continue
             if isinstance(record, dict):
-                records.append(record)
+                records.append(_exact(record, line))
     return records
+
+
+def _exact(record: dict[str, Any], line: bytes) -> dict[str, Any]:
+    """orjson makes a float of an integer beyond 64 bits; it must not make one of its whole column."""
+    if any(isinstance(value, float) and abs(value) >= _BEYOND for value in record.values()):
+        with suppress(ValueError):
+            return cast(dict[str, Any], json.loads(line))
+    return record
 
 
 def _kind(value: object) -> str:

@@ -29,7 +29,7 @@ from clickpipe.core.windows import WINDOW
 from clickpipe.errors import DataError, PlanError, Unsupported
 from clickpipe.sql import Expression, compile, predicate
 
-FUNCTIONS = Catalog(aggregates.__name__, "aggregate")
+FUNCTIONS = Catalog(aggregates.__name__, "aggregate", "_")
 
 
 @dataclass(frozen=True)

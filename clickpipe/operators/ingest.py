@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -88,6 +89,10 @@ Examples:
 A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted."""
 
     def open(self) -> IngestFeed:
+        try:
+            ZoneInfo(self.time_zone)
+        except (KeyError, ValueError, OSError):
+            raise PlanError(f'no time zone "{self.time_zone}"', hint="as in Europe/Berlin", word=self.time_zone) from None
         return IngestFeed(self)
 
     def describe(self, given: Columns) -> str:
@@ -159,7 +164,7 @@ class IngestFeed(Feed):
         if name not in columns.types:
             if not columns.types:  # nothing was read that says otherwise
                 return replace(columns.add({name: "int"}), time=TimeColumn(name, self._step.time_unit))
-            raise columns.unknown(name, " for --time")
+            raise columns.unknown(name, " for --time", "the input has")
         if columns.types[name] not in ("int", "float", "str"):
             raise PlanError(f'column "{name}" is {columns.types[name]}, which is no time', word=name)
         return replace(columns, time=TimeColumn(name, self._step.time_unit))
@@ -244,7 +249,7 @@ class IngestFeed(Feed):
     def _judged(self, batch: Batch, clock: SplitClock, dead: list[Dead], read: int, is_live: bool) -> Pull:
         """Event time, lateness and the guard against clocks that run ahead."""
         dead = list(dead)
-        if self._step.strict:
+        if self._step.strict or not self._format.has_text:  # a value that fits no type cannot become JSON
             batch, misfits = batch.need([name for name in batch.columns.types if name in batch.frame.columns], set())
             dead += [misfits] if misfits else []
         if self._raw_time is not None:

@@ -147,7 +147,7 @@ class WindowOperator(Operator):
         if gone is not None:
             late = batch.keep(gone)
             yield Late(late.add(self._bounds(newest.filter(gone)), columns))
-            batch, newest = batch.keep(~gone), newest.filter(~gone)
+            batch, newest, instant = batch.keep(~gone), newest.filter(~gone), instant.filter(~gone)
         if self._slide == self._size:
             yield batch.add(self._bounds(newest), columns)
         else:

@@ -7,6 +7,7 @@ shell and in a recipe alike.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -122,6 +123,8 @@ def raise_plan_error(error: click.ClickException) -> NoReturn:
     word = ""
     if isinstance(error, click.NoSuchOption):
         word = error.option_name
+    elif isinstance(error, click.BadParameter) and (quoted := re.search(r"""(["'])(.+?)\1 is """, what)):
+        word = quoted[2]
     elif isinstance(error, click.UsageError) and "extra argument" in what:
         word = message.split("(", 1)[-1].rstrip(")").split()[0]
     raise PlanError(what, word=word) from None

@@ -25,7 +25,7 @@ class File(Destination):
             raise PlanError("a table is for standard output: sink - --format table")
         if os.path.isdir(self.address):
             raise PlanError(f"{self.address} is a directory", word=self.address)
-        return FileWriter(AtomicFile(self.address), Renderer(self.form, self.format()), _packer(self.address))
+        return FileWriter(AtomicFile(self.address), Renderer(self.form, self.format(), given), _packer(self.address))
 
     def guarantee(self) -> str:
         return "whole or not there: the file gets its name at the end; a killed run is run again from the start"
@@ -37,10 +37,13 @@ class FileWriter(Writer):
         self._outbox = Outbox(file.descriptor, file.path)
 
     def write(self, batch: Batch) -> None:
-        data = self._renderer.bytes(batch)
+        self._put(self._renderer.bytes(batch))
+
+    def _put(self, data: bytes) -> None:
         self._outbox.put(self._packer.compress(data) if self._packer else data)
 
     def close(self, accounts: list[Ledger]) -> None:
+        self._put(self._renderer.rest())
         if self._packer:
             self._outbox.put(self._packer.flush())
         self._outbox.close()

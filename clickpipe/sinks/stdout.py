@@ -26,7 +26,7 @@ class Stdout(Destination):
     def open(self, given: Columns) -> Writer:
         if self.format() == "table":
             return TableWriter(self.form, given)
-        return StdoutWriter(Renderer(self.form, self.format()))
+        return StdoutWriter(Renderer(self.form, self.format(), given))
 
     def guarantee(self) -> str:
         return "at least once: standard output cannot take back what it was given"
@@ -39,10 +39,13 @@ class StdoutWriter(Writer):
         self._is_terminal = sys.stdout.isatty()
 
     def write(self, batch: Batch) -> None:
-        data = self._renderer.bytes(batch)
+        self._put(self._renderer.bytes(batch))
+
+    def _put(self, data: bytes) -> None:
         self._outbox.put(_harmless(data) if self._is_terminal else data)
 
     def close(self, accounts: list[Ledger]) -> None:
+        self._put(self._renderer.rest())
         self._outbox.close()
 
 
