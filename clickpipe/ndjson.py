@@ -24,6 +24,7 @@ _NOTHING = {"\0": pl.String}  # a schema that asks for no column: the syntax is 
 _PIECE = 256 << 10
 _SHORT = 900  # bytes of a line that cannot be nested too deep, nor too long
 _PYTHON: dict[Any, tuple[type, ...]] = {pl.Int64: (int,), pl.Float64: (float, int), pl.Boolean: (bool,)}
+_BEGINS = (b"{", b" ", b"\t", b"\r", b"\n", b"")
 _DEEP = 500  # brackets in a line from which Polars' depth limit must be asked for
 _SURROGATE = re.compile(rb"\\u[dD]")
 
@@ -181,7 +182,9 @@ def _falses(count: int) -> pl.Series:
 
 
 def _is_suspect(block: bytes) -> bool:
-    """Whether the block may hold what Polars takes and we do not: lone surrogates, endless lines."""
+    """Whether the block may hold what Polars takes and we do not: lone surrogates, endless lines, packed data."""
+    if block[:1] not in _BEGINS:
+        return True
     # One byte is found at memory speed, two are not: most blocks hold no backslash at all.
     if b"\\" in block and _SURROGATE.search(block):
         return True

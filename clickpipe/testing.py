@@ -25,7 +25,11 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from clickpipe.batch import Batch
+from clickpipe.core.meter import Ledger
 
 FORMS = ("shell", "fused", "no_fuse", "arrow", "single")
 INPUT = "stdin.ndjson"  # the stem is the name that a pipeline on standard input has
@@ -157,6 +161,44 @@ _FORMS: Mapping[str, Callable[[Pipeline, Path], _Ran]] = {
     "arrow": _arrow,
     "single": _single,
 }
+
+
+@dataclass
+class Collected:
+    """What a pipeline gave in this process, without a sink."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    late: list[dict[str, Any]] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    accounts: list[Ledger] = field(default_factory=list)
+
+
+def collect(text: str) -> Collected:
+    """Run a pipeline that begins with a source and has no sink, in this process; for tests of many small inputs."""
+    from clickpipe.core.loop import Asides, Loop, Tail
+    from clickpipe.core.step import SourceStep
+    from clickpipe.engine.local import open_stages
+    from clickpipe.plan.parse import parse
+
+    collected = Collected()
+    plan = parse(text)
+    source = plan.nodes[0].step
+    assert isinstance(source, SourceStep)
+    feed = source.open()
+    stages, columns = open_stages(plan, feed.columns)
+    feed.want(None, True)
+    written = Ledger()
+
+    def write(batch: Batch, count: int) -> None:
+        collected.rows += batch.frame.select(columns.names()).to_dicts()
+        written.written += count
+
+    asides = Asides(lambda late: collected.late.extend(late.batch.frame.to_dicts()), lambda dead: collected.dead.extend(dead.raw))
+    loop = Loop(feed, stages, Tail(write, lambda _: None, ()), asides, feed.floats)
+    loop.run()
+    loop.accounts[-1].written += written.written
+    collected.accounts = loop.accounts
+    return collected
 
 
 # The interpreter that forks.

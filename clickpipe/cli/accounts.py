@@ -8,6 +8,10 @@ from clickpipe.core.meter import describe
 from clickpipe.engine.local import Outcome
 
 
+def say(note: str) -> None:
+    sys.stderr.write(f"clickpipe: {note}\n")
+
+
 def report(outcome: Outcome) -> None:
     """What became of every record, and where those are that left."""
     if not outcome.has_sink:

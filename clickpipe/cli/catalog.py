@@ -24,7 +24,7 @@ def step_names() -> list[str]:
 
 
 def has(name: str) -> bool:
-    return _STEPS.has(name) or _COMMANDS.has(name)
+    return name in _COMMANDS.names() or _STEPS.has(name)
 
 
 def summaries() -> list[tuple[str, list[tuple[str, str]]]]:
@@ -39,7 +39,7 @@ def find(name: str) -> click.Command | None:
     from clickpipe.lazy import polars_on_demand
 
     polars_on_demand()
-    if _COMMANDS.has(name):
+    if name in _COMMANDS.names():
         command: click.Command = import_module(f"clickpipe.cli.commands.{name.replace('-', '_')}").command
         return command
     if _STEPS.has(name):

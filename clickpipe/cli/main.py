@@ -26,8 +26,12 @@ Exit codes: 0 done; 2 usage; 65 data; 70 our fault; 74 disk; 75 try again; 130 a
 """
 
 
-class Terminated(BaseException):
-    """SIGTERM came."""
+class Stopped(BaseException):
+    """A signal came that asks us to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = 128 + number
 
 
 class Commands(click.Group):
@@ -67,12 +71,13 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     leave(_run(sys.argv[1:]))
 
 
-def _terminate(*_: Any) -> None:
-    raise Terminated
+def _stop(number: int, _: Any) -> None:
+    raise Stopped(number)
 
 
 def _run(words: list[str]) -> int:
@@ -89,10 +94,8 @@ def _run(words: list[str]) -> int:
         return 2
     except click.ClickException as error:
         return _say(_usage(error))
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        return 130
-    except Terminated:
-        return 143
+    except Stopped as signalled:
+        return signalled.code
     except BrokenPipeError:
         return 0
     except BaseException as error:  # panics inside Polars are no Exceptions

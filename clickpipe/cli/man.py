@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from clickpipe import __version__
+from clickpipe import RELEASED, __version__
 
 _EXIT = (
     ("0", "done, and the accounts balance; also when the reader of the output went away"),
@@ -24,7 +24,7 @@ def page(name: str, command: click.Command) -> str:
     summary, _, rest = (command.help or "").strip().partition("\n")
     usage = " ".join(command.collect_usage_pieces(context))
     parts = [
-        f'.TH "{title.upper()}" 1 "" "clickpipe {__version__}" "clickpipe manual"',
+        f'.TH "{title.upper()}" 1 "{RELEASED}" "clickpipe {__version__}" "clickpipe manual"',
         ".SH NAME",
         f"{_plain(title)} \\- {_plain(summary.rstrip('.'))}",
         ".SH SYNOPSIS",

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from clickpipe.cli.accounts import report
+from clickpipe.cli.accounts import report, say
 from clickpipe.core.step import SinkStep, Step
 from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.plan.flags import StepCommand, command, refuse_later
@@ -72,7 +72,7 @@ def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
         raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
     plan = Plan((Node(step, Written(name, ())),))
     try:
-        outcome = run(plan, arrow=codec == "arrow" and not sys.stdout.isatty())
+        outcome = run(plan, say, arrow=codec == "arrow" and not sys.stdout.isatty())
     except ClickpipeError as error:
         if not error.where or error.where[0] != name:
             error.at(name)

@@ -10,11 +10,13 @@ import ast
 import importlib
 import pkgutil
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clickpipe.errors import PlanError, near
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 class Catalog:
@@ -32,6 +34,8 @@ class Catalog:
 
     @cached_property
     def _outside(self) -> dict[str, EntryPoint]:
+        from importlib.metadata import entry_points  # 18 ms, for a name that is none of ours only
+
         return {point.name: point for point in entry_points(group=self._package)}
 
     def names(self) -> list[str]:
@@ -49,7 +53,7 @@ class Catalog:
 
     def find(self, name: str, base: type) -> Any:
         """The part's class. Raises PlanError with the nearest name."""
-        if name in self._outside and name.replace("-", "_") not in self._modules:
+        if name.replace("-", "_") not in self._modules and name in self._outside:
             return self._outside[name].load()
         if not self.has(name):
             known = self.names()

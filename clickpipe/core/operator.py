@@ -59,6 +59,7 @@ class Feed:
     hop: int = 0
     run: int = 0
     floats: set[str]  # integer columns in which a float turned up; shared with the operators
+    notes: tuple[str, ...] = ()  # what a person should know of the input
     inherited: list[Ledger]  # accounts of the steps before, known at the end
 
     def want(self, names: list[str] | None, text: bool) -> None:

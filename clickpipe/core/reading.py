@@ -70,8 +70,8 @@ def _pieces(blocks: Iterator[Block], whole: Callable[[bytes], int], batch_bytes:
 
 def _live(inbox: Inbox, batch_bytes: int, max_latency: float) -> Iterator[bytes]:
     """Chunks of a live split. What is there goes out at once; while more pours in, a batch fills up."""
-    while first := inbox.get():
-        parts, size, deadline = [first], len(first), time.monotonic() + max_latency
+    while chunk := inbox.get():
+        parts, size, deadline = [chunk], len(chunk), time.monotonic() + max_latency
         while size < batch_bytes and (left := deadline - time.monotonic()) > 0:
             chunk = inbox.get(min(_PAUSE, left))
             if not chunk:
@@ -79,8 +79,6 @@ def _live(inbox: Inbox, batch_bytes: int, max_latency: float) -> Iterator[bytes]
             parts.append(chunk)
             size += len(chunk)
         yield b"".join(parts)
-        if chunk == b"":
-            return
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

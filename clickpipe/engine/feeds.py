@@ -60,7 +60,8 @@ class StreamFeed(Feed):
         self.columns, self.pipeline, self.state = line.columns, line.pipeline, line.state
         self.hop, self.run = line.hop, line.run
         self.inherited = []
-        self.is_tolerant = reader.tolerant
+        if reader.tolerant:
+            self.notes = ("a tool took the TABs off the stream's signals; looking for them in every line, which is slower",)
         self.floats: set[str] = set()
         self._names: list[str] | None = None
 

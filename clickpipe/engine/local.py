@@ -39,15 +39,14 @@ class Outcome:
     has_sink: bool = False
     late_path: str | None = None
     dead_path: str | None = None
-    notes: list[str] = field(default_factory=list)
 
 
-def run(plan: Plan, *, arrow: bool = False) -> Outcome:
-    """Raises what goes wrong; then no sink has got its result."""
+def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outcome:
+    """Raises what goes wrong; then no sink has got its result. `say`: what a person should know meanwhile."""
     if isinstance(plan.nodes[0].step, RawStep) and len(plan.nodes) == 1:
         return _write_raw(plan.nodes[0].step)
     keep_freed_memory()
-    return _Run(plan, arrow).run()
+    return _Run(plan, say, arrow).run()
 
 
 def _write_raw(step: RawStep) -> Outcome:
@@ -59,11 +58,13 @@ def _write_raw(step: RawStep) -> Outcome:
 
 
 class _Run:
-    def __init__(self, plan: Plan, arrow: bool) -> None:
+    def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool) -> None:
         self._plan, self._arrow = plan, arrow
         self._floats: set[str] = set()
         self._feed, begins = _open_feed(plan)
         self._feed.floats = self._floats
+        for note in self._feed.notes:
+            say(note)
         self._stages, self._columns = open_stages(plan, self._feed.columns)
         self._state = self._feed.state or pipeline_directory(plan.name or self._feed.pipeline)
         self._sides = SideFiles(self._state, *_side_paths(plan))

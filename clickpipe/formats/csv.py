@@ -18,7 +18,7 @@ from clickpipe.columns import Columns
 from clickpipe.core.format import SAMPLE, Format, Wants, dead_overlong
 from clickpipe.errors import DataError
 from clickpipe.lines import Block
-from clickpipe.text import split_lines, write_ndjson
+from clickpipe.text import looks_packed, split_lines, write_ndjson
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 
@@ -82,6 +82,8 @@ class Csv(Format):
         schema = dict.fromkeys(self._names, pl.String)
         if not block.data.strip():
             return pl.DataFrame(schema=schema), dead
+        if looks_packed(block.data):
+            return self._slowly(block, source, dead)
         try:
             return pl.read_csv(block.data, has_header=False, schema=schema, empty_string_is_null=True), dead
         except pl.exceptions.PolarsError:

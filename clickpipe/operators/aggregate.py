@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from clickpipe import aggregates
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import NUMBERS, Columns, TimeColumn
 from clickpipe.core.aggregate import Aggregate as Function
@@ -29,7 +28,7 @@ from clickpipe.core.windows import WINDOW
 from clickpipe.errors import DataError, PlanError, Unsupported
 from clickpipe.sql import Expression, compile, predicate
 
-FUNCTIONS = Catalog(aggregates.__name__, "aggregate", "_")
+FUNCTIONS = Catalog("clickpipe.aggregates", "aggregate", "_")
 
 
 @dataclass(frozen=True)

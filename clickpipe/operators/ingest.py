@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from clickpipe import formats, sources
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import RESERVED, TYPES, Columns, TimeColumn
 from clickpipe.core.address import part_of
@@ -33,8 +32,8 @@ from clickpipe.core.units import format_duration
 from clickpipe.errors import DataError, PlanError
 from clickpipe.lines import Block
 
-SOURCES = Catalog(sources.__name__, "source")
-FORMATS = Catalog(formats.__name__, "format")
+SOURCES = Catalog("clickpipe.sources", "source")
+FORMATS = Catalog("clickpipe.formats", "format")
 _WORKERS = 2
 _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
 

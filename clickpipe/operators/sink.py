@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clickpipe import sinks
 from clickpipe.columns import Columns
 from clickpipe.core.address import part_of
 from clickpipe.core.catalog import Catalog
@@ -16,7 +15,7 @@ from clickpipe.core.option import argument, option
 from clickpipe.core.sink import Destination, Form
 from clickpipe.core.step import SinkStep
 
-SINKS = Catalog(sinks.__name__, "sink")
+SINKS = Catalog("clickpipe.sinks", "sink")
 
 
 @dataclass(frozen=True)

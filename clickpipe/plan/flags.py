@@ -13,14 +13,13 @@ from typing import Any, NoReturn
 
 import click
 
-from clickpipe import operators
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.option import Duration, Option, Size, options
 from clickpipe.core.step import Step
 from clickpipe.core.units import format_duration, parse_duration, parse_size
 from clickpipe.errors import PlanError, Unsupported
 
-STEPS = Catalog(operators.__name__, "step")
+STEPS = Catalog("clickpipe.operators", "step")
 WIDTH = 100
 
 
@@ -158,12 +157,14 @@ def _parameter(option: Option) -> click.Parameter:
 
 def _argument(option: Option, type_: click.ParamType[Any]) -> click.Argument:
     required = option.is_required and not option.is_many
+    more = {} if option.is_required or option.is_many else {"default": option.default}
     return click.Argument(
         [option.name],
         type=type_,
         nargs=-1 if option.is_many else 1,
         required=required,
-        default=None if option.is_required or option.is_many else option.default,
+        help=_help(option),
+        **more,
         metavar=f"[{option.metavar}]..." if option.is_many else option.metavar or option.name.upper(),
     )
 

@@ -25,7 +25,7 @@ Examples:
     epilog=_EPILOG,
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
-@click.argument("name", default="clickpipe", metavar="[NAME]")
+@click.argument("name", default="clickpipe", metavar="[NAME]", help="a command; without one, the overview")
 @click.option("--man", "as_man", is_flag=True, help="the manual page, in roff")
 @click.option("--man-pages", "folder", metavar="FOLDER", help="write the manual pages of all commands to a folder")
 @click.pass_context

@@ -11,7 +11,7 @@ import os
 
 import click
 
-from clickpipe.cli.accounts import report
+from clickpipe.cli.accounts import report, say
 from clickpipe.cli.step import CODECS
 from clickpipe.cli.text import Described
 from clickpipe.errors import PlanError, Unsupported
@@ -34,7 +34,7 @@ Examples:
     epilog=_EPILOG,
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
-@click.argument("recipes", nargs=-1, metavar="[RECIPE]")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]", help="a pipeline in a TOML file")
 @click.option("-c", "pipeline", metavar="PIPELINE", help="run this pipeline instead of a recipe")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
 @click.option("--format", "form", type=click.Choice(["ndjson", "csv", "table"]), help="how a sink on standard output writes")
@@ -60,7 +60,7 @@ def command(
         return run_processes(plan, codec, quiet)
     from clickpipe.engine.local import run
 
-    outcome = run(plan, arrow=codec == "arrow")
+    outcome = run(plan, say, arrow=codec == "arrow")
     if not quiet:
         report(outcome)
     return 0

@@ -1,0 +1,141 @@
+"""Help, manual pages and errors of the command line, as a person meets them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clickpipe import __version__
+from clickpipe.cli import catalog
+from clickpipe.testing import environment
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = catalog.names()
+
+
+def _clickpipe(*words: str, cwd: Path = ROOT, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = environment(home or cwd)
+    return subprocess.run(
+        [sys.executable, "-m", "clickpipe", *words], capture_output=True, text=True, cwd=cwd, env=env, check=False
+    )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"], ["help"]])
+def test_help_does_not_load_polars(words: list[str]) -> None:
+    script = (
+        "import sys; sys.argv = ['clickpipe', *sys.argv[1:]]\n"
+        "import os; real = os._exit\n"
+        "def leave(code):\n"
+        "    heavy = {'polars._plr', 'zstandard', 'sqlglot', 'rich', 'importlib.metadata', 'numpy'} & set(sys.modules)\n"
+        "    print('LOADED', heavy, code, file=sys.stderr); real(0)\n"
+        "os._exit = leave\n"
+        "from clickpipe.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stderr.splitlines()[-1] == "LOADED set() 0", done.stderr
+
+
+def test_help_lists_every_command_with_its_summary() -> None:
+    shown = _clickpipe("--help").stdout
+    for title, rows in catalog.summaries():
+        assert f"{title}:" in shown
+        for name, summary in rows:
+            assert re.search(rf"^  {name} +\S", shown, re.MULTILINE), name
+            assert summary.endswith("."), name
+            assert summary.split()[0] in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    for words in ([name, "--help"], [name, "-h"], ["help", name]):
+        done = _clickpipe(*words)
+        assert done.returncode == 0
+        assert done.stdout.startswith(f"Usage: clickpipe {name}")
+        assert "Examples:" in done.stdout
+        assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["clickpipe", *COMMANDS])
+def test_every_command_has_a_manual_page_that_renders(name: str) -> None:
+    done = _clickpipe("help", "--man", name)
+    assert done.returncode == 0
+    assert done.stdout.startswith(".TH")
+    for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS"):
+        assert f".SH {section}\n" in done.stdout
+    assert not re.search(r"^\.TP\n\\fB.*\\fR\n$", done.stdout, re.MULTILINE), "an option without a word"
+    if mandoc := shutil.which("mandoc"):
+        _lint(mandoc, done.stdout)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "man").glob("*.[57]")), ids=lambda path: path.name)
+def test_the_written_pages_render(path: Path) -> None:
+    if mandoc := shutil.which("mandoc"):
+        _lint(mandoc, path.read_text())
+    assert ".SH NAME" in path.read_text()
+
+
+def _lint(mandoc: str, text: str) -> None:
+    words = [mandoc, "-Tlint", "-Wwarning"]
+    done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
+    assert not done.stdout
+
+
+def test_the_version() -> None:
+    assert _clickpipe("--version").stdout == f"clickpipe {__version__}\n"
+    assert _clickpipe("-V").stdout == f"clickpipe {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["agregate"], 'did you mean "aggregate"?'),
+        (["window", "tumble"], "missing argument 'SIZE'"),
+        (["ingest", "x", "--tim", "ts"], "--time"),
+        (["run"], "no recipe"),
+        (["run", "nowhere.toml"], "nowhere.toml: No such file or directory"),
+        (["run", "a.toml", "b.toml"], "notimpl"),
+        (["run", "-c", "ingest x |"], "no step after the last |"),
+        (["run", "-c", "| sink -"], "no step before this |"),
+        (["run", "-c", "sink - | filter 'a'"], "it cannot stand before another step"),
+        (["run", "-c", "filter 'a' | ingest x"], "it cannot stand after another step"),
+        (["run", "-c", "filter 'a"], "a quote that is not closed"),
+        (["run", "-c", ""], "the pipeline is empty"),
+        (["run", "-c", "ingest x | sink - | sink -"], "ends a pipeline"),
+        (["run", "-c", "ingest ${where} | sink -"], "${where} has no value"),
+        (["run", "-c", "ingest x | sink -", "--set", "a"], "is not NAME=VALUE"),
+        (["help", "nothing"], 'no command "nothing"'),
+    ],
+)
+def test_a_mistake_is_said_in_a_line_and_exits_2(words: list[str], said: str) -> None:
+    done = _clickpipe(*words)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert done.stderr.startswith("clickpipe: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_no_command_shows_the_help() -> None:
+    done = _clickpipe()
+    assert done.returncode == 2
+    assert "Usage: clickpipe" in done.stderr
+
+
+def test_a_mistake_in_a_recipe_shows_its_line(tmp_path: Path) -> None:
+    (tmp_path / "in.ndjson").write_text('{"page":"/a"}\n')
+    (tmp_path / "r.toml").write_text(
+        "about = 'x'\npipeline = '''\ningest in.ndjson\n| aggregate --by pgae n='count(*)'\n| sink -\n'''\n"
+    )
+    done = _clickpipe("run", "r.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        'clickpipe: r.toml:4: aggregate: no column "pgae" to group by\n'
+        "    4 | | aggregate --by pgae n='count(*)'\n"
+        '                         ^^^^ did you mean "page"?\n'
+        "  the step before gives: page\n"
+    )
