@@ -27,7 +27,7 @@ def clicks() -> bytes:
         duplicates=0.002,
         bad=0.0001,
     )
-    return zstandard.ZstdCompressor(level=19).compress(b"".join(step.raw()))
+    return b"".join(step.raw())
 
 
 def access_log(lines: int = 3_000) -> bytes:
@@ -61,5 +61,5 @@ def access_log(lines: int = 3_000) -> bytes:
 
 
 if __name__ == "__main__":
-    (HERE / "clicks.ndjson.zst").write_bytes(clicks())
+    (HERE / "clicks.ndjson.zst").write_bytes(zstandard.ZstdCompressor(level=19).compress(clicks()))
     (HERE / "access.log").write_bytes(access_log())

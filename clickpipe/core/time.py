@@ -57,17 +57,20 @@ def _scaled(value: pl.Expr, unit: str) -> pl.Expr:
     factor = {"s": value * 1_000, "ms": value, "us": value // 1_000, "ns": value // 1_000_000}
     if unit != "auto":
         # A product that leaves 64 bits would wrap round into the allowed years.
-        return pl.when(value.abs() < 10**15).then(factor[unit]) if unit == "s" else factor[unit]
-    size = value.abs()
+        return pl.when(_is_below(value, 10**15)).then(factor[unit]) if unit == "s" else factor[unit]
     return (
-        pl.when(size < _S)
+        pl.when(_is_below(value, _S))
         .then(factor["s"])
-        .when(size < _MS)
+        .when(_is_below(value, _MS))
         .then(factor["ms"])
-        .when(size < _US)
+        .when(_is_below(value, _US))
         .then(factor["us"])
         .otherwise(factor["ns"])
     )
+
+
+def _is_below(value: pl.Expr, bound: int) -> pl.Expr:
+    return value.is_between(-bound, bound, closed="none")  # the least integer is its own absolute value
 
 
 def _from_text(value: pl.Expr, zone: str) -> pl.Expr:
