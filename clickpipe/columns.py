@@ -26,6 +26,17 @@ HIDDEN = "\0"
 RESERVED = ("_time", "_mark")
 
 
+def can_be_named(name: str) -> bool:
+    """Whether a column can have this name. Polars takes `*` and `^…$` for patterns, also where names are data."""
+    return not name.startswith(HIDDEN) and name != "*" and not (name.startswith("^") and name.endswith("$"))
+
+
+def check_new(name: str, word: str) -> None:
+    """Raises PlanError unless a step may make a column of this name."""
+    if name in RESERVED or not can_be_named(name):
+        raise PlanError(f'a column cannot be called "{name}"', word=word)
+
+
 def dtype(kind: str) -> Any:
     """The Polars type that holds a column of this type."""
     return {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "time": pl.Int64}.get(kind, pl.String)
@@ -125,6 +136,8 @@ class Columns:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the stream line is damaged: {error!r}") from None
         for name, kind in types.items():
+            if not can_be_named(name):
+                raise DataError(f'the stream line has a column "{name}", which cannot be')
             if kind not in TYPES:
                 raise DataError(f'the stream line gives column "{name}" the unknown type "{kind}"')
         return columns

@@ -139,3 +139,44 @@ def test_a_mistake_in_a_recipe_shows_its_line(tmp_path: Path) -> None:
         '                         ^^^^ did you mean "page"?\n'
         "  the step before gives: page\n"
     )
+
+
+def _examples() -> list[str]:
+    """Every example of a help text, and every block of the README that is for a shell, as lines to run."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for name in COMMANDS:
+        command = catalog.find(name)
+        assert command is not None
+        blocks.append((command.epilog or "").split("Examples:\n", 1)[1].split("\n\n", 1)[0])
+    return [
+        line.strip()
+        for block in blocks
+        for line in re.split(r"(?<![|\\])\n(?=(?:  )?[a-z])", block)
+        if not line.startswith("make ")
+    ]
+
+
+@pytest.mark.parametrize("example", _examples())
+def test_examples_run_as_they_stand(example: str, tmp_path: Path) -> None:
+    """In the folder of the project; the accounts balance, and something comes out."""
+    words = ["bash", "-c", f"set -o pipefail; {example}"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment(tmp_path, MANPAGER="cat"), check=False)
+    if "| man " in example and not shutil.which("man"):
+        pytest.skip("man is not installed")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or "/tmp/" in example
+    assert "Traceback" not in done.stderr
+
+
+def test_the_readme_shows_what_its_pipeline_gives(tmp_path: Path) -> None:
+    """The table and the accounts under the first pipeline, and the message about the mistyped column."""
+    text = (ROOT / "README.md").read_text()
+    pipeline, shown = re.findall(r"```sh\n(clickpipe ingest.*?)```\s+```\n(.*?)```", text, re.DOTALL)[0]
+    words = ["bash", "-c", f"{{ {pipeline.strip()}; }} 2>&1"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment(tmp_path), check=True)
+    assert [line.rstrip() for line in done.stdout.splitlines()[:-1]] == [line.rstrip() for line in shown.splitlines()[:-1]]
+    command, message = re.findall(r"\$ (clickpipe run -c \"ingest.*?pgae.*?\")\n(.*?)```", text, re.DOTALL)[0]
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, env=environment(tmp_path), check=False
+    )
+    assert done.stderr == message

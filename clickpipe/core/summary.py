@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from clickpipe.columns import HIDDEN
 from clickpipe.core.aggregate import SUB_KEY, Aggregate
 
 _WORTH_MERGING = 50_000  # rows
@@ -135,7 +136,7 @@ def _grouped(frame: pl.DataFrame, by: Sequence[str | pl.Expr], exprs: Iterable[p
 
 
 def _column(call: Call, piece: str) -> str:
-    return f"{call.name}.{piece}"
+    return f"{HIDDEN}{call.name}.{piece}"
 
 
 def _pieces(call: Call) -> Mapping[str, pl.Expr]:

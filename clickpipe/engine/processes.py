@@ -30,6 +30,8 @@ def run_processes(plan: Plan, codec: str, quiet: bool) -> int:
         for process in processes:
             with suppress(OSError):
                 process.terminate()
+        for process in processes:
+            process.wait()
         raise
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import NUMBERS, Columns, TimeColumn
+from clickpipe.columns import NUMBERS, Columns, TimeColumn, check_new
 from clickpipe.core.aggregate import Aggregate as Function
 from clickpipe.core.calls import Named, parse_call
 from clickpipe.core.catalog import Catalog
@@ -59,6 +59,7 @@ Examples:
         given.need(self.by, " to group by")
         types = dict.fromkeys(self._window(given), "time") | {name: given.types[name] for name in self.by}
         for call in self._compiled(given):
+            check_new(call.named.name, call.named.name)
             if call.named.name in types:
                 raise PlanError(f'two columns are called "{call.named.name}"', word=call.named.name)
             types[call.named.name] = call.function.result()

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import RESERVED, TYPES, Columns, TimeColumn
+from clickpipe.columns import RESERVED, TYPES, Columns, TimeColumn, can_be_named, check_new
 from clickpipe.core.address import part_of
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.format import SAMPLE, Format, Wants
@@ -82,8 +82,8 @@ class Ingest(SourceStep):
     epilog = """\
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts --max-out-of-orderness 5s | clickpipe limit 3
-  cat raw.ndjson | clickpipe ingest - --time ts | clickpipe filter "status >= 500"
-  clickpipe ingest 'logs/access*.gz' --format combined | clickpipe sink -
+  cat sample_data/access.log | clickpipe ingest - --format combined | clickpipe filter "status >= 500" | clickpipe sink -
+  clickpipe ingest 'sample_data/access*' --format combined | clickpipe limit 2 | clickpipe sink -
 
 A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted."""
 
@@ -132,6 +132,7 @@ class IngestFeed(Feed):
             if not colon or kind not in TYPES or kind == "time":
                 known = ", ".join(t for t in TYPES if t != "time")
                 raise PlanError(f'"{part.strip()}" is not NAME:TYPE; types are {known}', word=self._step.columns)
+            check_new(name, self._step.columns)
             types[name] = kind
         if not self._format.has_text:
             inferred = self._inferred().types
@@ -151,10 +152,17 @@ class IngestFeed(Feed):
             sample += taken
             if _line_count(sample) >= SAMPLE:
                 break
-        types = self._format.infer(sample)
+        types = self._nameable(self._format.infer(sample))
         if not types and any(b"\0" in block.data[:4096] for block in sample):
             raise DataError(f"{self._splits[0].name} is binary, not {_format_name(self._step, self._splits)}")
         return Columns(types)
+
+    def _nameable(self, types: dict[str, str]) -> dict[str, str]:
+        """Fields that can be columns. In NDJSON the others stay what they are: text that nobody looks at."""
+        for name in types:
+            if not can_be_named(name) and not self._format.has_text:
+                raise DataError(f'a column cannot be called "{name}"')
+        return {name: kind for name, kind in types.items() if can_be_named(name)}
 
     def _with_time(self, columns: Columns) -> Columns:
         name = self._raw_time

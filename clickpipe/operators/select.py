@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import HIDDEN, Columns
+from clickpipe.columns import HIDDEN, Columns, check_new
 from clickpipe.core.compute import compute
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Names, argument, option
@@ -79,6 +79,8 @@ Examples:
                 continue
             expression = compile(text, given, expr=parse(text))
             name = _name_of(text, expression)
+            if not expression.expr.meta.is_column():
+                check_new(name, text)
             if name in named:
                 raise PlanError(f'two columns are called "{name}"', word=text)
             named[name] = expression

@@ -36,7 +36,7 @@ class Sink(SinkStep):
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe limit 3 | clickpipe sink -
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe limit 3 | clickpipe sink - --format table
-  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select page country | clickpipe sink pages.csv.zst
+  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select page country | clickpipe sink /tmp/pages.csv.zst
 
 A file appears under its name when it is complete; a run that fails leaves none."""
 

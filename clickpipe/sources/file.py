@@ -43,7 +43,8 @@ class FileSplit(Split):
         self.name = path
         try:
             mode = os.stat(path).st_mode
-            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            if stat.S_ISREG(mode):  # a pipe must be opened once only: its writer would hear a reader leave
+                os.close(os.open(path, os.O_RDONLY))
         except OSError as error:
             raise PlanError(f"{path}: {error.strerror}", word=path) from None
         if stat.S_ISDIR(mode):
