@@ -90,7 +90,7 @@ class Batch:
     def _with_parsed(self, parsed: ndjson.Parsed, names: list[str], columns: Columns) -> Batch:
         frame, wrong = parsed.frame.select(names), dict(parsed.wrong)
         if parsed.bad:  # a tool between two steps broke some lines: their rows come back as empty ones
-            rows = pl.DataFrame({"row": pl.Series(parsed.rows or [], dtype=pl.Int64)})
+            rows = pl.DataFrame({"row": pl.int_range(frame.height, eager=True) if parsed.rows is None else parsed.rows})
             every = pl.DataFrame({"row": pl.Series(range(self.height), dtype=pl.Int64)})
             spread = every.join(rows.with_columns(frame, **wrong_columns(wrong)), on="row", how="left", maintain_order="left")
             reasons = {line.number: reason for line, reason in parsed.bad}

@@ -1,18 +1,20 @@
 """Lines of JSON -> columns, with the fate of every bad line decided by that line alone.
 
 Two judges. Polars reads a whole block when nothing is wrong with it: that is the fast path.
-When it refuses, orjson says of each line whether it is one JSON object, and a comparison of
-each cell as text with the same cell as its type says where a value does not fit. The slow
-path is still columnar but for one call of orjson per line, so junk costs the same however
-much of it there is. (Bisecting with Polars was measured too: 10 % junk made it 100 times
-slower.) Both paths agree on every line; `tests/test_ndjson.py` holds them to it.
+When it refuses, the block is tried in pieces, and in a piece that is refused again msgspec
+glances at each line: those that it passes go back to Polars together, which has the last word on
+them; of the others orjson says whether they are one JSON object, and a comparison of each cell as
+text with the same cell as its type says where a value does not fit. So junk costs the same however
+much of it there is. (Bisecting with Polars was measured too: 10 % junk made it 100 times slower.)
+All paths agree on every line; `tests/test_ndjson.py` holds them to it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -22,11 +24,14 @@ LONGEST_LINE = 1 << 20
 _PROBE = LONGEST_LINE // 2
 _NOTHING = {"\0": pl.String}  # a schema that asks for no column: the syntax is judged all the same
 _PIECE = 256 << 10
-_SHORT = 900  # bytes of a line that cannot be nested too deep, nor too long
-_PYTHON: dict[Any, tuple[type, ...]] = {pl.Int64: (int,), pl.Float64: (float, int), pl.Boolean: (bool,)}
+_MANY = 4  # lines of a piece that do not pass: the next piece is not tried whole
+_PYTHON: dict[Any, Any] = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool}
 _BEGINS = (b"{", b" ", b"\t", b"\r", b"\n", b"")
 _DEEP = 500  # brackets in a line from which Polars' depth limit must be asked for
-_SURROGATE = re.compile(rb"\\u[dD]")
+# A surrogate without its other half; one behind two backslashes may be, or may be no escape at all.
+_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]|\\\\u[dD][89a-fA-F]", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Parsed:
     """
 
     frame: pl.DataFrame
-    rows: list[int] | None = None
+    rows: pl.Series | None = None
     bad: list[tuple[Line, str]] = field(default_factory=list)
     wrong: dict[str, pl.Series] = field(default_factory=dict)
     doubtful: dict[int, Line] = field(default_factory=dict)
@@ -74,7 +79,7 @@ def parse(
     return parsed
 
 
-def _nested(block: bytes, rows: list[int] | None, names: Sequence[str]) -> dict[str, pl.Series]:
+def _nested(block: bytes, rows: pl.Series | None, names: Sequence[str]) -> dict[str, pl.Series]:
     """Values of any kind, as JSON. One call of orjson a line: Polars would respell what is inside."""
     lines = block.split(b"\n")
     values = [orjson.loads(line) for line in (lines if rows is None else (lines[row] for row in rows)) if line.strip()]
@@ -94,97 +99,154 @@ def _whole(block: bytes, count: int | None, schema: Mapping[str, Any]) -> Parsed
     if count in (frame.height, None):
         return Parsed(frame)
     rows = [number for number, line in enumerate(block.split(b"\n")) if line and not line.isspace()]
-    return Parsed(frame, rows) if frame.height == len(rows) else None
+    return Parsed(frame, pl.Series(rows, dtype=pl.Int64)) if frame.height == len(rows) else None
 
 
 def _by_pieces(block: bytes, schema: Mapping[str, Any]) -> Parsed:
     """A block with something bad in it: most of its pieces are in order all the same."""
-    frames: list[pl.DataFrame] = []
-    rows: list[int] = []
-    judged = _Judged()
+    sieve = _Sieve(schema)
+    parts: list[pl.DataFrame | int] = []
     at = first = 0
+    is_dirty = False
     while at < len(block):
         end = block.find(b"\n", at + _PIECE) + 1 or len(block)
         piece = block[at:end]
         count = piece.count(b"\n") + (piece[-1:] != b"\n")
-        whole = _whole(piece, count, schema)
-        if whole:
-            frames.append(whole.frame)
-            rows += range(first, first + count) if whole.rows is None else [first + row for row in whole.rows]
+        whole = None if is_dirty else _whole(piece, count, schema)
+        if whole and whole.rows is None:
+            parts.append(whole.frame)
         else:
-            judged.add(piece, first, at, schema)
+            parts.append(sieve.add(piece, first, at))
+        is_dirty = whole is None and len(sieve.pieces[-1].refused) > _MANY
         at, first = end, first + count
-    return _merged(frames, rows, judged, schema)
+    return sieve.verdict(parts, first)
 
 
 @dataclass
-class _Judged:
-    """Lines by their fate: as they should be, with values that may not fit their type, bad."""
+class _Piece:
+    """Lines that were looked at one by one, and the numbers among them of those that did not pass."""
 
-    good: list[tuple[int, bytes]] = field(default_factory=list)
-    doubtful: list[Line] = field(default_factory=list)
-    bad: list[tuple[Line, str]] = field(default_factory=list)
+    lines: list[bytes]
+    first: int
+    offset: int
+    refused: Sequence[int]
 
-    def add(self, piece: bytes, first: int, at: int, schema: Mapping[str, Any]) -> None:
-        """Judge the lines of a piece that begins with line `first` at offset `at`. The only loop over lines."""
-        kinds = [(name, _PYTHON[kind]) for name, kind in schema.items() if kind in _PYTHON]
-        for number, line in enumerate(piece.split(b"\n"), first):
+    def good(self) -> list[bytes]:
+        kept, begin = [], 0
+        for number in self.refused:
+            kept += self.lines[begin:number]
+            begin = number + 1
+        return kept + self.lines[begin:]
+
+    def suspects(self) -> Iterator[Line]:
+        at, begin = self.offset, 0
+        for number in self.refused:
+            at, begin = at + sum(map(len, self.lines[begin:number])) + number - begin, number
+            yield Line(self.first + number, at, self.lines[number])
+
+
+class _Sieve:
+    """Lines that pass a quick look go to Polars together; on the others orjson speaks the verdict."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._schema = schema
+        names = tuple(name for name, kind in schema.items() if kind in _PYTHON)
+        self._glance = _glance(names, tuple(_PYTHON[schema[name]] for name in names))
+        self.pieces: list[_Piece] = []
+
+    def add(self, piece: bytes, first: int, offset: int) -> int:
+        """How many of the lines pass. The only loop over lines, a third of a microsecond each."""
+        lines = piece.removesuffix(b"\n").split(b"\n")
+        refused = range(len(lines)) if _holds_traps(piece) else self._refused(lines)
+        self.pieces.append(_Piece(lines, first, offset, refused))
+        return len(lines) - len(refused)
+
+    def _refused(self, lines: list[bytes]) -> list[int]:
+        glance, refused = self._glance, []
+        for number, line in enumerate(lines):
             try:
-                value = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                if line and not line.isspace():
-                    self.bad.append((Line(number, at, line), _reason_against(line, error)))
-            else:
-                if (len(line) > _SHORT or value.__class__ is not dict) and (reason := _reason_against(line, None)):
-                    self.bad.append((Line(number, at, line), reason))
-                elif _fits(value, kinds):
-                    self.good.append((number, line))
-                else:
-                    self.doubtful.append(Line(number, at, line))
-            at += len(line) + 1
+                glance(line)
+            except ValueError:
+                refused.append(number)
+        return refused
+
+    def verdict(self, parts: list[pl.DataFrame | int], count: int) -> Parsed:
+        """`parts`: the frames of the pieces that were in order, and how many lines passed of each other one."""
+        good = [line for piece in self.pieces for line in piece.good()]
+        frame = _strict(b"\n".join(good), self._schema)
+        if frame is None or frame.height != len(good):  # the look was too quick: nothing is taken for granted
+            self.pieces = [replace(piece, refused=range(len(piece.lines))) for piece in self.pieces]
+            frame, parts = _empty(self._schema), [part if isinstance(part, pl.DataFrame) else 0 for part in parts]
+        objects, bad, blank = _judged(line for piece in self.pieces for line in piece.suspects())
+        whole = pl.concat([_empty(self._schema), *_in_order(parts, frame)])
+        skipped = [*blank, *(line.number for line, _ in bad)]
+        rows = _numbers(count, skipped)
+        if not objects:
+            return Parsed(whole, rows, bad)
+        careful = _by_type([line.text for line in objects], self._schema)
+        numbers = [line.number for line in objects]
+        order = pl.concat([_numbers(count, [*skipped, *numbers]), pl.Series(numbers, dtype=pl.Int64)]).arg_sort()
+        wrong = {name: pl.concat([_falses(whole.height), mask])[order] for name, mask in careful.wrong.items()}
+        doubtful = {line.number: line for line in objects} if wrong else {}
+        return Parsed(pl.concat([whole, careful.frame])[order], rows, bad, wrong, doubtful, careful.floats)
 
 
-def _fits(value: dict[str, Any], kinds: list[tuple[str, tuple[type, ...]]]) -> bool:
-    for name, kind in kinds:
-        cell = value.get(name)
-        if cell is not None and cell.__class__ not in kind:
-            return False
-    return True
+@lru_cache
+def _glance(names: tuple[str, ...], kinds: tuple[Any, ...]) -> Callable[[bytes], Any]:
+    """Reads the syntax of a line and the types of these columns, and makes nothing of the rest."""
+    import msgspec
+
+    fields = [(f"column_{number}", kind | None, None) for number, kind in enumerate(kinds)]
+    record = msgspec.defstruct("Record", fields, rename={field[0]: name for field, name in zip(fields, names, strict=True)})
+    return msgspec.json.Decoder(record).decode
 
 
-def _merged(frames: list[pl.DataFrame], rows: list[int], judged: _Judged, schema: Mapping[str, Any]) -> Parsed:
-    """All good lines as one frame, in the order of the input."""
-    good, doubtful = judged.good, judged.doubtful
-    frame = _strict(b"\n".join(line for _, line in good), schema)
-    if frame is None:  # of duplicate keys orjson sees the last and Polars the first; and integers beyond 64 bits
-        doubtful = sorted([*(Line(number, -1, line) for number, line in good), *doubtful], key=lambda line: line.number)
-        good, frame = [], pl.DataFrame(schema=_asked(schema))
-    careful = _by_type([line.text for line in doubtful], schema)
-    every = pl.concat([*frames, frame, careful.frame])
-    if not good and not doubtful:
-        return Parsed(pl.concat(frames) if frames else frame, rows, judged.bad)
-    numbers = [*rows, *(number for number, _ in good), *(line.number for line in doubtful)]
-    order = pl.Series(numbers, dtype=pl.Int64).arg_sort()
-    before = every.height - len(doubtful)
-    wrong = {name: pl.concat([_falses(before), mask])[order] for name, mask in careful.wrong.items()}
-    return Parsed(
-        every[order],
-        sorted(numbers),
-        judged.bad,
-        wrong,
-        {line.number: line for line in doubtful} if wrong else {},
-        careful.floats,
-    )
+def _judged(lines: Iterable[Line]) -> tuple[list[Line], list[tuple[Line, str]], list[int]]:
+    """Those that are JSON objects, those that are bad and why, and the numbers of blank ones."""
+    objects: list[Line] = []
+    bad: list[tuple[Line, str]] = []
+    blank: list[int] = []
+    for line in lines:
+        if not line.text or line.text.isspace():
+            blank.append(line.number)
+        elif reason := _reason_against(line.text):
+            bad.append((line, reason))
+        else:
+            objects.append(line)
+    return objects, bad, blank
+
+
+def _in_order(parts: list[pl.DataFrame | int], frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The frames, and between them those rows of `frame` that belong there."""
+    begin = 0
+    for part in parts:
+        if isinstance(part, int):
+            yield frame[begin : begin + part]
+            begin += part
+        else:
+            yield part
+
+
+def _numbers(count: int, skipped: list[int]) -> pl.Series:
+    """0, 1, 2, … below `count`, but for some."""
+    mask = pl.repeat(True, count, dtype=pl.Boolean, eager=True).scatter(skipped, False)
+    return pl.int_range(count, eager=True).filter(mask)
 
 
 def _falses(count: int) -> pl.Series:
     return pl.repeat(False, count, dtype=pl.Boolean, eager=True)
 
 
+def _empty(schema: Mapping[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame(schema=_asked(schema))
+
+
 def _is_suspect(block: bytes) -> bool:
     """Whether the block may hold what Polars takes and we do not: lone surrogates, endless lines, packed data."""
-    if block[:1] not in _BEGINS:
-        return True
+    return block[:1] not in _BEGINS or _holds_traps(block)
+
+
+def _holds_traps(block: bytes) -> bool:
     # One byte is found at memory speed, two are not: most blocks hold no backslash at all.
     if b"\\" in block and _SURROGATE.search(block):
         return True
@@ -193,7 +255,7 @@ def _is_suspect(block: bytes) -> bool:
 
 def _strict(block: bytes, schema: Mapping[str, Any]) -> pl.DataFrame | None:
     if not block:
-        return pl.DataFrame(schema=_asked(schema))
+        return _empty(schema)
     try:
         return pl.read_ndjson(block, schema=_asked(schema))
     except (pl.exceptions.PolarsError, OSError):
@@ -204,13 +266,15 @@ def _asked(schema: Mapping[str, Any]) -> dict[str, Any]:
     return dict(schema) or _NOTHING
 
 
-def _reason_against(line: bytes, error: orjson.JSONDecodeError | None) -> str:
+def _reason_against(line: bytes) -> str:
     """Why this line is not a record; empty when it is."""
     if len(line) > LONGEST_LINE:
         return f"longer than {LONGEST_LINE} bytes"
-    if error:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
         return _spoken(line, error)
-    if not line.lstrip().startswith(b"{"):
+    if not isinstance(value, dict):
         return "not a JSON object"
     if line.count(b"[") + line.count(b"{") > _DEEP and _strict(line, {}) is None:
         return "nested too deep"

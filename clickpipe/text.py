@@ -30,7 +30,7 @@ class Text:
         block: bytes | None = None,
         lines: pl.Series | None = None,
         count: int | None = None,
-        rows: list[int] | None = None,
+        rows: pl.Series | None = None,
     ) -> None:
         self._block, self._lines, self._count, self._rows = block, lines, count, rows
 
@@ -59,7 +59,7 @@ class Text:
         if self._lines is not None or self._block is None or (self._rows is None and self._count is None):
             return self.lines().gather(records).to_list()
         lines = self._block.split(b"\n")
-        rows = self._rows
+        rows = None if self._rows is None else self._rows.to_list()
         if rows is None:
             rows = [number for number, line in enumerate(lines) if line.strip()] if len(lines) > (self._count or 0) + 1 else None
         return [lines[record if rows is None else rows[record]].decode("utf-8", "replace") for record in records]
@@ -68,7 +68,7 @@ class Text:
         """Leave the lines out that are no records."""
         if self._rows is not None and self._block is not None:
             lines = self._block.split(b"\n")
-            self._block = b"".join(lines[row] + b"\n" for row in self._rows)
+            self._block = b"\n".join([*map(lines.__getitem__, self._rows.to_list()), b""])
             self._rows = None
 
     def keep(self, mask: pl.Series) -> Text:

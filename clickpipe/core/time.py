@@ -13,7 +13,7 @@ Decided per batch instead, the answer would change with the batch size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -94,7 +94,7 @@ def parse_instant(text: str, zone: str = "UTC") -> int:
     except ValueError:
         raise ValueError(f'"{text}" is not a time; times look like 2026-03-01T09:00:00Z or 1772355600') from None
     when = when if when.tzinfo else when.replace(tzinfo=ZoneInfo(zone))
-    return int((when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000 // 1)
+    return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def rfc3339(value: pl.Expr) -> pl.Expr:

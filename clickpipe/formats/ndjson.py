@@ -64,14 +64,15 @@ class Ndjson(Format):
 
 def _evidence(parsed: Parsed, offset: int) -> list[pl.Series]:
     """For the rows in which a value does not fit: their lines, and where those begin."""
-    rows, height = parsed.rows or [], parsed.frame.height
+    assert parsed.rows is not None
+    height = parsed.frame.height
     places = pl.select(pl.any_horizontal(*parsed.wrong.values())).to_series().arg_true()
-    lines = [parsed.doubtful[rows[place]] for place in places]
+    lines = [parsed.doubtful[row] for row in parsed.rows.gather(places)]
     raw = pl.Series(RAW, [None], pl.String).new_from_index(0, height)
     where = pl.Series(OFFSET, [None], pl.Int64).new_from_index(0, height)
     return [
         raw.scatter(places, pl.Series([shown_text(line.text) for line in lines], dtype=pl.String)),
-        where.scatter(places, pl.Series([offset + line.offset if line.offset >= 0 else None for line in lines], dtype=pl.Int64)),
+        where.scatter(places, pl.Series([offset + line.offset for line in lines], dtype=pl.Int64)),
     ]
 
 
