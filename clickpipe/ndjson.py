@@ -1,10 +1,10 @@
 """Lines of JSON -> columns, with the fate of every bad line decided by that line alone.
 
 Two judges. Polars reads a whole block when nothing is wrong with it: that is the fast path.
-When it refuses, the block is tried in pieces, and in a piece that is refused again msgspec
-glances at each line: those that it passes go back to Polars together, which has the last word on
-them; of the others orjson says whether they are one JSON object, and a comparison of each cell as
-text with the same cell as its type says where a value does not fit. So junk costs the same however
+When it refuses, msgspec glances at the block in pieces, and in a piece that it does not pass, at
+each line. What it passes goes back to Polars as one block, which has the last word on it; of the
+other lines orjson says whether they are one JSON object, and a comparison of each cell as text with
+the same cell as its type says where a value does not fit. So junk costs the same however
 much of it there is. (Bisecting with Polars was measured too: 10 % junk made it 100 times slower.)
 All paths agree on every line; `tests/test_ndjson.py` holds them to it.
 """
@@ -12,8 +12,8 @@ All paths agree on every line; `tests/test_ndjson.py` holds them to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -23,8 +23,8 @@ import polars as pl
 LONGEST_LINE = 1 << 20
 _PROBE = LONGEST_LINE // 2
 _NOTHING = {"\0": pl.String}  # a schema that asks for no column: the syntax is judged all the same
-_PIECE = 256 << 10
-_MANY = 4  # lines of a piece that do not pass: the next piece is not tried whole
+_PIECE = 128 << 10
+_MANY = 4  # lines of a piece that do not pass: the next piece is not tried as a whole
 _PYTHON: dict[Any, Any] = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool}
 _BEGINS = (b"{", b" ", b"\t", b"\r", b"\n", b"")
 _DEEP = 500  # brackets in a line from which Polars' depth limit must be asked for
@@ -73,7 +73,7 @@ def parse(
     `expect_bad`: the block before held bad lines, so trying the whole of this one first would be in vain.
     """
     typed = {name: kind for name, kind in schema.items() if name not in nested}
-    parsed = (None if expect_bad else _whole(block, count, typed)) or _by_pieces(block, typed)
+    parsed = (None if expect_bad else _whole(block, count, typed)) or _sifted(block, typed)
     if nested:
         parsed.frame = parsed.frame.with_columns(**_nested(block, parsed.rows, nested)).select(list(schema))
     return parsed
@@ -102,103 +102,106 @@ def _whole(block: bytes, count: int | None, schema: Mapping[str, Any]) -> Parsed
     return Parsed(frame, pl.Series(rows, dtype=pl.Int64)) if frame.height == len(rows) else None
 
 
-def _by_pieces(block: bytes, schema: Mapping[str, Any]) -> Parsed:
-    """A block with something bad in it: most of its pieces are in order all the same."""
+def _sifted(block: bytes, schema: Mapping[str, Any]) -> Parsed:
+    """A block with something bad in it. Lines that pass a glance go to Polars together; the others are judged."""
     sieve = _Sieve(schema)
-    parts: list[pl.DataFrame | int] = []
-    at = first = 0
-    is_dirty = False
+    at = 0
     while at < len(block):
         end = block.find(b"\n", at + _PIECE) + 1 or len(block)
-        piece = block[at:end]
-        count = piece.count(b"\n") + (piece[-1:] != b"\n")
-        whole = None if is_dirty else _whole(piece, count, schema)
-        if whole and whole.rows is None:
-            parts.append(whole.frame)
-        else:
-            parts.append(sieve.add(piece, first, at))
-        is_dirty = whole is None and len(sieve.pieces[-1].refused) > _MANY
-        at, first = end, first + count
-    return sieve.verdict(parts, first)
-
-
-@dataclass
-class _Piece:
-    """Lines that were looked at one by one, and the numbers among them of those that did not pass."""
-
-    lines: list[bytes]
-    first: int
-    offset: int
-    refused: Sequence[int]
-
-    def good(self) -> list[bytes]:
-        kept, begin = [], 0
-        for number in self.refused:
-            kept += self.lines[begin:number]
-            begin = number + 1
-        return kept + self.lines[begin:]
-
-    def suspects(self) -> Iterator[Line]:
-        at, begin = self.offset, 0
-        for number in self.refused:
-            at, begin = at + sum(map(len, self.lines[begin:number])) + number - begin, number
-            yield Line(self.first + number, at, self.lines[number])
+        sieve.add(block[at:end], at)
+        at = end
+    frame = _strict(b"".join(sieve.good), schema)
+    if frame is None or frame.height != sieve.count - len(sieve.refused):  # too quick a glance: nothing is taken for granted
+        sieve, frame = _Sieve(schema), _empty(schema)
+        sieve.refuse(block, 0)
+    return _verdict(frame, sieve, schema)
 
 
 class _Sieve:
-    """Lines that pass a quick look go to Polars together; on the others orjson speaks the verdict."""
+    """Tells the lines that seem to be in order from the others. `good`: the former, as blocks of text."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._schema = schema
         names = tuple(name for name, kind in schema.items() if kind in _PYTHON)
-        self._glance = _glance(names, tuple(_PYTHON[schema[name]] for name in names))
-        self.pieces: list[_Piece] = []
+        self._decoder = _glance(names, tuple(_PYTHON[schema[name]] for name in names))
+        self.good: list[bytes] = []
+        self.refused: list[Line] = []
+        self.count = 0
+        self._is_dirty = False
 
-    def add(self, piece: bytes, first: int, offset: int) -> int:
-        """How many of the lines pass. The only loop over lines, a third of a microsecond each."""
+    def add(self, piece: bytes, offset: int) -> None:
+        count = piece.count(b"\n") + (piece[-1:] != b"\n")
+        if _holds_traps(piece):
+            self.refuse(piece, offset)
+        elif not self._is_dirty and self._passes(piece, count):
+            self.good.append(piece)
+            self.count += count
+        else:
+            self._add_lines(piece, offset)
+
+    def refuse(self, piece: bytes, offset: int) -> None:
+        """All lines of the piece."""
         lines = piece.removesuffix(b"\n").split(b"\n")
-        refused = range(len(lines)) if _holds_traps(piece) else self._refused(lines)
-        self.pieces.append(_Piece(lines, first, offset, refused))
-        return len(lines) - len(refused)
+        self._refuse(lines, range(len(lines)), offset)
 
-    def _refused(self, lines: list[bytes]) -> list[int]:
-        glance, refused = self._glance, []
+    def _passes(self, piece: bytes, count: int) -> bool:
+        try:
+            return len(self._decoder.decode_lines(piece)) == count
+        except ValueError:
+            return False
+
+    def _add_lines(self, piece: bytes, offset: int) -> None:
+        """The only loop over lines, a third of a microsecond each."""
+        lines = piece.removesuffix(b"\n").split(b"\n")
+        decode, refused = self._decoder.decode, []
         for number, line in enumerate(lines):
             try:
-                glance(line)
+                decode(line)
             except ValueError:
                 refused.append(number)
-        return refused
+        self._is_dirty = len(refused) > _MANY
+        self.good.append(b"\n".join([*_without(lines, refused), b""]))
+        self._refuse(lines, refused, offset)
 
-    def verdict(self, parts: list[pl.DataFrame | int], count: int) -> Parsed:
-        """`parts`: the frames of the pieces that were in order, and how many lines passed of each other one."""
-        good = [line for piece in self.pieces for line in piece.good()]
-        frame = _strict(b"\n".join(good), self._schema)
-        if frame is None or frame.height != len(good):  # the look was too quick: nothing is taken for granted
-            self.pieces = [replace(piece, refused=range(len(piece.lines))) for piece in self.pieces]
-            frame, parts = _empty(self._schema), [part if isinstance(part, pl.DataFrame) else 0 for part in parts]
-        objects, bad, blank = _judged(line for piece in self.pieces for line in piece.suspects())
-        whole = pl.concat([_empty(self._schema), *_in_order(parts, frame)])
-        skipped = [*blank, *(line.number for line, _ in bad)]
-        rows = _numbers(count, skipped)
-        if not objects:
-            return Parsed(whole, rows, bad)
-        careful = _by_type([line.text for line in objects], self._schema)
-        numbers = [line.number for line in objects]
-        order = pl.concat([_numbers(count, [*skipped, *numbers]), pl.Series(numbers, dtype=pl.Int64)]).arg_sort()
-        wrong = {name: pl.concat([_falses(whole.height), mask])[order] for name, mask in careful.wrong.items()}
-        doubtful = {line.number: line for line in objects} if wrong else {}
-        return Parsed(pl.concat([whole, careful.frame])[order], rows, bad, wrong, doubtful, careful.floats)
+    def _refuse(self, lines: list[bytes], numbers: Sequence[int], offset: int) -> None:
+        begin = 0
+        for number in numbers:
+            offset += sum(map(len, lines[begin:number])) + number - begin
+            self.refused.append(Line(self.count + number, offset, lines[number]))
+            begin = number
+        self.count += len(lines)
 
 
 @lru_cache
-def _glance(names: tuple[str, ...], kinds: tuple[Any, ...]) -> Callable[[bytes], Any]:
+def _glance(names: tuple[str, ...], kinds: tuple[Any, ...]) -> Any:
     """Reads the syntax of a line and the types of these columns, and makes nothing of the rest."""
     import msgspec
 
     fields = [(f"column_{number}", kind | None, None) for number, kind in enumerate(kinds)]
     record = msgspec.defstruct("Record", fields, rename={field[0]: name for field, name in zip(fields, names, strict=True)})
-    return msgspec.json.Decoder(record).decode
+    return msgspec.json.Decoder(record)
+
+
+def _without(lines: list[bytes], numbers: Sequence[int]) -> list[bytes]:
+    kept, begin = [], 0
+    for number in numbers:
+        kept += lines[begin:number]
+        begin = number + 1
+    return kept + lines[begin:]
+
+
+def _verdict(frame: pl.DataFrame, sieve: _Sieve, schema: Mapping[str, Any]) -> Parsed:
+    """What becomes of the lines that were refused; those that are records take their place among the others."""
+    objects, bad, blank = _judged(sieve.refused)
+    skipped = [*blank, *(line.number for line, _ in bad)]
+    rows = _numbers(sieve.count, skipped)
+    if not objects:
+        return Parsed(frame, rows, bad)
+    careful = _by_type([line.text for line in objects], schema)
+    numbers = [line.number for line in objects]
+    order = pl.concat([_numbers(sieve.count, [*skipped, *numbers]), pl.Series(numbers, dtype=pl.Int64)]).arg_sort()
+    wrong = {name: pl.concat([_falses(frame.height), mask])[order] for name, mask in careful.wrong.items()}
+    doubtful = {line.number: line for line in objects} if wrong else {}
+    return Parsed(pl.concat([frame, careful.frame])[order], rows, bad, wrong, doubtful, careful.floats)
 
 
 def _judged(lines: Iterable[Line]) -> tuple[list[Line], list[tuple[Line, str]], list[int]]:
@@ -214,17 +217,6 @@ def _judged(lines: Iterable[Line]) -> tuple[list[Line], list[tuple[Line, str]], 
         else:
             objects.append(line)
     return objects, bad, blank
-
-
-def _in_order(parts: list[pl.DataFrame | int], frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The frames, and between them those rows of `frame` that belong there."""
-    begin = 0
-    for part in parts:
-        if isinstance(part, int):
-            yield frame[begin : begin + part]
-            begin += part
-        else:
-            yield part
 
 
 def _numbers(count: int, skipped: list[int]) -> pl.Series:

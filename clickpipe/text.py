@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import polars as pl
 
 _LINE = "line"
+_FEW, _STRIDE = 4, 64 << 10
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"x\x01", b"x^", b"x\x9c", b"x\xda")  # gzip, zstd, zlib
 
 
@@ -58,11 +59,10 @@ class Text:
         """A few of the lines, without making a column of all of them."""
         if self._lines is not None or self._block is None or (self._rows is None and self._count is None):
             return self.lines().gather(records).to_list()
-        lines = self._block.split(b"\n")
-        rows = None if self._rows is None else self._rows.to_list()
-        if rows is None:
-            rows = [number for number, line in enumerate(lines) if line.strip()] if len(lines) > (self._count or 0) + 1 else None
-        return [lines[record if rows is None else rows[record]].decode("utf-8", "replace") for record in records]
+        if self._rows is None and self._block.count(b"\n") > (self._count or 0):
+            return self.lines().gather(records).to_list()  # some lines are blank
+        numbers = records if self._rows is None else self._rows.gather(records).to_list()
+        return [line.decode("utf-8", "replace") for line in _lines_at(self._block, numbers)]
 
     def _choose(self) -> None:
         """Leave the lines out that are no records."""
@@ -79,6 +79,24 @@ class Text:
 
     def repeat(self, rows: pl.Series) -> Text:
         return Text(lines=self.lines().gather(rows))
+
+
+def _lines_at(block: bytes, numbers: list[int]) -> list[bytes]:
+    """Lines by number. A few are found by counting: cutting up the whole block makes an object of each line."""
+    if len(numbers) > _FEW:
+        lines = block.split(b"\n")
+        return [lines[number] for number in numbers]
+    return [_line_at(block, number) for number in numbers]
+
+
+def _line_at(block: bytes, number: int) -> bytes:
+    at = 0
+    while (count := block.count(b"\n", at, at + _STRIDE)) < number:
+        at, number = at + _STRIDE, number - count
+    for _ in range(number):
+        at = block.find(b"\n", at) + 1
+    end = block.find(b"\n", at)
+    return block[at : end if end >= 0 else len(block)]
 
 
 def split_lines(block: bytes) -> pl.Series:
