@@ -138,16 +138,17 @@ class SplitClock:
         return Judged(mark, future)
 
     def _marks(self, times: pl.Series, believed: pl.Series) -> pl.Series | None:
-        """The watermark before each late record. One pass tells whether there is any."""
-        before = pl.col("believed").cum_max().forward_fill().shift(1)
-        if self._greatest is not None:
-            before = pl.max_horizontal(before, pl.lit(self._greatest))
-        mark = before - self._delay
-        frame = pl.DataFrame([times.alias("time"), believed.alias("believed")])
-        late = frame.select((pl.col("time") < mark).alias("late")).to_series()
-        if not late.any():
+        """The watermark before each late record. One quick pass tells whether there is any."""
+        if not len(times):
             return None
-        return frame.select(pl.when(pl.lit(late)).then(mark).alias("_mark")).to_series()
+        first = believed[0] if self._greatest is None else self._greatest
+        # The greatest time up to a record will do for that before it: a record that sets it is not late.
+        greatest = pl.Series([first], dtype=pl.Int64).append(believed).cum_max().slice(1)
+        if believed is not times:
+            greatest = greatest.fill_null(strategy="forward")
+        mark = greatest - self._delay
+        late = times < mark
+        return mark.zip_with(late, pl.Series([None], dtype=pl.Int64)).alias("_mark") if late.any() else None
 
     def _too_far_ahead(self, times: pl.Series, arrival: int | None) -> pl.Series | None:
         """Which records are too far ahead; None when none is.

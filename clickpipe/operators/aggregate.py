@@ -57,20 +57,21 @@ Examples:
 
     def columns(self, given: Columns) -> Columns:
         given.need(self.by, " to group by")
-        types = dict.fromkeys(self._window(given), "time") | {name: given.types[name] for name in self.by}
+        types = dict.fromkeys(WINDOW if self._has_window(given) else (), "time") | {name: given.types[name] for name in self.by}
         for call in self._compiled(given):
             check_new(call.named.name, call.named.name)
             if call.named.name in types:
                 raise PlanError(f'two columns are called "{call.named.name}"', word=call.named.name)
             types[call.named.name] = call.function.result()
         self._check_top(types)
-        time = TimeColumn("window_start", "ms") if self._window(given) else None
+        time = TimeColumn("window_start", "ms") if self._has_window(given) else None
         return Columns(types, time=time)
 
     def needs(self, given: Columns) -> tuple[str, ...]:
         reads = [name for call in self._compiled(given) for name in call.reads()]
         timed = [given.time.name] if given.time and self._is_ordered() else []
-        return tuple(dict.fromkeys([*self._window(given), *self.by, *reads, *timed]))
+        window = ["window_start"] if self._has_window(given) else []
+        return tuple(dict.fromkeys([*window, *self.by, *reads, *timed]))
 
     def keys(self) -> tuple[str, ...]:
         return self.by
@@ -79,14 +80,14 @@ Examples:
         return AggregateOperator(self, given, saved)
 
     def describe(self, given: Columns) -> str:
-        per = [*(["window"] if self._window(given) else []), *self.by]
+        per = [*(["window"] if self._has_window(given) else []), *self.by]
         return f"{', '.join(self.calls)} per {', '.join(per)}" if per else ", ".join(self.calls)
 
     def memory(self) -> str:
         return "one row per open window and key" if self.by else "one row per open window"
 
-    def _window(self, given: Columns) -> tuple[str, ...]:
-        return WINDOW if given.window is not None and set(WINDOW) <= set(given.types) else ()
+    def _has_window(self, given: Columns) -> bool:
+        return given.window is not None and set(WINDOW) <= set(given.types)
 
     def _is_ordered(self) -> bool:
         return any(parse_call(word).function in ("first", "last") for word in self.calls)
@@ -150,17 +151,19 @@ class AggregateOperator(Operator):
     def __init__(self, step: Aggregate, given: Columns, saved: Tables) -> None:
         self._step, self._given = step, given
         self._columns = step.columns(given)
-        self._window = step._window(given)
+        # All windows are equally long: the start tells the end, and one key less is grouped by.
+        self._size = given.window.size if given.window is not None and step._has_window(given) else None
         self._calls = [compiled.call() for compiled in step._compiled(given)]
-        self._keys = [*self._window, *step.by]
+        self._keys = [*([] if self._size is None else ["window_start"]), *step.by]
         self._summary = Summary(self._keys, self._calls, saved)
         self._fired = int(saved["fired"].item()) if "fired" in saved else None
         self._earliest_end: int | None = None if not saved else -FOREVER
         self._is_empty = not saved
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
-        if self._is_behind(batch):  # no stream of ours is: a tool moved records past their watermark
-            behind = batch.frame["window_end"] <= self._fired
+        if self._size is not None and self._is_behind(batch, self._size):
+            # No stream of ours is: a tool moved records past their watermark.
+            behind = batch.frame["window_start"] + self._size <= self._fired
             yield Late(batch.keep(behind), "behind")
             batch = batch.keep(~behind)
         if not batch.height:
@@ -170,11 +173,11 @@ class AggregateOperator(Operator):
             yield dead
         self._add(batch, inputs)
 
-    def _is_behind(self, batch: Batch) -> bool:
-        if not self._window or self._fired is None or not batch.height:
+    def _is_behind(self, batch: Batch, size: int) -> bool:
+        if self._fired is None or not batch.height:
             return False
-        end = batch.frame["window_end"].min()
-        return isinstance(end, int) and end <= self._fired
+        start = batch.frame["window_start"].min()
+        return isinstance(start, int) and start + size <= self._fired
 
     def _inputs(self) -> list[pl.Expr]:
         """The arguments, computed once; an expression that a value refuses makes a dead letter of its record."""
@@ -187,10 +190,10 @@ class AggregateOperator(Operator):
             frame = pl.DataFrame(height=batch.height)
         self._summary.add(frame, self._time(batch))
         self._is_empty = False
-        if self._window:
-            end = batch.frame["window_end"].min()
-            if isinstance(end, int) and (self._earliest_end is None or end < self._earliest_end):
-                self._earliest_end = end
+        if self._size is not None:
+            start = batch.frame["window_start"].min()
+            if isinstance(start, int) and (self._earliest_end is None or start + self._size < self._earliest_end):
+                self._earliest_end = start + self._size
 
     def _time_name(self) -> list[str]:
         return [self._given.time.name] if self._given.time and self._step._is_ordered() else []
@@ -202,18 +205,22 @@ class AggregateOperator(Operator):
         return to_milliseconds(pl.col(name), batch.columns.types[name], self._given.time.unit)
 
     def on_watermark(self, time: int) -> Iterable[Batch]:
-        if self._window:
+        if self._size is not None:
             self._fired = time
             if self._earliest_end is None or time < self._earliest_end:
                 return
-            closed = pl.col("window_end") <= time
+            closed = pl.col("window_start") <= time - self._size
         elif time < FOREVER:
             return
         else:
             closed = pl.lit(True)
             self._count_nothing()
         rows = self._summary.close(closed)
-        self._earliest_end = self._summary.earliest("window_end") if self._window else None
+        if self._size is not None:
+            earliest = self._summary.earliest("window_start")
+            self._earliest_end = None if earliest is None else earliest + self._size
+            if rows.height:
+                rows.insert_column(1, (rows["window_start"] + self._size).alias("window_end"))
         if rows.height:
             yield self._batch(rows)
 
@@ -238,13 +245,13 @@ class AggregateOperator(Operator):
             return rows
         order = self._step.order or self._calls[0].name
         ranked = rows.sort(pl.col(order), descending=True, nulls_last=True, maintain_order=True)
-        if not self._window:
+        if self._size is None:
             return ranked.head(self._step.top)
         return (
-            ranked.group_by(*self._window, maintain_order=True)
+            ranked.group_by("window_start", maintain_order=True)
             .head(self._step.top)
             .select(rows.columns)
-            .sort(*self._window, maintain_order=True)
+            .sort("window_start", maintain_order=True)
         )
 
     def snapshot(self) -> Tables:
