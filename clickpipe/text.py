@@ -199,5 +199,6 @@ def _stems(lines: pl.Series) -> tuple[pl.Series, bool]:
 
 def _join(columns: pl.DataFrame) -> bytes:
     out = io.BytesIO()
-    columns.write_csv(out, include_header=False, quote_style="never")
+    # In one piece: the default of 1,024 rows a piece takes four times as long.
+    columns.write_csv(out, include_header=False, quote_style="never", batch_size=max(1, columns.height))
     return out.getvalue()

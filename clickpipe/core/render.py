@@ -39,7 +39,7 @@ def as_ndjson(batch: Batch, spell_times: bool) -> bytes:
 def as_csv(batch: Batch, spell_times: bool, *, header: bool) -> bytes:
     """RFC 4180 lines; a null is an empty field."""
     out = io.BytesIO()
-    _table(batch, spell_times).write_csv(out, include_header=header)
+    _table(batch, spell_times).write_csv(out, include_header=header, batch_size=max(1, batch.height))
     return out.getvalue()
 
 
