@@ -27,6 +27,7 @@ _PIECE = 128 << 10
 _MANY = 4  # lines of a piece that do not pass: the next piece is not tried as a whole
 _PYTHON: dict[Any, Any] = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool}
 _BEGINS = (b"{", b" ", b"\t", b"\r", b"\n", b"")
+_REFUSES = (ValueError, RecursionError)  # msgspec's words for a line that it does not read
 _DEEP = 500  # brackets in a line from which Polars' depth limit must be asked for
 # A surrogate without its other half; one behind two backslashes may be, or may be no escape at all.
 _SURROGATE = re.compile(
@@ -146,7 +147,7 @@ class _Sieve:
     def _passes(self, piece: bytes, count: int) -> bool:
         try:
             return len(self._decoder.decode_lines(piece)) == count
-        except ValueError:
+        except _REFUSES:
             return False
 
     def _add_lines(self, piece: bytes, offset: int) -> None:
@@ -156,7 +157,7 @@ class _Sieve:
         for number, line in enumerate(lines):
             try:
                 decode(line)
-            except ValueError:
+            except _REFUSES:
                 refused.append(number)
         self._is_dirty = len(refused) > _MANY
         self.good.append(b"\n".join([*_without(lines, refused), b""]))
