@@ -140,8 +140,9 @@ _OBJECTS = st.dictionaries(st.sampled_from(["id", "ts", "lat", "ok", "more"]), _
 _JUNK = st.sampled_from(
     ["", " ", "x", "[1]", "7", "null", '{"ts":1', '{"ts":1}{"ts":2}', "{'ts':1}", '{"ts":1,}', "\ufeff{}", "é", "x^"]
 )
+_DEEP = st.sampled_from([*range(990, 1_030), 400, 100_000]).map(lambda depth: '{"more":' + "[" * depth + "]" * depth + "}")
 _DUPLICATES = st.just('{"ts":1,"ts":"x"}')
-_LINES = st.lists(st.one_of(_OBJECTS, _OBJECTS, _OBJECTS, _JUNK, _DUPLICATES), max_size=30)
+_LINES = st.lists(st.one_of(_OBJECTS, _OBJECTS, _OBJECTS, _JUNK, _DUPLICATES, _DEEP), max_size=30)
 
 
 @given(_LINES, st.integers(1, 40))
