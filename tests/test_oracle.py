@@ -110,14 +110,43 @@ def test_floats_do_not_depend_on_batches(records: list[dict[str, Any]], batch: i
     assert whole.rows == parts.rows
 
 
-@given(records=_RECORDS, batch=st.sampled_from([1, 100, 1 << 20]))
+@given(records=_RECORDS, in_order=st.booleans(), batch=st.sampled_from([1, 100, 1 << 20]))
 @_SETTINGS
-def test_first_and_last_go_by_time_then_arrival(records: list[dict[str, Any]], batch: int, tmp_path: Path) -> None:
+def test_first_and_last_go_by_time_then_arrival(
+    records: list[dict[str, Any]], in_order: bool, batch: int, tmp_path: Path
+) -> None:
+    """Also where Polars knows that the times are sorted, and takes short cuts."""
+    path = _written(sorted(records, key=lambda r: int(r["ts"])) if in_order else records, tmp_path)
+    seen = collect(
+        f"ingest {path} --time ts --max-out-of-orderness 1h {_DECLARED} --batch-bytes {batch} "
+        "| window tumble 20s | aggregate --by page f='first(ms)' l='last(ms)'"
+    )
+    window = "CAST(floor(ts / 20000) AS BIGINT) * 20000 AS window_start, window_start + 20000 AS window_end"
+    expected = f"""SELECT {window}, page, arg_min(ms, (ts, n)) FILTER (WHERE ms IS NOT NULL) f,
+                          arg_max(ms, (ts, n)) FILTER (WHERE ms IS NOT NULL) l FROM input GROUP BY ALL"""
+    _same(seen.rows, _asked(path, expected), ["window_start", "page"])
+
+
+@given(
+    values=st.lists(st.integers(-1_000, 1_000) | st.floats(-1e6, 1e6).map(lambda x: x + 0.0), max_size=40),
+    start=st.integers(0, 20_000),
+)
+@settings(_SETTINGS, max_examples=15)
+def test_integers_that_become_floats_in_mid_window(values: list[float], start: int, tmp_path: Path) -> None:
+    """The first 1,000 records say integer. What was summed until then stays in the sum, to the last digit."""
+    records = [{"ts": BEGIN + start + n * 20, "ms": n % 7, "x": x} for n, x in enumerate([*range(1_000), *values])]
     path = _written(records, tmp_path)
-    seen = collect(f"ingest {path} --time ts {_DECLARED} --batch-bytes {batch} | aggregate --by page f='first(ms)' l='last(ms)'")
-    expected = """SELECT page, arg_min(ms, (ts, n)) FILTER (WHERE ms IS NOT NULL) f,
-                         arg_max(ms, (ts, n)) FILTER (WHERE ms IS NOT NULL) l FROM input GROUP BY page"""
-    _same(seen.rows, _asked(path, expected), ["page"])
+    calls = (
+        "s='sum(x)' a='avg(x)' lo='min(x)' hi='max(x)' v='var(x)' u='count(DISTINCT x)' f='first(x)' l='last(x)' e='sum(x + ms)'"
+    )
+    sql = (
+        "sum(x) s, avg(x) a, min(x) lo, max(x) hi, var_samp(x) v, count(DISTINCT x) u, arg_min(x, (ts, n)) f, "
+        "arg_max(x, (ts, n)) l, sum(x + ms) e"
+    )
+    asked = f"SELECT CAST(floor(ts / 10000) AS BIGINT) * 10000 AS window_start, window_start + 10000 AS window_end, {sql}"
+    for batch in (5_000, 1 << 20):
+        seen = collect(f"ingest {path} --time ts --batch-bytes {batch} | window tumble 10s | aggregate {calls}")
+        _same(seen.rows, _asked(path, f"{asked} FROM input GROUP BY ALL"), ["window_start"])
 
 
 @pytest.mark.parametrize(

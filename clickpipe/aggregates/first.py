@@ -24,5 +24,5 @@ class First(Aggregate):
 
 
 def _first(value: pl.Expr, time: pl.Expr) -> Exprs:
-    # arg_min finds the first of equals, and rows of a group keep their order.
-    return {"value": value.get(time.arg_min(), null_on_oob=True), "time": time.min()}
+    # Rows of a group keep their order. (arg_min is no way: Polars 2.1 mistakes the order of some sorted columns.)
+    return {"value": value.filter(time == time.min()).first(), "time": time.min()}

@@ -24,5 +24,5 @@ class Last(Aggregate):
 
 
 def _last(value: pl.Expr, time: pl.Expr) -> Exprs:
-    # arg_max finds the first of equals; the last is wanted.
-    return {"value": value.reverse().get(time.reverse().arg_max(), null_on_oob=True), "time": time.max()}
+    # Rows of a group keep their order. (arg_max is no way: Polars 2.1 mistakes the order of some sorted columns.)
+    return {"value": value.filter(time == time.max()).last(), "time": time.max()}

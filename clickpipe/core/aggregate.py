@@ -50,6 +50,10 @@ class Aggregate:
         """Pieces -> pieces."""
         raise NotImplementedError
 
+    def widened(self, piece: Mapping[str, pl.Expr]) -> Exprs:
+        """Pieces of integers -> pieces of floats: the argument has turned out to be one."""
+        return piece
+
     def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
         """Pieces -> the value. With a sub-key: the pieces of all its values -> the value."""
         raise NotImplementedError

@@ -17,12 +17,14 @@ from collections.abc import Mapping
 import polars as pl
 
 _STEP = float(2**60)
+_ZERO = pl.lit(0, pl.Int128)  # Polars 2.1 has no minus sign for 128 bits
 _LARGEST = float(2**100)
 PIECES = ("whole", "high", "low", "beyond")
 
 
 def partial(value: pl.Expr, prefix: str = "") -> dict[str, pl.Expr]:
     """The pieces of a sum of doubles."""
+    value = value.cast(pl.Float64)
     near = pl.when(value.abs() < _LARGEST).then(value)
     whole = near.truncate()
     first = (near - whole) * _STEP
@@ -41,14 +43,23 @@ def merge(piece: Mapping[str, pl.Expr], prefix: str = "") -> dict[str, pl.Expr]:
 
 
 def final(piece: Mapping[str, pl.Expr], prefix: str = "") -> pl.Expr:
-    """The sum as a double."""
-    # A carry first: a sum of many `high` may exceed 2**60 and must not be rounded by itself.
-    high, low = piece[prefix + "high"], piece[prefix + "low"]
+    """The sum as a double. Error: one unit in the last place."""
+    whole, high, low = _carried(*(piece[prefix + name] for name in PIECES[:3]))
+    # Below zero the lanes would be a large whole and what is missing to it: the digits of a small sum would be lost.
+    positive, negative = _rounded(whole, high, low), -_rounded(*_carried(*(_ZERO - lane for lane in (whole, high, low))))
+    return pl.when(whole < 0).then(negative).otherwise(positive) + piece[prefix + "beyond"]
+
+
+def _carried(whole: pl.Expr, high: pl.Expr, low: pl.Expr) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """The same sum with each fraction in its lane, from 0 to below 2**60."""
     step = pl.lit(2**60, pl.Int128)
     high = high + low // step
-    whole = piece[prefix + "whole"] + high // step
-    fraction = (high % step).cast(pl.Float64) / _STEP + (low % step).cast(pl.Float64) / _STEP / _STEP
-    return whole.cast(pl.Float64) + fraction + piece[prefix + "beyond"]
+    return whole + high // step, high % step, low % step
+
+
+def _rounded(whole: pl.Expr, high: pl.Expr, low: pl.Expr) -> pl.Expr:
+    fraction = high.cast(pl.Float64) / _STEP + low.cast(pl.Float64) / _STEP / _STEP
+    return whole.cast(pl.Float64) + fraction
 
 
 def as_integer(whole: int, high: int, low: int) -> int:

@@ -12,7 +12,7 @@ Memory: one row per open group (and sub-key), twice that before a merge.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -48,21 +48,35 @@ class Table:
         self._parts: list[pl.DataFrame] = [] if saved is None else [saved]
         self._merged_rows = 0 if saved is None else saved.height
         self._new_rows = 0
-        sub = calls[0].aggregate.sub_key(calls[0].input()) if calls else None
-        self._by = [*map(pl.col, self._keys), *([] if sub is None else [sub.alias(SUB_KEY)])]
-        self._merge_by = [*self._keys, *([] if sub is None else [SUB_KEY])]
+        self._merge_by = [*self._keys, *([] if self._sub_key() is None else [SUB_KEY])]
 
     def add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
-        part = _grouped(frame, self._by, self._partials(time))
+        sub = self._sub_key()
+        part = _grouped(frame, [*self._keys, *([] if sub is None else [sub.alias(SUB_KEY)])], self._partials(time))
         self._parts.append(part)
         self._new_rows += part.height
         if self._new_rows > max(_WORTH_MERGING, 2 * self._merged_rows):
             self.merged()
 
+    def widen(self, name: str) -> None:
+        """The argument of this call has turned out to hold floats."""
+        for at, call in enumerate(self._calls):
+            if call.name == name:
+                wide = [piece.alias(_column(call, key)) for key, piece in call.aggregate.widened(_pieces(call)).items()]
+                self._parts = [part.with_columns(*wide) for part in self._parts]
+                self._calls[at] = replace(call, aggregate=type(call.aggregate)("float"))
+
+    def _sub_key(self) -> pl.Expr | None:
+        return self._calls[0].aggregate.sub_key(self._calls[0].input()) if self._calls else None
+
     def merged(self) -> pl.DataFrame:
         """All pieces, one row per key."""
         if len(self._parts) != 1:
-            rows = pl.concat(self._parts, how="vertical_relaxed") if self._parts else None
+            rows = (
+                pl.concat([part.select(self._parts[-1].columns) for part in self._parts], how="vertical_relaxed")
+                if self._parts
+                else None
+            )
             self._parts = [] if rows is None else [_grouped(rows, self._merge_by, self._merges())]
             self._merged_rows, self._new_rows = (self._parts[0].height if self._parts else 0), 0
         return self._parts[0] if self._parts else pl.DataFrame()
@@ -106,6 +120,11 @@ class Summary:
     def add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
         for table in self._tables.values():
             table.add(frame, time)
+
+    def widen(self, name: str) -> None:
+        """The argument of this call has turned out to hold floats: from here on it is one of floats."""
+        for table in self._tables.values():
+            table.widen(name)
 
     def close(self, closed: pl.Expr) -> pl.DataFrame:
         """The results of the groups for which `closed` holds; the groups are gone then."""

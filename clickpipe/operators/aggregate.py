@@ -154,6 +154,7 @@ class AggregateOperator(Operator):
         # All windows are equally long: the start tells the end, and one key less is grouped by.
         self._size = given.window.size if given.window is not None and step._has_window(given) else None
         self._calls = [compiled.call() for compiled in step._compiled(given)]
+        self._integers = {call.name for call in self._calls if call.aggregate.kind == "int"}
         self._keys = [*([] if self._size is None else ["window_start"]), *step.by]
         self._summary = Summary(self._keys, self._calls, saved)
         self._fired = int(saved["fired"].item()) if "fired" in saved else None
@@ -188,6 +189,9 @@ class AggregateOperator(Operator):
         frame = batch.frame.select(columns).hstack(inputs) if columns else inputs
         if not frame.width:
             frame = pl.DataFrame(height=batch.height)
+        for name in [name for name in self._integers if inputs.schema[f"\0{name}"].is_float()]:
+            self._summary.widen(name)
+            self._integers.remove(name)
         self._summary.add(frame, self._time(batch))
         self._is_empty = False
         if self._size is not None:
