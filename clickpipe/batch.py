@@ -27,6 +27,8 @@ WRONG = HIDDEN + "wrong:"
 OFFSET = HIDDEN + "offset"
 RAW = HIDDEN + "raw"
 ROW = HIDDEN + "row"
+NEWEST = HIDDEN + "newest"  # whether a row of a hopping window is the one by which its record is counted
+_BROKEN = HIDDEN + "broken"
 
 
 @dataclass(frozen=True)
@@ -89,39 +91,46 @@ class Batch:
 
     def _with_parsed(self, parsed: ndjson.Parsed, names: list[str], columns: Columns) -> Batch:
         frame, wrong = parsed.frame.select(names), dict(parsed.wrong)
-        if parsed.bad:  # a tool between two steps broke some lines: their rows come back as empty ones
-            rows = pl.DataFrame({"row": pl.int_range(frame.height, eager=True) if parsed.rows is None else parsed.rows})
-            every = pl.DataFrame({"row": pl.Series(range(self.height), dtype=pl.Int64)})
-            spread = every.join(rows.with_columns(frame, **wrong_columns(wrong)), on="row", how="left", maintain_order="left")
-            reasons = {line.number: reason for line, reason in parsed.bad}
-            broken = pl.Series(HIDDEN + "broken", [reasons.get(row) for row in range(self.height)], pl.String)
-            return replace(self, frame=self.frame.hstack(spread.drop("row")).with_columns(broken), columns=columns)
+        if parsed.rows is not None:  # a tool between two steps broke some lines: their rows come back as empty ones
+            every = pl.DataFrame({ROW: pl.Series(range(self.height), dtype=pl.Int64)})
+            rows = frame.with_columns(parsed.rows.alias(ROW), **wrong_columns(wrong))
+            spread = every.join(rows, on=ROW, how="left", maintain_order="left").drop(ROW)
+            reasons = dict.fromkeys(range(self.height), "not JSON: a blank line") | dict.fromkeys(parsed.rows.to_list())
+            reasons |= {line.number: reason for line, reason in parsed.bad}
+            broken = pl.Series(_BROKEN, [reasons[row] for row in range(self.height)], pl.String)
+            return replace(self, frame=self.frame.hstack(spread).with_columns(broken), columns=columns)
         frame = frame.with_columns(**wrong_columns(wrong))
         return replace(self, frame=self.frame.hstack(frame) if self.frame.width else frame, columns=columns)
 
     def _judged(self, names: list[str]) -> tuple[Batch, Dead | None]:
         masks = [name for name in names if WRONG + name in self.frame.columns]
-        has_broken = HIDDEN + "broken" in self.frame.columns
+        has_broken = _BROKEN in self.frame.columns
         if not masks and not has_broken:
             return self, None
         reason = pl.coalesce(
-            *([pl.col(HIDDEN + "broken")] if has_broken else []),
+            *([pl.col(_BROKEN)] if has_broken else []),
             *(pl.when(pl.col(WRONG + name)).then(pl.lit(self._misfit(name))) for name in masks),
             pl.lit(None, pl.String),
         )
         reasons = self.frame.select(reason.alias("reason")).to_series()
-        drop = [WRONG + name for name in masks] + ([HIDDEN + "broken"] if has_broken else [])
+        drop = [WRONG + name for name in masks] + ([_BROKEN] if has_broken else [])
         good = replace(self.keep(reasons.is_null()))
         good = replace(good, frame=good.frame.drop(drop))
         if good.height == self.height:
             return good, None
-        return good, self.keep(reasons.is_not_null()).as_dead(reasons.drop_nulls().to_list())
+        return good, self.keep(reasons.is_not_null()).as_dead(reasons.drop_nulls())
 
     def _misfit(self, name: str) -> str:
         return f'column "{name}" is not {article(self.columns.types[name])}'
 
-    def as_dead(self, reasons: list[str]) -> Dead:
-        """These records as dead letters, with one reason each."""
+    def as_dead(self, reasons: pl.Series) -> Dead:
+        """These records as dead letters, with one reason each. One that stands in several windows is one letter."""
+        if NEWEST in self.frame.columns and not self.frame[NEWEST].all():
+            newest = self.frame[NEWEST]
+            return self.keep(newest).as_dead(reasons.filter(newest))
+        return self._letters(reasons.to_list())
+
+    def _letters(self, reasons: list[str]) -> Dead:
         raw = self._raw()
         offsets = self.frame[OFFSET].to_list() if OFFSET in self.frame.columns else [None] * self.height
         time = self._time_name()
@@ -141,6 +150,10 @@ class Batch:
             return self
         lines = self.origin.lines().gather(self.frame[ROW])
         return replace(self, text=Text(lines=lines), in_text=self.in_origin)
+
+    def record_count(self) -> int:
+        """How many records the rows are: one that stands in several hopping windows is counted in its newest."""
+        return int(self.frame[NEWEST].sum()) if NEWEST in self.frame.columns else self.height
 
     def _time_name(self) -> str:
         return self.columns.time.name if self.columns.time else HIDDEN
@@ -183,13 +196,14 @@ class Batch:
         added = self.added() if self.text is not None else []
         if added:
             text = splice(text, self.frame.select(added))
-        if "_mark" in self.frame.columns and "_mark" not in self.in_text:
+        if "_mark" in self.frame.columns and "_mark" not in self.in_text | set(self.columns.types):
             text = splice_some(text, self.frame["_mark"])
         return text.block()
 
 
 def from_lines(text: Text, columns: Columns) -> Batch:
     """A batch of unparsed records that a step before has handed on."""
+    text = text.without_blanks()
     return Batch(pl.DataFrame(height=len(text.lines())), columns, text, frozenset(columns.types), "stream", is_judged=True)
 
 
@@ -243,11 +257,12 @@ def _render_row(row: dict[str, object], nested: list[str]) -> bytes:
 
 
 def split(block: bytes) -> list[str]:
-    return block.decode("utf-8", "replace").splitlines()
+    """Lines as text. (`splitlines` would also cut at U+2028 and its like.)"""
+    return block.decode("utf-8", "replace").removesuffix("\n").split("\n") if block else []
 
 
 def article(kind: str) -> str:
     return {"int": "a 64-bit integer", "float": "a number", "bool": "true or false", "time": "a time"}.get(kind, "text")
 
 
-__all__ = ["OFFSET", "RAW", "WRONG", "Batch", "Dead", "article", "from_columns", "from_lines", "render", "widened"]
+__all__ = ["NEWEST", "OFFSET", "RAW", "WRONG", "Batch", "Dead", "article", "from_columns", "from_lines", "render", "widened"]

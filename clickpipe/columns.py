@@ -89,7 +89,7 @@ class Columns:
     def unknown(self, name: str, because: str, giver: str = "the step before gives") -> PlanError:
         notes = [f"{giver}: {', '.join(self.types) or 'no columns'}"]
         hint = near(name, self.names())
-        if not hint:
+        if not hint and name.isidentifier():
             notes.append(f"a field that appears only later must be declared: ingest --columns '{name}:str'")
         return PlanError(f'no column "{name}"{because}', hint=hint, notes=notes, word=name)
 

@@ -88,6 +88,12 @@ class OutsideError(ClickpipeError):
     code = 75
 
 
+class StepBeforeFailed(Exception):
+    """The step before has failed and said why. We fail like it, and pass the word on."""
+
+    code = 75
+
+
 class ReaderGone(Exception):
     """Whoever read our output has left (`| head`). Not an error: we stop and say nothing."""
 

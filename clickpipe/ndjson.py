@@ -11,8 +11,11 @@ All paths agree on every line; `tests/test_ndjson.py` holds them to it.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -83,13 +86,39 @@ def parse(
 def _nested(block: bytes, rows: pl.Series | None, names: Sequence[str]) -> dict[str, pl.Series]:
     """Values of any kind, as JSON. One call of orjson a line: Polars would respell what is inside."""
     lines = block.split(b"\n")
-    values = [orjson.loads(line) for line in (lines if rows is None else (lines[row] for row in rows)) if line.strip()]
+    values = [_first_fields(line, names) for line in (lines if rows is None else (lines[row] for row in rows)) if line.strip()]
     return {
-        name: pl.Series(
-            [None if (v := value.get(name)) is None else orjson.dumps(v).decode() for value in values], dtype=pl.String
-        )
+        name: pl.Series([None if value.get(name) is None else _dumped(value[name]) for value in values], dtype=pl.String)
         for name in names
     }
+
+
+def _first_fields(line: bytes, names: Sequence[str]) -> dict[str, Any]:
+    """The object; of a name that comes twice the first value, as in all other columns."""
+    record: dict[str, Any] = orjson.loads(line)
+    if any(line.count(orjson.dumps(name)) > 1 for name in names):
+        with _deep_recursion():
+            record |= json.loads(line, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    return record
+
+
+def _dumped(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # nested deeper than orjson writes, though not deeper than it reads
+        with _deep_recursion():
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Room for the deepest value that Polars reads, some 1,020 levels."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 10_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _whole(block: bytes, count: int | None, schema: Mapping[str, Any]) -> Parsed | None:

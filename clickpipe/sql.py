@@ -6,6 +6,8 @@ silently depend on batch sizes, while records flow.
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,14 +43,49 @@ class Expression:
 
 def parse(text: str) -> pl.Expr:
     """Raises PlanError for what is not an SQL expression."""
+    if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise PlanError(f"the expression {text!r} is not UTF-8", word=text)
     try:
-        return pl.sql_expr(_LITERAL.sub(_as_double, text))
+        return _as_sql_means(pl.sql_expr(_LITERAL.sub(_as_double, text)))
     except pl.exceptions.PolarsError as error:
         raise _spoken(text, str(error)) from None
     except BaseException as error:  # a panic inside Polars is not an Exception
         if type(error).__name__ != "PanicException":
             raise
         raise PlanError(f"cannot read the expression {text!r}", word=text) from None
+
+
+def _as_sql_means(expr: pl.Expr) -> pl.Expr:
+    """Two of Polars' functions give other digits than SQL: division by a constant, and round."""
+    said = expr.meta.serialize(format="json")
+    if '"Div"' not in said and '"Round"' not in said:
+        return expr
+    return pl.Expr.deserialize(io.StringIO(json.dumps(_mended(json.loads(said)))), format="json")
+
+
+def _mended(tree: Any) -> Any:
+    match tree:
+        case {"Function": {"input": [left, {"Literal": _} as right], "function": {"Sql": {"Binary": "Div"}}}} if (
+            "Literal" not in left
+        ):
+            # Polars multiplies by 1 / constant, which is off by a digit: a constant in each row is divided by.
+            zero = _binary(_mended(left), "Multiply", {"Literal": {"Dyn": {"Int": 0}}})
+            divided = {"input": [_mended(left), _binary(zero, "Plus", right)], "function": {"Sql": {"Binary": "Div"}}}
+            return {"Function": divided}
+        case {"Function": {"input": inputs, "function": {"Sql": {"Round": {"decimals": decimals}}}}}:
+            # Polars rounds 2.5 to 2, the nearest even number.
+            rounded = {"Round": {"decimals": decimals, "mode": "HalfAwayFromZero"}}
+            return {"Function": {"input": _mended(inputs), "function": rounded}}
+        case dict():
+            return {key: _mended(value) for key, value in tree.items()}
+        case list():
+            return [_mended(item) for item in tree]
+        case _:
+            return tree
+
+
+def _binary(left: Any, op: str, right: Any) -> dict[str, Any]:
+    return {"BinaryExpr": {"left": left, "op": op, "right": right}}
 
 
 def _as_double(match: re.Match[str]) -> str:
@@ -81,7 +118,7 @@ def _nodes(tree: Any) -> Iterator[str]:
     match tree:
         case dict():
             for kind, inner in tree.items():
-                if kind not in ("Column", "Literal"):
+                if kind not in ("Column", "Literal", "StringExpr"):  # a "Slice" of text is no slice of records
                     yield kind
                     yield from _nodes(inner)
         case list():
@@ -140,7 +177,10 @@ def _kept_kind(expr: pl.Expr, given: Columns, kind: str) -> str:
 def _spoken(text: str, message: str) -> PlanError:
     match = _FUNCTION.search(message)
     if match:
-        return PlanError(f"no function {match[1]}()", hint=near(match[1].lower(), _COMMON), word=text)
+        name = match[1].lower()
+        if name in _COMMON:
+            return PlanError(f"{name}() is not called so, in {text!r}", word=text)
+        return PlanError(f"no function {match[1]}()", hint=near(name, _COMMON), word=text)
     return PlanError(f"{message.splitlines()[0]}" if "parse" in message else f"{message.splitlines()[0]} in {text!r}", word=text)
 
 

@@ -10,9 +10,10 @@ import io
 import re
 from collections.abc import Iterable
 
+import orjson
 import polars as pl
 
-_LINE = "line"
+_LINE, _FIELDS = "line", "\0fields"
 _FEW, _STRIDE = 4, 64 << 10
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"x\x01", b"x^", b"x\x9c", b"x\xda")  # gzip, zstd, zlib
 
@@ -74,6 +75,12 @@ class Text:
     def keep(self, mask: pl.Series) -> Text:
         return Text(lines=self.lines().filter(mask))
 
+    def without_blanks(self) -> Text:
+        """The text without the empty lines that a tool may have left in place of records."""
+        lines = self.lines()
+        blank = lines.str.len_bytes() == 0
+        return Text(lines=lines.filter(~blank)) if blank.any() else self
+
     def take(self, rows: Iterable[int]) -> Text:
         return Text(lines=self.lines().gather(list(rows)))
 
@@ -120,7 +127,7 @@ def splice(text: Text, added: pl.DataFrame) -> Text:
     """Each line with the fields of the same row of `added` before its closing brace."""
     if added.width == 0:
         return text
-    stem, has_empty = _stems(text.lines())
+    stem, has_empty = _stems(_without(text.lines(), added.columns))
     fields = _fields(added)
     if has_empty:
         comma = pl.when(stem.str.ends_with("{")).then(pl.lit("")).otherwise(pl.lit(","))
@@ -136,9 +143,27 @@ def splice_some(text: Text, added: pl.Series) -> Text:
     if not mask.any():
         return text
     rows = mask.arg_true()
-    lines = text.lines()
+    lines = _without(text.lines(), [added.name])
     spliced = splice(Text(lines=lines.gather(rows)), added.gather(rows).to_frame()).lines()
     return Text(lines=lines.scatter(rows, spliced))
+
+
+def _without(lines: pl.Series, names: list[str]) -> pl.Series:
+    """The lines, without fields of their own that go by these names: the next reader would take them for ours."""
+    keys = [orjson.dumps(name).decode() for name in names]
+    suspects = pl.select(pl.any_horizontal(pl.lit(lines).str.contains(key, literal=True) for key in keys)).to_series().arg_true()
+    if not len(suspects):
+        return lines
+    kept = pl.Series([_line_without(line, names) for line in lines.gather(suspects)], dtype=pl.String)
+    return lines.scatter(suspects, kept)
+
+
+def _line_without(line: str, names: list[str]) -> str:
+    """The line as it is if the name stands in a value or further inside, else made anew."""
+    record = orjson.loads(line)
+    if record.keys().isdisjoint(names):
+        return line
+    return orjson.dumps({key: value for key, value in record.items() if key not in names}).decode()
 
 
 def split_tail(text: Text, names: list[str]) -> tuple[Text, pl.DataFrame] | None:
@@ -177,11 +202,11 @@ def write_ndjson(frame: pl.DataFrame) -> bytes:
 def _fields(added: pl.DataFrame) -> pl.Series:
     """`"a":1,"b":2}` for each row. Rows repeat themselves (windows do): each is written once."""
     distinct = added.unique(maintain_order=True)
-    texts = split_lines(write_ndjson(distinct)).str.slice(1).alias("fields")
+    texts = split_lines(write_ndjson(distinct)).str.slice(1).alias(_FIELDS)
     if distinct.height == added.height:
         return texts
     known = distinct.with_columns(texts)
-    return added.join(known, on=added.columns, how="left", nulls_equal=True, maintain_order="left")["fields"]
+    return added.join(known, on=added.columns, how="left", nulls_equal=True, maintain_order="left")[_FIELDS]
 
 
 def _stems(lines: pl.Series) -> tuple[pl.Series, bool]:

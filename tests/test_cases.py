@@ -132,7 +132,7 @@ def _error(result: Result) -> str:
 
 
 def _lines(text: str) -> str:
-    return "".join(sorted(text.splitlines(keepends=True)))
+    return "".join(sorted(re.findall(r"[^\n]*\n|[^\n]+$", text)))
 
 
 def _letter(record: dict[str, Any]) -> str:
@@ -176,7 +176,7 @@ def _members(text: str) -> str:
 
 def _rounded(text: str) -> list[str]:
     """Lines in order, floats to twelve digits."""
-    return sorted(_IS_FLOAT.sub(lambda match: f"{float(match[0]):.12g}", line) for line in text.splitlines())
+    return sorted(_IS_FLOAT.sub(lambda match: f"{float(match[0]):.12g}", line) for line in text.split("\n"))
 
 
 # Recording.

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
+from clickpipe.cli.words import say
 from clickpipe.core.meter import describe
 from clickpipe.engine.local import Outcome
-
-
-def say(note: str) -> None:
-    sys.stderr.write(f"clickpipe: {note}\n")
 
 
 def report(outcome: Outcome) -> None:
@@ -22,4 +17,5 @@ def report(outcome: Outcome) -> None:
         lines.append(f"late records: {outcome.late_path}")
     if any(ledger.dead for ledger in outcome.accounts) and outcome.dead_path:
         lines.append(f"dead letters: {outcome.dead_path}")
-    sys.stderr.write("".join(f"clickpipe: {line}\n" for line in lines))
+    for line in lines:
+        say(line)

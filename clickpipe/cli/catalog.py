@@ -27,6 +27,11 @@ def has(name: str) -> bool:
     return name in _COMMANDS.names() or _STEPS.has(name)
 
 
+def gives_stream(words: list[str]) -> bool:
+    """Whether these words run a step that writes a stream: not generate, whose lines are raw, and not a sink."""
+    return bool(words) and _STEPS.has(words[0]) and words[0] not in ("generate", "sink")
+
+
 def summaries() -> list[tuple[str, list[tuple[str, str]]]]:
     """The sections of the help text, read from the modules' docstrings without importing them."""
     return [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
+import stat
 import sys
 from typing import Any, NoReturn
 
@@ -11,7 +14,9 @@ import click
 
 from clickpipe import __version__
 from clickpipe.cli import catalog
-from clickpipe.errors import ClickpipeError, OursError, PlanError, ReaderGone, near
+from clickpipe.cli.words import say
+from clickpipe.errors import ClickpipeError, DiskError, OursError, PlanError, ReaderGone, StepBeforeFailed, near
+from clickpipe.stopping import clean_up
 
 EPILOG = """\
 A pipeline is ordinary commands in a shell, or the same line in a recipe:
@@ -24,14 +29,6 @@ A pipeline is ordinary commands in a shell, or the same line in a recipe:
 Every command has --help with examples that run; clickpipe help --man NAME gives its manual page.
 Exit codes: 0 done; 2 usage; 65 data; 70 our fault; 74 disk; 75 try again; 130 and 143 signals.
 """
-
-
-class Stopped(BaseException):
-    """A signal came that asks us to stop."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.code = 128 + number
 
 
 class Commands(click.Group):
@@ -71,13 +68,41 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    _open_standard_streams()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    leave(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    if code and catalog.gives_stream(sys.argv[1:]):
+        _pass_on_failure()
+    leave(code)
+
+
+def _pass_on_failure() -> None:
+    """Tell the next step that the reason was said: it need not guess at one. A reader that is not ready sees an early end."""
+    from clickpipe.wire import codec
+    from clickpipe.wire.frames import Failed
+
+    with contextlib.suppress(OSError, ValueError):
+        if stat.S_ISFIFO(os.fstat(1).st_mode) and select.select([], [1], [], 0)[1]:
+            os.write(1, codec.encode(Failed()))
+
+
+def _open_standard_streams() -> None:
+    """A standard stream that is closed fails when it is used; else the next file to be opened would take its place."""
+    for number, (name, mode, flags) in enumerate(
+        (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY))
+    ):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # it stays open
 
 
 def _stop(number: int, _: Any) -> None:
-    raise Stopped(number)
+    """Leave at once: an exception could strike in an import or inside Polars, and be lost there."""
+    clean_up()
+    os._exit(128 + number)
 
 
 def _run(words: list[str]) -> int:
@@ -87,6 +112,8 @@ def _run(words: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except ReaderGone:
         return 0
+    except StepBeforeFailed as failed:
+        return failed.code
     except ClickpipeError as error:
         return _say(error)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -94,10 +121,10 @@ def _run(words: list[str]) -> int:
         return 2
     except click.ClickException as error:
         return _say(_usage(error))
-    except Stopped as signalled:
-        return signalled.code
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        return _say(DiskError(f"{error.filename or 'standard output'}: {error.strerror}"))
     except BaseException as error:  # panics inside Polars are no Exceptions
         return _say(_ours(error))
 
@@ -122,14 +149,8 @@ def _ours(error: BaseException) -> ClickpipeError:
 
 
 def _say(error: ClickpipeError) -> int:
-    with_name = f"clickpipe: {error}"
-    sys.stderr.write(_printable(with_name) + "\n")
+    say(str(error))
     return error.code
-
-
-def _printable(text: str) -> str:
-    """Names and values in a message may hold anything."""
-    return "".join(c if c.isprintable() or c in "\n" else repr(c)[1:-1] for c in text)
 
 
 def leave(code: int) -> NoReturn:

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from clickpipe.cli.accounts import report, say
+from clickpipe.cli.accounts import report
+from clickpipe.cli.words import say
 from clickpipe.core.step import SinkStep, Step
 from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.plan.flags import StepCommand, command, refuse_later

@@ -18,16 +18,21 @@ def compute(batch: Batch, exprs: Sequence[pl.Expr]) -> tuple[Batch, pl.DataFrame
     series = pl.Series(reasons, dtype=pl.String)
     good = batch.keep(series.is_null())
     bad = batch.keep(series.is_not_null())
-    return good, _select(good.frame, exprs), bad.as_dead([reason for reason in reasons if reason is not None])
+    return good, _select(good.frame, exprs), bad.as_dead(series.drop_nulls())
 
 
 def _select(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
     """One value a record, also where an expression is a constant."""
     if frame.width and all(expr.meta.root_names() for expr in exprs):
-        return frame.select(*exprs)
-    return frame.select(pl.int_range(pl.len()).alias("\0row") if not frame.width else pl.first().alias("\0row"), *exprs).drop(
-        "\0row"
-    )
+        return finite(frame.select(*exprs))
+    row = pl.int_range(pl.len()) if not frame.width else pl.first()
+    return finite(frame.select(row.alias("\0row"), *exprs).drop("\0row"))
+
+
+def finite(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with null for what is no number: JSON has no other word for 1.0 / 0."""
+    floats = [name for name, kind in frame.schema.items() if kind.is_float()]
+    return frame.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name) for name in floats)
 
 
 def _reasons(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> list[str | None]:

@@ -17,7 +17,6 @@ from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import FOREVER, Feed, Late, Operator
 from clickpipe.core.step import OperatorStep
-from clickpipe.core.time import instants
 from clickpipe.errors import ClickpipeError
 
 T = TypeVar("T")
@@ -98,28 +97,26 @@ class Loop:
         stage = self._stages[at]
         ledger = self.accounts[stage.ledger]
         batch = self._judged(batch, stage.needs, ledger)
-        before, gone = record_count(batch), 0
+        before, gone = batch.record_count(), 0
         for out in _named(stage, stage.operator.on_batch(batch)):
             match out:
                 case Late():
-                    gone += record_count(out.batch)
+                    gone += out.batch.record_count()
                     self._set_aside(out, ledger)
                 case Dead():
                     gone += len(out)
                     self._bury(out, ledger)
                 case Batch():
-                    gone += record_count(out)
+                    gone += out.record_count()
                     self._push(at + 1, out)
         setattr(ledger, stage.step.outcome, getattr(ledger, stage.step.outcome) + before - gone)
 
     def _write(self, batch: Batch) -> None:
         batch = self._judged(batch, self._tail.needs, self.accounts[-1])
         if batch.height:
-            self._tail.write(batch, record_count(batch))
+            self._tail.write(batch, batch.record_count())
 
     def _judged(self, batch: Batch, needs: Iterable[str], ledger: Ledger) -> Batch:
-        if batch.columns.is_hopping() and batch.columns.time:  # counting the records takes these two
-            needs = [*needs, batch.columns.time.name, "window_start"]
         batch, dead = batch.need(needs, self._floats)
         if dead:
             self._bury(dead, ledger)
@@ -134,7 +131,7 @@ class Loop:
                 self._push(number + 1, batch)
 
     def _set_aside(self, late: Late, ledger: Ledger) -> None:
-        ledger.late += record_count(late.batch)
+        ledger.late += late.batch.record_count()
         self._asides.late(late)
 
     def _bury(self, dead: Dead, ledger: Ledger) -> None:
@@ -148,14 +145,3 @@ def _named(stage: Stage, outs: Iterable[T]) -> Iterator[T]:
         yield from outs
     except ClickpipeError as error:
         raise error.at(stage.name) from None
-
-
-def record_count(batch: Batch) -> int:
-    """How many records a batch is: one that stands in several hopping windows is counted in its newest."""
-    columns = batch.columns
-    if not columns.is_hopping() or columns.time is None or columns.window is None:
-        return batch.height
-    name, window = columns.time.name, columns.window
-    instant = instants(batch.frame[name], columns.types[name], columns.time.unit)
-    # Windows may be shifted: the newest is the one whose start is less than a slide before the record.
-    return int((instant - batch.frame["window_start"] < window.slide).sum())

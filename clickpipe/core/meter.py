@@ -44,7 +44,7 @@ OUTCOMES = tuple(f.name for f in fields(Ledger) if f.name not in ("read", "partl
 def check(accounts: list[Ledger]) -> None:
     """Raises OursError unless every ledger balances."""
     for ledger in accounts:
-        if ledger.left():
+        if ledger.left() or min(getattr(ledger, name) for name in OUTCOMES) < 0:
             raise OursError(f"the accounts do not balance: {ledger.left()} records unaccounted for: {describe(ledger)}")
 
 

@@ -56,6 +56,8 @@ class Feed:
     columns: Columns  # of the records, before the first step
     pipeline: str = ""
     state: str | None = None  # the pipeline's state directory
+    max_errors: str | None = None  # how many bad records the pipeline allows
+    is_live: bool = False  # more may come at any time
     hop: int = 0
     run: int = 0
     floats: set[str]  # integer columns in which a float turned up; shared with the operators

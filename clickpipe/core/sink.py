@@ -11,7 +11,9 @@ from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core.operator import Writer
 from clickpipe.core.render import as_csv, as_ndjson
+from clickpipe.errors import Unsupported
 
+_OTHER = re.compile(r"\.(parquet|arrow|feather|ipc|avro|orc|xlsx|tsv|xml|yaml|db|sqlite|duckdb)$")
 _SUFFIX = re.compile(r"\.(csv)(\.zst|\.gz)?$")
 
 
@@ -32,6 +34,11 @@ class Destination:
     form: Form
 
     def format(self) -> str:
+        if self.form.format is None and (other := _OTHER.search(self.address)):
+            reason = "files are written as NDJSON or CSV"
+            raise Unsupported(
+                "notimpl", f"sink {self.address}", reason, hint=f"--format ndjson writes it as .{other[1]} all the same"
+            )
         return self.form.format or ("csv" if _SUFFIX.search(self.address) else "ndjson")
 
     def needs(self, given: Columns) -> tuple[str, ...]:

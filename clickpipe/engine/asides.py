@@ -33,7 +33,10 @@ class SideFiles:
         if self._late:
             self._late.append(_late_lines(late))
 
+    first_reason = ""  # of the first dead letter
+
     def add_dead(self, dead: Dead) -> None:
+        self.first_reason = self.first_reason or dead.reason[0]
         if self._dead:
             self._dead.append(b"".join(_letter(dead, number) for number in range(len(dead))))
 
@@ -48,7 +51,7 @@ def _letter(dead: Dead, number: int) -> bytes:
     letter = {
         "raw": raw if len(raw) <= _RAW_SHOWN else raw[:_RAW_SHOWN],
         "error": dead.reason[number],
-        "source": dead.source,
+        "source": dead.source and dead.source.encode("utf-8", "replace").decode(),
         "offset": dead.offset[number],
         "time": dead.time[number] if number < len(dead.time) else None,
     }

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import polars as pl
 
-from clickpipe.batch import Batch, Dead, from_columns, from_lines, widened
-from clickpipe.core.loop import record_count
+from clickpipe.batch import NEWEST, Batch, Dead, from_columns, from_lines, widened
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.source import Split
+from clickpipe.core.time import instants
 from clickpipe.errors import DataError
 from clickpipe.operators.ingest import Ingest, IngestFeed
 from clickpipe.text import Text
@@ -58,7 +58,7 @@ class StreamFeed(Feed):
     def __init__(self, reader: StreamReader, line: StreamLine) -> None:
         self._reader = reader
         self.columns, self.pipeline, self.state = line.columns, line.pipeline, line.state
-        self.hop, self.run = line.hop, line.run
+        self.hop, self.run, self.max_errors = line.hop, line.run, line.max_errors
         self.inherited = []
         if reader.tolerant:
             self.notes = ("a tool took the TABs off the stream's signals; looking for them in every line, which is slower",)
@@ -93,7 +93,7 @@ class StreamFeed(Feed):
         arrived = sum(batch.height for batch in batches) + sum(map(len, dead))
         if arrived > frame.end.rows:
             raise DataError(f"frame {frame.end.seq} says it has {frame.end.rows} records and holds {arrived}")
-        records = sum(record_count(batch) for batch in batches) + sum(map(len, dead))
+        records = sum(batch.record_count() for batch in batches) + sum(map(len, dead))
         total = frame.end.rows if frame.end.records is None else frame.end.records
         return Pull(batches, frame.end.watermark, dead, total, total - records)
 
@@ -108,11 +108,15 @@ class StreamFeed(Feed):
         return batch or from_lines(text, columns)
 
     def _counted(self, batch: Batch) -> tuple[Batch, list[Dead]]:
-        """With the columns parsed that counting hopping records takes."""
-        if not batch.columns.is_hopping() or not batch.columns.time:
+        """With a mark on the rows by which hopping records are counted."""
+        columns = batch.columns
+        if not columns.is_hopping() or not columns.time or not columns.window:
             return batch, []
-        batch, dead = batch.need([batch.columns.time.name, "window_start"], self.floats)
-        return batch, [dead] if dead else []
+        batch, dead = batch.need([columns.time.name, "window_start"], self.floats)
+        instant = instants(batch.frame[columns.time.name], columns.types[columns.time.name], columns.time.unit)
+        # Windows may be shifted: the newest is the one whose start is less than a slide before the record.
+        newest = (instant - batch.frame["window_start"] < columns.window.slide).alias(NEWEST)
+        return replace(batch, frame=batch.frame.with_columns(newest)), [dead] if dead else []
 
 
 def _marked(batch: Batch) -> Batch:

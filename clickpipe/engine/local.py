@@ -14,7 +14,9 @@ from clickpipe.core.loop import Asides, Loop, Stage, Tail
 from clickpipe.core.meter import OUTCOMES, Ledger, check
 from clickpipe.core.operator import Feed, Writer
 from clickpipe.core.step import RawStep, SinkStep, SourceStep
+from clickpipe.core.terminal import standard_output
 from clickpipe.engine.asides import SideFiles
+from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.errors import ClickpipeError, DataError, PlanError
@@ -25,10 +27,8 @@ from clickpipe.plan.plan import Plan
 from clickpipe.state.files import remove
 from clickpipe.state.home import pipeline_directory
 from clickpipe.wire.frames import StreamLine
-from clickpipe.wire.pump import Inbox, Outbox
+from clickpipe.wire.pump import Inbox
 from clickpipe.wire.stream import StreamWriter
-
-_ENOUGH_FOR_PERCENT = 1_000
 
 
 @dataclass
@@ -50,7 +50,7 @@ def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outco
 
 
 def _write_raw(step: RawStep) -> Outcome:
-    outbox = Outbox(sys.stdout.fileno(), "standard output")
+    outbox = standard_output()
     for block in step.raw():
         outbox.put(block)
     outbox.close()
@@ -59,18 +59,18 @@ def _write_raw(step: RawStep) -> Outcome:
 
 class _Run:
     def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool) -> None:
-        self._plan, self._arrow = plan, arrow
+        self._plan, self._say, self._arrow = plan, say, arrow
         self._floats: set[str] = set()
         self._feed, begins = _open_feed(plan)
         self._feed.floats = self._floats
         for note in self._feed.notes:
             say(note)
         self._stages, self._columns = open_stages(plan, self._feed.columns)
-        self._state = self._feed.state or pipeline_directory(plan.name or self._feed.pipeline)
+        self._state = pipeline_directory(plan.name or self._feed.pipeline, self._feed.state)
         self._sides = SideFiles(self._state, *_side_paths(plan))
         if begins:
             _begin_anew(self._sides)
-        self._limit = _error_limit(plan)
+        self._limit = _error_limit(plan, self._feed)
         self._want()
 
     def _want(self) -> None:
@@ -103,12 +103,18 @@ class _Run:
                 loop.run()
                 accounts = _joined(self._feed.inherited, loop.accounts)
                 self._limit.check(accounts[0], final=True)
+                self._tell_of_nothing_good(loop.accounts[0])
                 self._sides.close()
                 self._finish(accounts)
             except BaseException:
                 self._abandon()
                 raise
         return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path)
+
+    def _tell_of_nothing_good(self, ledger: Ledger) -> None:
+        """A wrong --format or --time looks like this, and must not look like an empty input."""
+        if ledger.dead and ledger.dead == ledger.read:
+            self._say(f"none of the {ledger.read:,} records is good; of the first it is said: {self._sides.first_reason}")
 
     def _dead(self, dead: Dead) -> None:
         self._sides.add_dead(dead)
@@ -124,8 +130,8 @@ class _Run:
             self._finish, self._abandon = _sink_finish(writer), writer.abandon
             return Tail(lambda batch, count: self._write_to(writer, batch, count), writer.advance, self._sink_needs())
         feed = self._feed
-        line = StreamLine(self._columns, self._plan.name or feed.pipeline, feed.hop + 1, feed.run, self._state)
-        stream = StreamWriter(Outbox(sys.stdout.fileno(), "standard output"), line, arrow=self._arrow)
+        line = StreamLine(self._columns, self._plan.name or feed.pipeline, feed.hop + 1, feed.run, self._state, self._limit.text)
+        stream = StreamWriter(standard_output(), line, arrow=self._arrow)
         self._finish, self._abandon = _stream_finish(stream), _nothing
         return Tail(lambda batch, count: stream.write(batch, _records(batch, count)), stream.advance, ())
 
@@ -205,36 +211,15 @@ def _begin_anew(sides: SideFiles) -> None:
             remove(path)
 
 
-def _error_limit(plan: Plan) -> ErrorLimit:
+def _error_limit(plan: Plan, feed: Feed) -> ErrorLimit:
+    """Given to ingest, and told to the steps behind it by the stream."""
     for node in plan.nodes:
         if isinstance(node.step, Ingest):
             try:
-                return ErrorLimit(node.step.max_errors)
+                return ErrorLimit(node.step.max_errors, is_live=feed.is_live)
             except PlanError as error:
                 raise locate(error, node.written) from None
-    return ErrorLimit(None)
-
-
-class ErrorLimit:
-    """`--max-errors N|P%`: how many bad records are too many."""
-
-    def __init__(self, text: str | None) -> None:
-        self._text = text
-        try:
-            self._most = None if text is None else float(text.removesuffix("%"))
-        except ValueError:
-            raise PlanError(f'--max-errors "{text}" is neither a number nor a percentage', word=text or "") from None
-
-    def check(self, ledger: Ledger, *, final: bool) -> None:
-        """Raises DataError. A percentage is judged when there are enough records to speak of, and at the end."""
-        if self._most is None or self._text is None:
-            return
-        if self._text.endswith("%"):
-            too_many = (final or ledger.read >= _ENOUGH_FOR_PERCENT) and ledger.dead * 100 > self._most * ledger.read
-        else:
-            too_many = ledger.dead > self._most
-        if too_many:
-            raise DataError(f"{ledger.dead:,} of {ledger.read:,} records are bad, more than --max-errors {self._text} allows")
+    return ErrorLimit(feed.max_errors)
 
 
 def _joined(inherited: list[Ledger], own: list[Ledger]) -> list[Ledger]:

@@ -9,11 +9,13 @@ from contextlib import suppress
 
 from clickpipe.core.step import SinkStep, SourceStep
 from clickpipe.plan.plan import Node, Plan
+from clickpipe.stopping import on_stop
 
 
 def run_processes(plan: Plan, codec: str, quiet: bool) -> int:
     """The exit code: the first step's that failed by itself, rather than because another one did."""
     processes: list[subprocess.Popen[bytes]] = []
+    on_stop(lambda: _stop(processes))
     try:
         for number, node in enumerate(plan.nodes):
             is_last = number == len(plan.nodes) - 1
@@ -27,12 +29,16 @@ def run_processes(plan: Plan, codec: str, quiet: bool) -> int:
                 before.close()  # or the step before would never hear that its reader is gone
         return _verdict([process.wait() for process in processes])
     except BaseException:
-        for process in processes:
-            with suppress(OSError):
-                process.terminate()
-        for process in processes:
-            process.wait()
+        _stop(processes)
         raise
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        with suppress(OSError):
+            process.terminate()
+    for process in processes:
+        process.wait()
 
 
 def _words(node: Node, plan: Plan, quiet: bool) -> list[str]:

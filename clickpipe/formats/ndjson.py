@@ -32,10 +32,9 @@ class Ndjson(Format):
         for record in _records(blocks):
             for name, value in record.items():
                 kind = _kind(value)
-                if kind and (types.get(name) is None or (types[name], kind) == ("int", "float")):
+                before = types.setdefault(name, kind)
+                if not before or (before, kind) == ("int", "float"):
                     types[name] = kind
-                else:
-                    types.setdefault(name, "")
         return {name: kind or "str" for name, kind in types.items()}  # nulls only: text
 
     def read(self, block: Block, columns: Columns, wants: Wants, source: str) -> tuple[Batch, list[Dead], int]:

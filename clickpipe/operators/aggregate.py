@@ -18,7 +18,7 @@ from clickpipe.columns import NUMBERS, Columns, TimeColumn, check_new
 from clickpipe.core.aggregate import Aggregate as Function
 from clickpipe.core.calls import Named, parse_call
 from clickpipe.core.catalog import Catalog
-from clickpipe.core.compute import compute
+from clickpipe.core.compute import compute, finite
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
@@ -155,7 +155,8 @@ class AggregateOperator(Operator):
         self._size = given.window.size if given.window is not None and step._has_window(given) else None
         self._calls = [compiled.call() for compiled in step._compiled(given)]
         self._integers = {call.name for call in self._calls if call.aggregate.kind == "int"}
-        self._keys = [*([] if self._size is None else ["window_start"]), *step.by]
+        self._keys = list(dict.fromkeys([*([] if self._size is None else ["window_start"]), *step.by]))
+        self._keys = [key for key in self._keys if self._size is None or key != "window_end"]
         self._summary = Summary(self._keys, self._calls, saved)
         self._fired = int(saved["fired"].item()) if "fired" in saved else None
         self._earliest_end: int | None = None if not saved else -FOREVER
@@ -236,6 +237,7 @@ class AggregateOperator(Operator):
 
     def _batch(self, rows: pl.DataFrame) -> Batch:
         types = dict(self._columns.types)
+        rows = finite(rows)
         for name, kind in types.items():
             if kind == "int" and rows.schema[name] == pl.Int128:
                 rows = rows.with_columns(_in_64_bits(rows, name))

@@ -35,6 +35,10 @@ from clickpipe.lines import Block
 SOURCES = Catalog("clickpipe.sources", "source")
 FORMATS = Catalog("clickpipe.formats", "format")
 _WORKERS = 2
+_PACKED = {b"\x1f\x8b": "zcat", b"\x28\xb5\x2f\xfd": "zstdcat"}  # by the first bytes
+_BOM = b"\xef\xbb\xbf"
+_QUIET = 0.2  # seconds without a byte after which a live input is judged by what has come
+_ENOUGH = 16 << 20  # bytes of a file that are searched for its first time
 _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
 
 
@@ -116,6 +120,7 @@ class IngestFeed(Feed):
         self._open: dict[int, Iterator[Block]] = {}
         self.inherited = []
         self.pipeline = step.name or _pipeline_name(self._splits[0].name)
+        self.is_live = any(split.is_live for split in self._splits)
         raw = self._declared() if step.columns else self._inferred()
         self._raw_columns = self._with_time(raw)
         self.columns = self._streamed(self._raw_columns)
@@ -143,6 +148,8 @@ class IngestFeed(Feed):
         sample: list[Block] = []
         for number in range(len(self._splits)):
             taken: list[Block] = []
+            if inbox := self._splits[number].inbox():  # the sample must not depend on how much a first read brings
+                inbox.gather(SAMPLE, _QUIET)
             stream = self._blocks(number)
             for block in stream:
                 taken.append(block)
@@ -154,7 +161,9 @@ class IngestFeed(Feed):
                 break
         types = self._nameable(self._format.infer(sample))
         if not types and any(b"\0" in block.data[:4096] for block in sample):
-            raise DataError(f"{self._splits[0].name} is binary, not {_format_name(self._step, self._splits)}")
+            packed = next((tool for magic, tool in _PACKED.items() if sample[0].data.startswith(magic)), "")
+            hint = f"unpack it before: {packed} FILE | clickpipe ingest - …" if packed else ""
+            raise DataError(f"{self._splits[0].name} is binary, not {_format_name(self._step, self._splits)}", hint=hint)
         return Columns(types)
 
     def _nameable(self, types: dict[str, str]) -> dict[str, str]:
@@ -218,9 +227,12 @@ class IngestFeed(Feed):
             return numbers
         for number in numbers:
             stream = self._open.get(number) or self._blocks(number)
-            first = next(stream, None)
-            self._open[number] = chain([first] if first else [], stream)
-            start = self._first_time(first) if first else None
+            taken: list[Block] = []
+            start = None
+            while start is None and sum(len(block.data) for block in taken) < _ENOUGH and (block := next(stream, None)):
+                taken.append(block)
+                start = self._first_time(block)
+            self._open[number] = chain(taken, stream)
             if start is not None:
                 self._starts[number] = start
         return sorted(numbers, key=lambda n: (self._starts.get(n, 0), n))
@@ -237,7 +249,8 @@ class IngestFeed(Feed):
         first = next(stream, None)
         if first is None:
             return iter(())
-        first = replace(first, data=first.data.removeprefix(b"\xef\xbb\xbf"))
+        if first.data.startswith(_BOM):
+            first = replace(first, data=first.data.removeprefix(_BOM), offset=first.offset + len(_BOM))
         return chain([self._format.begin(first)], stream)
 
     def _read(self, number: int) -> Iterator[tuple[Batch, list[Dead], int]]:
@@ -270,7 +283,7 @@ class IngestFeed(Feed):
         times = self._instants(batch).alias("_time")
         dead = [misfits] if misfits else []
         if times.null_count():
-            dead.append(batch.keep(times.is_null()).as_dead(self._reasons(batch, times)))
+            dead.append(batch.keep(times.is_null()).as_dead(pl.Series(self._reasons(batch, times), dtype=pl.String)))
             batch, times = batch.keep(times.is_not_null()), times.drop_nulls()
         judged = clock.judge(times, arrival)
         added: list[Any] = [] if self.columns.time == self._raw_columns.time else [times]
@@ -280,7 +293,8 @@ class IngestFeed(Feed):
         batch = replace(batch, frame=frame, columns=replace(columns, time=self.columns.time))
         if judged.future is not None:
             ahead = batch.keep(judged.future)
-            dead.append(ahead.as_dead([f'"{self._raw_time}" is too far in the future'] * ahead.height))
+            reason = f'"{self._raw_time}" is too far in the future'
+            dead.append(ahead.as_dead(pl.Series([reason] * ahead.height, dtype=pl.String)))
             batch = batch.keep(~judged.future)
         return batch, dead
 

@@ -44,11 +44,11 @@ Examples:
     def columns(self, given: Columns) -> Columns:
         self._check()
         added = {name: expression.kind for name, expression in self._named(given).items()}
-        if self.exprs:
-            return given.only(added)
         given.need(self.drop, " to drop")
-        kept = {name: kind for name, kind in given.types.items() if name not in self.drop}
-        return given.only({**kept, **added})
+        kept = {} if self.exprs else {name: kind for name, kind in given.types.items() if name not in self.drop}
+        columns = given.only({**kept, **added})
+        self._check_hopping(given, columns)
+        return columns
 
     def needs(self, given: Columns) -> tuple[str, ...]:
         reads = [name for expression in self._named(given).values() for name in expression.reads]
@@ -67,6 +67,16 @@ Examples:
             raise PlanError("nothing to select", hint='as in: select user_id page "latency_ms / 1000 AS latency_s"')
         if self.exprs and (self.add or self.drop):
             raise PlanError("--add and --drop keep the other columns; expressions without them do not: choose one")
+
+    def _check_hopping(self, given: Columns, columns: Columns) -> None:
+        """A record that stands in several windows is counted by its time and its newest window."""
+        if not given.is_hopping() or given.time is None:
+            return
+        for name in (given.time.name, "window_start", "window_end"):
+            named = self._named(given).get(name)
+            if name not in columns.types or (named and not named.expr.meta.is_column()):
+                reason = "records that stand in several windows are counted by it"
+                raise PlanError(f'"{name}" must stay as it is: {reason}', hint="aggregate first, or select before the window")
 
     def _replaces(self, given: Columns) -> bool:
         return any(name in given.types for name in self._named(given))

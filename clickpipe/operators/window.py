@@ -8,12 +8,12 @@ Memory: one batch; hopping: times size / slide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import polars as pl
 
-from clickpipe.batch import Batch
+from clickpipe.batch import NEWEST, Batch
 from clickpipe.columns import Columns, TimeColumn, WindowInfo
 from clickpipe.core.operator import Late, Operator
 from clickpipe.core.option import Duration, argument, option
@@ -24,6 +24,7 @@ from clickpipe.core.windows import WINDOW, newest_start, starts
 from clickpipe.errors import PlanError, Unsupported
 
 _MOST_WINDOWS = 1_000
+_MOST_ROWS = 250_000  # of one batch of hopping windows
 _LATER = {
     "session": "session windows are not in this version",
     "cumulate": "cumulating windows are not in this version",
@@ -64,18 +65,17 @@ Examples:
         given.need([name], " for --time")
         if given.types[name] not in ("int", "float", "str", "time"):
             raise PlanError(f'column "{name}" is {given.types[name]}, which is no time', word=name)
+        if given.is_hopping():
+            raise PlanError("the records stand in several windows already: aggregate them first")
         for name in WINDOW:
-            if name in given.types and given.window is None:
-                raise PlanError(
-                    f'the records have a field "{name}" already', hint=f'rename it before: select --add "{name} AS old" …'
-                )
-        if given.window is not None and set(WINDOW) & set(given.types):
-            given = replace(given, types={n: k for n, k in given.types.items() if n not in WINDOW}, time=given.time)
-        added = given.add(dict.fromkeys(WINDOW, "time"))
-        return replace(added, window=WindowInfo(self.kind, self.size, self._slide()), time=self._time(given))
+            if given.types.get(name, "time") != "time":
+                hint = f'rename it before: select --add "{name} AS old" --drop {name}'
+                raise PlanError(f'the records have a field "{name}" already', hint=hint)
+        window = WindowInfo(self.kind, self.size, self._slide())
+        return replace(given, types=windowed(given.types), window=window, time=self._time(given))
 
     def needs(self, given: Columns) -> tuple[str, ...]:
-        return (self._time(given).name,)
+        return (self._time(given).name,) if set(WINDOW).isdisjoint(given.types) else tuple(given.types)
 
     def open(self, given: Columns, saved: Tables) -> Operator:
         return WindowOperator(self, given)
@@ -96,7 +96,9 @@ Examples:
             return TimeColumn(self.time, "auto")
         if given.time is None:
             raise PlanError(
-                "no event time: the stream does not say which field it is", hint="name it: --time ts, here or at ingest"
+                "no event time: the stream does not say which field it is",
+                hint="name it: --time ts, here or at ingest",
+                notes=["a tool such as jq may have taken out the lines that begin with a TAB, which say it"],
             )
         return given.time
 
@@ -127,6 +129,11 @@ Examples:
             raise PlanError(f"each record would stand in {-(-self.size // self.slide):,} windows; {_MOST_WINDOWS:,} are allowed")
 
 
+def windowed(types: Mapping[str, str]) -> dict[str, str]:
+    """The columns with those of the window behind them, in place of an earlier window's."""
+    return {name: kind for name, kind in types.items() if name not in WINDOW} | dict.fromkeys(WINDOW, "time")
+
+
 class WindowOperator(Operator):
     def __init__(self, step: Window, given: Columns) -> None:
         self._size, self._slide, self._offset = int(step.size), step._slide(), int(step.offset)
@@ -135,13 +142,11 @@ class WindowOperator(Operator):
         self.partly_late = 0
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Late]:
-        columns = self._columns.add({n: k for n, k in batch.columns.types.items() if n not in WINDOW})
-        columns = columns.only({**{n: k for n, k in columns.types.items() if n not in WINDOW}, **dict.fromkeys(WINDOW, "time")})
-        columns = replace(columns, window=self._columns.window)
-        if set(WINDOW) & set(batch.frame.columns):
-            batch = replace(batch, frame=batch.frame.drop(*WINDOW, strict=False))
+        columns = replace(self._columns, types=windowed(batch.columns.types))
         kind = batch.columns.types[self._time.name]
         instant = instants(batch.frame[self._time.name], kind, self._time.unit)
+        if not set(WINDOW).isdisjoint(batch.columns.types):  # from finer windows to coarser ones
+            batch = batch.replaced(batch.frame.drop(*WINDOW), batch.columns)
         newest = newest_start(instant, self._slide, self._offset).alias("window_start")
         gone = self._gone(batch, newest)
         if gone is not None:
@@ -151,7 +156,7 @@ class WindowOperator(Operator):
         if self._slide == self._size:
             yield batch.add(self._bounds(newest), columns)
         else:
-            yield self._hopped(batch, newest, instant, columns)
+            yield from self._hopped(batch, newest, instant, columns)
 
     def _gone(self, batch: Batch, newest: pl.Series) -> pl.Series | None:
         """Which records have no open window left. Only marked ones can be late."""
@@ -163,15 +168,23 @@ class WindowOperator(Operator):
     def _bounds(self, start: pl.Series) -> pl.DataFrame:
         return pl.DataFrame([start.alias("window_start"), (start + self._size).alias("window_end")])
 
-    def _hopped(self, batch: Batch, newest: pl.Series, instant: pl.Series, columns: Columns) -> Batch:
+    def _hopped(self, batch: Batch, newest: pl.Series, instant: pl.Series, columns: Columns) -> Iterator[Batch]:
+        """A row per record and window; some records at a time where they stand in many windows."""
         marked = "_mark" in batch.frame.columns
         base = batch.frame.select(
             pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
             pl.lit(instant).alias("time"),
             (pl.col("_mark") if marked else pl.lit(None, pl.Int64)).alias("mark"),
         ).with_columns(newest.alias("newest"))
+        for some in base.iter_slices(max(1, _MOST_ROWS * self._slide // self._size)):
+            opened = self._opened(some)
+            is_newest = (opened["window_start"] == opened["newest"]).alias(NEWEST)
+            yield batch.repeat(opened["row"]).add(self._bounds(opened["window_start"]).with_columns(is_newest), columns)
+
+    def _opened(self, base: pl.DataFrame) -> pl.DataFrame:
+        """The windows of these records that are still open, by record and start."""
         copies = pl.concat(
-            base.select("row", "time", "mark", start.alias("window_start"))
+            base.select("row", "time", "mark", "newest", start.alias("window_start"))
             for start in starts(pl.col("newest"), self._size, self._slide)
         )
         holding = copies.filter(pl.col("window_start") + self._size > pl.col("time"))
@@ -179,5 +192,4 @@ class WindowOperator(Operator):
         if opened.height < holding.height:
             lost = holding.join(opened, on=["row", "window_start"], how="anti")
             self.partly_late += lost["row"].n_unique()
-        opened = opened.sort("row", "window_start")
-        return batch.repeat(opened["row"]).add(self._bounds(opened["window_start"]), columns)
+        return opened.sort("row", "window_start")

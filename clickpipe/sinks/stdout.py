@@ -5,7 +5,6 @@ On a terminal, control characters that JSON leaves alone are written as escapes.
 
 from __future__ import annotations
 
-import re
 import sys
 
 import polars as pl
@@ -16,10 +15,7 @@ from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Writer
 from clickpipe.core.render import as_table
 from clickpipe.core.sink import Destination, Form, Renderer
-from clickpipe.wire.pump import Outbox
-
-# C0 (but for newline and tab), DEL, C1, and the marks that turn text round.
-_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f\x80-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+from clickpipe.core.terminal import shown, standard_output
 
 
 class Stdout(Destination):
@@ -35,27 +31,14 @@ class Stdout(Destination):
 class StdoutWriter(Writer):
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
-        self._outbox = Outbox(sys.stdout.fileno(), "standard output")
-        self._is_terminal = sys.stdout.isatty()
+        self._outbox = standard_output()
 
     def write(self, batch: Batch) -> None:
-        self._put(self._renderer.bytes(batch))
-
-    def _put(self, data: bytes) -> None:
-        self._outbox.put(_harmless(data) if self._is_terminal else data)
+        self._outbox.put(self._renderer.bytes(batch))
 
     def close(self, accounts: list[Ledger]) -> None:
-        self._put(self._renderer.rest())
+        self._outbox.put(self._renderer.rest())
         self._outbox.close()
-
-
-def _harmless(data: bytes) -> bytes:
-    return shown(data.decode("utf-8", "replace")).encode()
-
-
-def shown(text: str) -> str:
-    """The text with control characters as JSON escapes."""
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class TableWriter(Writer):
@@ -84,7 +67,7 @@ class TableWriter(Writer):
             table.add_column(shown(name), justify="right" if kind in ("int", "float") else "left", no_wrap=True)
         for row in self._shown_rows():
             table.add_row(*row)
-        console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
+        console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240)
         console.print(table)
         console.print(f"{self._count:,} rows", style="dim")
         sys.stdout.flush()

@@ -11,6 +11,7 @@ import secrets
 import stat
 
 from clickpipe.errors import ClickpipeError, OutsideError, PlanError, ReaderGone
+from clickpipe.stopping import forget, on_stop
 from clickpipe.wire.pump import failure, write_all
 
 
@@ -25,6 +26,7 @@ class AtomicFile:
             self.descriptor = os.open(self._part, flags, 0o666)
         except OSError as error:
             raise PlanError(f"{path}: {error.strerror}", word=path) from None
+        on_stop(self.discard)
 
     def commit(self) -> None:
         """Make it durable, then visible. Raises DiskError."""
@@ -37,8 +39,10 @@ class AtomicFile:
                 sync_directory(os.path.dirname(os.path.realpath(self.path)))
         except OSError as error:
             raise outside(error, self.path) from None
+        forget(self.discard)
 
     def discard(self) -> None:
+        forget(self.discard)
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
         if self._part != self.path:

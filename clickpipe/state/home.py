@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+
+from clickpipe.errors import PlanError
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 def home() -> str:
@@ -12,5 +17,13 @@ def home() -> str:
     return os.path.join(base, "clickpipe")
 
 
-def pipeline_directory(name: str) -> str:
+def pipeline_directory(name: str, told: str | None = None) -> str:
+    """The directory of a pipeline. `told`: where the stream says it is, believed if it looks like one.
+
+    Raises PlanError for a name that could lead elsewhere.
+    """
+    if not _NAME.fullmatch(name):
+        raise PlanError(f"a pipeline cannot be called {name!r}", hint="letters, digits, . _ and -", word=name)
+    if told and os.path.isabs(told) and os.path.normpath(told).endswith(f"{os.sep}pipelines{os.sep}{name}"):
+        return os.path.normpath(told)
     return os.path.join(home(), "pipelines", name)

@@ -82,8 +82,8 @@ class Buffer:
     def records_tolerant(self) -> bytes:
         """The same for a stream whose TABs were stripped: every line is looked at."""
         parts: list[bytes] = []
-        while (line := self.peek_line()) and not is_signal(line):
-            parts.append(self.line())
+        while not is_signal(self.peek_line()) and (line := self.line()):
+            parts.append(line)
         return b"".join(parts)
 
     def exactly(self, count: int) -> bytes:

@@ -9,6 +9,7 @@ A signal is one line: TAB, then a JSON object whose first key is "@".
     \t{"@":"columns","columns":{"ts":"int","ms":"float"}}\n
     \t{"@":"barrier","epoch":42,"state":[]}\n
     \t{"@":"end","rows":3,"accounts":[{"read":3,"written":3}]}\n
+    \t{"@":"failed"}\n                                         instead of the end, where the step has said why
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import orjson
 
 from clickpipe.columns import TYPES, Columns
 from clickpipe.errors import DataError
-from clickpipe.wire.frames import VERSION, ArrowFrame, Barrier, ColumnsChange, End, FrameEnd, Signal, StreamLine
+from clickpipe.wire.frames import VERSION, ArrowFrame, Barrier, ColumnsChange, End, Failed, FrameEnd, Signal, StreamLine
 
 TAB = b"\t"
 LONGEST_SIGNAL = 1 << 20
@@ -41,9 +42,8 @@ def _said(signal: Signal) -> dict[str, Any]:
                 "hop": signal.hop,
                 "run": signal.run,
             }
-            if signal.state is not None:
-                head["state"] = signal.state
-            return head | signal.columns.to_json()
+            said = {"state": signal.state, "max_errors": signal.max_errors}
+            return head | {name: value for name, value in said.items() if value is not None} | signal.columns.to_json()
         case ColumnsChange():
             return {"@": "columns", "columns": signal.types}
         case FrameEnd():
@@ -54,6 +54,8 @@ def _said(signal: Signal) -> dict[str, Any]:
             return {"@": "barrier", "epoch": signal.epoch, "state": list(signal.state)}
         case End():
             return {"@": "end", "rows": signal.rows, "accounts": list(signal.accounts)}
+        case Failed():
+            return {"@": "failed"}
 
 
 def _frame_said(end: FrameEnd) -> dict[str, Any]:
@@ -87,9 +89,9 @@ def _meant(said: dict[str, Any]) -> Signal:
         case "stream":
             if said["v"] != VERSION:
                 raise DataError(f"the stream is of format version {said['v']}; this clickpipe reads version {VERSION}")
-            return StreamLine(
-                Columns.from_json(said), str(said["pipeline"]), _count(said["hop"]), _count(said["run"]), said.get("state")
-            )
+            state, max_errors = (None if said.get(key) is None else str(said[key]) for key in ("state", "max_errors"))
+            hop, run = _count(said["hop"]), _count(said["run"])
+            return StreamLine(Columns.from_json(said), str(said["pipeline"]), hop, run, state, max_errors)
         case "columns":
             types = {str(name): str(kind) for name, kind in said["columns"].items()}
             if not set(types.values()) <= set(TYPES):
@@ -103,6 +105,8 @@ def _meant(said: dict[str, Any]) -> Signal:
             return Barrier(_count(said["epoch"]), tuple(said.get("state", ())))
         case "end":
             return End(_count(said["rows"]), tuple(_ledger(ledger) for ledger in said.get("accounts", ())))
+        case "failed":
+            return Failed()
         case other:
             raise ValueError(f"unknown signal {other!r}")
 

@@ -19,6 +19,7 @@ class StreamLine:
     hop: int = 0
     run: int = 0
     state: str | None = None
+    max_errors: str | None = None  # how many bad records the pipeline allows
 
 
 @dataclass(frozen=True)
@@ -66,4 +67,9 @@ class End:
     accounts: tuple[dict[str, int], ...] = field(default=())
 
 
-Signal = StreamLine | ColumnsChange | FrameEnd | ArrowFrame | Barrier | End
+@dataclass(frozen=True)
+class Failed:
+    """The step before has failed and has said why: whoever reads this fails too, and need not say more."""
+
+
+Signal = StreamLine | ColumnsChange | FrameEnd | ArrowFrame | Barrier | End | Failed

@@ -27,6 +27,8 @@ _QUEUED_OUT = 3  # batches
 class Inbox:
     """Chunks of bytes from a descriptor, read ahead. Memory: 16 MiB."""
 
+    _held = b""  # bytes that were looked at and put back
+
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor, self._name = descriptor, name
         self._queue: queue.Queue[bytes | OSError] = queue.Queue(_QUEUED_IN)
@@ -47,6 +49,9 @@ class Inbox:
 
     def get(self, timeout: float | None = None) -> bytes | None:
         """The next chunk; empty at the end of the input; None when `timeout` seconds passed without one."""
+        if self._held:
+            held, self._held = self._held, b""
+            return held
         if self._is_at_end:
             return b""
         try:
@@ -58,22 +63,20 @@ class Inbox:
         self._is_at_end = not chunk
         return chunk
 
+    def gather(self, lines: int, quiet: float) -> None:
+        """Wait until this many lines have come, or nothing for `quiet` seconds after the first bytes; all are read again."""
+        held = [self.get() or b""]
+        while sum(chunk.count(b"\n") for chunk in held) < lines and (chunk := self.get(quiet)):
+            held.append(chunk)
+        self.put_back(b"".join(held))
+
+    def put_back(self, data: bytes) -> None:
+        """These bytes, which were looked at, are read again before all others."""
+        self._held = data
+
     def __iter__(self) -> Iterator[bytes]:
         while chunk := self.get():
             yield chunk
-
-
-class Pushback(Inbox):
-    """An inbox some of whose bytes were looked at and put back."""
-
-    def __init__(self, first: bytes, inbox: Inbox) -> None:
-        self._first, self._inbox = first, inbox
-
-    def get(self, timeout: float | None = None) -> bytes | None:
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        return self._inbox.get(timeout)
 
 
 class Outbox:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from clickpipe.batch import Batch
+from clickpipe.batch import NEWEST, Batch
 from clickpipe.columns import HIDDEN, Columns
-from clickpipe.errors import DataError, OutsideError
+from clickpipe.errors import DataError, OutsideError, StepBeforeFailed
 from clickpipe.wire import codec
 from clickpipe.wire.buffer import Buffer
-from clickpipe.wire.frames import ArrowFrame, Barrier, ColumnsChange, End, FrameEnd, Signal, StreamLine
-from clickpipe.wire.pump import Inbox, Outbox, Pushback
+from clickpipe.wire.frames import ArrowFrame, Barrier, ColumnsChange, End, Failed, FrameEnd, Signal, StreamLine
+from clickpipe.wire.pump import Inbox, Outbox
 
 _LARGEST_ARROW = 1 << 30
 
@@ -56,13 +56,16 @@ class StreamReader:
             return None
         self.tolerant = not head.startswith(codec.TAB)
         signal = codec.decode(self._buffer.line())
+        if isinstance(signal, Failed):
+            raise StepBeforeFailed
         if not isinstance(signal, StreamLine):
             raise DataError("the stream does not begin with its stream line: something before this step removed it")
         return signal
 
     def raw(self) -> Inbox:
         """All bytes of a stream that turned out to be raw NDJSON."""
-        return Pushback(self._buffer.rest(), self._inbox)
+        self._inbox.put_back(self._buffer.rest())
+        return self._inbox
 
     def frames(self, columns: Columns) -> Iterator[Frame | End]:
         """The frames, each as soon as it is complete, and the end signal last."""
@@ -87,6 +90,8 @@ class StreamReader:
                         raise DataError("records stand after the last frame signal: something removed signals")
                     yield event
                     return
+                case Failed():
+                    raise StepBeforeFailed
                 case StreamLine():
                     raise DataError("a second stream line: two streams were joined; use several sources of one ingest")
                 case Barrier():
@@ -209,5 +214,5 @@ class StreamWriter:
 
 def _is_whole(batch: Batch) -> bool:
     """Whether the columns are all there is to the records: parsed, and no cell in doubt."""
-    names = batch.frame.columns
-    return set(batch.columns.types) <= set(names) and not any(name.startswith(HIDDEN) for name in names)
+    names = set(batch.frame.columns)
+    return set(batch.columns.types) <= names and {name for name in names if name.startswith(HIDDEN)} <= {NEWEST}

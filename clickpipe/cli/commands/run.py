@@ -11,9 +11,10 @@ import os
 
 import click
 
-from clickpipe.cli.accounts import report, say
+from clickpipe.cli.accounts import report
 from clickpipe.cli.step import CODECS
 from clickpipe.cli.text import Described
+from clickpipe.cli.words import say
 from clickpipe.errors import PlanError, Unsupported
 from clickpipe.operators.sink import Sink
 from clickpipe.plan.parse import parse
