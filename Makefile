@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # Compiled modules halve the start-up time, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check bench man record clean
+.PHONY: demo test check soak bench man record clean
 
 demo: $(READY)
 	$(BIN)/clickpipe run recipes/trending.toml --format table
@@ -20,6 +20,10 @@ check: $(READY)
 	$(BIN)/ruff check clickpipe tests sample_data
 	$(BIN)/ruff format --check --diff clickpipe tests sample_data
 	$(BIN)/mypy
+
+# What takes minutes: random kills, hour after hour if you like.
+soak: $(READY)
+	$(BIN)/python -m pytest -m slow
 
 # Rewrites the expectations of the cases; the diff is the review.
 record: $(READY)

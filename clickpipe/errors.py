@@ -88,6 +88,12 @@ class OutsideError(ClickpipeError):
     code = 75
 
 
+class StateError(ClickpipeError):
+    """What was saved does not fit: another plan, another version, or a checkpoint that is missing."""
+
+    code = 78
+
+
 class StepBeforeFailed(Exception):
     """The step before has failed and said why. We fail like it, and pass the word on."""
 

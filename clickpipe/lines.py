@@ -28,6 +28,7 @@ class Block:
 
     data: bytes
     offset: int
+    end: int  # where the next block begins; overlong lines may stand in between
     overlong: tuple[Overlong, ...] = field(default=())
 
 
@@ -37,11 +38,11 @@ class Cutter:
     Memory: the chunk and the unfinished line, at most 1 MiB.
     """
 
-    def __init__(self, whole: Callable[[bytes], int] = len) -> None:
+    def __init__(self, whole: Callable[[bytes], int] = len, offset: int = 0) -> None:
         self._whole = whole  # how much of some whole lines is whole records
         self._rest: list[bytes] = []
         self._rest_size = 0
-        self._offset = 0  # of the first byte in _rest
+        self._offset = offset  # of the first byte in _rest
         self._skipping: Overlong | None = None
 
     def feed(self, chunk: bytes) -> Block | None:
@@ -63,16 +64,16 @@ class Cutter:
             end = self._whole(data)
             self._rest, self._rest_size = [], 0
             self._keep(data[end:])
-            block = Block(data if end == len(data) else data[:end], self._offset, finished)
+            block = Block(data if end == len(data) else data[:end], self._offset, self._offset + end, finished)
             self._offset += end
         self._keep(chunk[cut:])
-        return block or (Block(b"", self._offset, finished) if finished else None)
+        return block or (Block(b"", self._offset, self._offset, finished) if finished else None)
 
     def finish(self) -> Block | None:
         """What is left at the end of the input: a last line without its newline."""
         overlong = (self._skipping,) if self._skipping else ()
         data = b"".join(self._rest)
-        return Block(data, self._offset, overlong) if data or overlong else None
+        return Block(data, self._offset, self._offset + len(data), overlong) if data or overlong else None
 
     def _keep(self, rest: bytes) -> None:
         if rest:
@@ -90,7 +91,8 @@ class Cutter:
 
 
 def joined(blocks: list[Block]) -> Block:
+    """One block of several that adjoin."""
     if len(blocks) == 1:
         return blocks[0]
     overlong = tuple(line for block in blocks for line in block.overlong)
-    return Block(b"".join(block.data for block in blocks), blocks[0].offset, overlong)
+    return Block(b"".join(block.data for block in blocks), blocks[0].offset, blocks[-1].end, overlong)

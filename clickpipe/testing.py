@@ -205,8 +205,15 @@ def collect(text: str) -> Collected:
 
 
 def _forked(steps: list[list[str]], directory: Path, **more: str) -> _Ran:
-    codes = _nursery().run({"steps": steps, "directory": str(directory), "environment": environment(directory, **more)})
+    codes = run_steps(steps, directory, **more)
     return verdict(codes), (directory / ".stdout").read_bytes(), (directory / ".stderr").read_bytes()
+
+
+def run_steps(steps: list[list[str]], directory: Path, kill: Mapping[int, str] | None = None, **more: str) -> list[int]:
+    """A process per step, joined by pipes; their exit codes. `kill`: kill points (clickpipe/faults.py) by step number."""
+    (directory / INPUT).touch()
+    job = {"steps": steps, "directory": str(directory), "environment": environment(directory, **more)}
+    return _nursery().run(job | {"kill": {str(number): point for number, point in (kill or {}).items()}})
 
 
 @cache
@@ -263,7 +270,8 @@ def _fork_steps(job: dict[str, Any]) -> list[int]:
             following, sink = -1, os.open(directory / ".stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         else:
             following, sink = os.pipe()
-        children.append(_fork(words, job, (source, sink, errors)))
+        more = {"CLICKPIPE_KILL_POINT": job["kill"].get(str(number), "")}
+        children.append(_fork(words, job | {"environment": job["environment"] | more}, (source, sink, errors)))
         os.close(source)
         os.close(sink)
         source = following

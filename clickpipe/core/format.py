@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
@@ -45,6 +45,13 @@ class Format:
     def infer(self, blocks: list[Block]) -> dict[str, str]:
         """Column types from the first records of the input."""
         raise NotImplementedError
+
+    def saved(self) -> Any:
+        """What `restore` needs where reading goes on in the middle of a split, as JSON."""
+        return None
+
+    def restore(self, saved: Any) -> None:
+        pass
 
     def read(self, block: Block, columns: Columns, wants: Wants, source: str) -> tuple[Batch, list[Dead], int]:
         """The records of a block, the bad ones, and how many there were in all."""

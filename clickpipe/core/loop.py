@@ -18,6 +18,7 @@ from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import FOREVER, Feed, Late, Operator
 from clickpipe.core.step import OperatorStep
 from clickpipe.errors import ClickpipeError
+from clickpipe.wire.frames import Barrier
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Tail:
     write: Callable[[Batch, int], None]  # a batch, and how many records it is
     advance: Callable[[int | None], None]
     needs: tuple[str, ...]
+    barrier: Callable[[Barrier], None] = lambda _: None  # all that came before it has been written
 
 
 @dataclass
@@ -70,6 +72,8 @@ class Loop:
                 if pull.watermark is not None:
                     self._advance(0, pull.watermark)
                 self._tail.advance(pull.watermark)
+                if pull.barrier is not None:
+                    self._tail.barrier(pull.barrier)
                 if self._is_done():
                     break
         self._advance(0, FOREVER)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
+from clickpipe.wire.frames import Barrier
 
 FOREVER = 2**62  # the end of time: no event time reaches it
 
@@ -48,6 +50,7 @@ class Pull:
     dead: list[Dead] = field(default_factory=list)
     read: int = 0  # records taken from the input, the dead ones included
     removed: int = 0  # records that a tool between two processes took out
+    barrier: Barrier | None = None  # a checkpoint is taken behind all this
 
 
 class Feed:
@@ -63,6 +66,8 @@ class Feed:
     floats: set[str]  # integer columns in which a float turned up; shared with the operators
     notes: tuple[str, ...] = ()  # what a person should know of the input
     inherited: list[Ledger]  # accounts of the steps before, known at the end
+    last: Barrier | None = None  # the end as a barrier, known then; None where nothing is saved
+    restore: int | None = None  # the checkpoint to go on from, 0 for none; None: no checkpoints are taken
 
     def want(self, names: list[str] | None, text: bool) -> None:
         """What the plan needs of the records: the values of these columns (None: of all), and their text."""
@@ -74,8 +79,23 @@ class Feed:
         pass
 
 
+@dataclass(frozen=True)
+class Staged:
+    """What a writer has taken since the last checkpoint.
+
+    `said` goes into the manifest, and is all that `commit` needs, in this process or a later one;
+    `durable` makes it survive, and may be called in another thread.
+    """
+
+    said: Mapping[str, Any]
+    durable: Callable[[], None]
+
+
 class Writer:
-    """Where a plan's records go."""
+    """Where a plan's records go.
+
+    With checkpoints: `prepare` once per checkpoint, then its `durable`, then, when the manifest is written, `commit`.
+    """
 
     def write(self, batch: Batch) -> None:
         raise NotImplementedError
@@ -85,6 +105,13 @@ class Writer:
 
     def close(self, accounts: list[Ledger]) -> None:
         """The stream ended as it should."""
+
+    def prepare(self, epoch: int, *, ended: bool) -> Staged:
+        """What was written since the last checkpoint, not yet to be seen."""
+        return Staged({}, lambda: None)
+
+    def commit(self, said: Mapping[str, Any]) -> None:
+        """To be seen from here on. Repeating it is harmless. Raises StateError when it cannot be done."""
 
     def abandon(self) -> None:
         """The stream failed: leave nothing behind that looks finished."""

@@ -27,31 +27,34 @@ _PAUSE = 0.005  # seconds without a byte after which a live batch goes out early
 _AHEAD = 2  # blocks
 
 
-def blocks(split: Split, whole: Callable[[bytes], int], batch_bytes: int, max_latency: float) -> Iterator[Block]:
-    """The whole lines of a split, about `batch_bytes` at a time. `max_latency` in seconds, for live splits.
+def blocks(split: Split, whole: Callable[[bytes], int], batch_bytes: int, max_latency: float, offset: int = 0) -> Iterator[Block]:
+    """The whole lines of a split from `offset` on, about `batch_bytes` at a time. `max_latency` in seconds, for live splits.
 
     A batch holds at least half of `batch_bytes`, so that a chunk and the line it cuts are not joined to a second one.
     """
     inbox = split.inbox()
     if inbox:
         return _pieces(_cut(_live(inbox, batch_bytes, max_latency), whole, 0), whole, batch_bytes)
-    return ahead(_pieces(_cut(split.chunks(), whole, batch_bytes // 2), whole, batch_bytes))
+    return ahead(_pieces(_cut(split.chunks(offset), whole, batch_bytes // 2, offset), whole, batch_bytes))
 
 
-def _cut(chunks: Iterator[bytes], whole: Callable[[bytes], int], at_least: int) -> Iterator[Block]:
-    cutter = Cutter(whole)
+def _cut(chunks: Iterator[bytes], whole: Callable[[bytes], int], at_least: int, offset: int = 0) -> Iterator[Block]:
+    cutter = Cutter(whole, offset)
     held: list[Block] = []
     for chunk in chunks:
         block = cutter.feed(chunk) if chunk else None
+        if block and held and block.offset != held[-1].end:  # an overlong line stands in between
+            yield joined(held)
+            held = []
         if block:
             held.append(block)
         if held and sum(len(b.data) for b in held) >= at_least:
             yield joined(held)
             held = []
-    last = cutter.finish()
-    held += [last] if last else []
     if held:
         yield joined(held)
+    if last := cutter.finish():
+        yield last
 
 
 def _pieces(blocks: Iterator[Block], whole: Callable[[bytes], int], batch_bytes: int) -> Iterator[Block]:
@@ -62,10 +65,10 @@ def _pieces(blocks: Iterator[Block], whole: Callable[[bytes], int], batch_bytes:
             end = block.data.find(b"\n", start + batch_bytes - 1) + 1 or size
             while end < size and whole(block.data[start:end]) < end - start:
                 end = block.data.find(b"\n", end) + 1 or size
-            yield Block(block.data[start:end], block.offset + start, overlong)
+            yield Block(block.data[start:end], block.offset + start, block.offset + end, overlong)
             start, overlong = end, ()
         if start < size or overlong or not size:
-            yield Block(block.data[start:], block.offset + start, overlong) if start else block
+            yield Block(block.data[start:], block.offset + start, block.end, overlong) if start else block
 
 
 def _live(inbox: Inbox, batch_bytes: int, max_latency: float) -> Iterator[bytes]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -47,6 +49,10 @@ class Destination:
     def open(self, given: Columns) -> Writer:
         raise NotImplementedError
 
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
+        """See SinkStep.open_staged."""
+        return self.open(given)
+
     def guarantee(self) -> str:
         raise NotImplementedError
 
@@ -54,18 +60,18 @@ class Destination:
 class Renderer:
     """Batches -> bytes of one output: the header of a CSV comes once."""
 
-    def __init__(self, form: Form, format_: str, given: Columns) -> None:
+    def __init__(self, form: Form, format_: str, given: Columns, *, goes_on: bool = False) -> None:
         self._form, self._format, self._given = form, format_, given
-        self._is_first = True
+        self.is_first = not goes_on
 
     def rest(self) -> bytes:
         """What is still to be written at the end: the header of a CSV without records."""
-        if self._format == "csv" and self._is_first:
+        if self._format == "csv" and self.is_first:
             return self.bytes(Batch(pl.DataFrame(schema=self._given.schema()), self._given))
         return b""
 
     def bytes(self, batch: Batch) -> bytes:
         if self._format == "ndjson":
             return as_ndjson(batch, self._form.spell_times)
-        first, self._is_first = self._is_first, False
+        first, self.is_first = self.is_first, False
         return as_csv(batch, self._form.spell_times, header=first)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from clickpipe.wire.pump import Inbox
 
@@ -17,9 +18,13 @@ class Split:
         """A live split: more may come at any time, and the inbox can wait for it."""
         return None
 
-    def chunks(self) -> Iterator[bytes]:
-        """A split at rest: its bytes from the beginning, some MiB at a time. Raises OutsideError or DataError."""
+    def chunks(self, offset: int = 0) -> Iterator[bytes]:
+        """A split at rest: its bytes from `offset` on, some MiB at a time. Raises OutsideError or DataError."""
         return iter(())
+
+    def identity(self, offset: int) -> Mapping[str, Any]:
+        """What tells these bytes, up to `offset`, from others of the same name. Empty: they cannot be read again."""
+        return {}
 
     @property
     def is_live(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -20,6 +21,15 @@ class Step:
     epilog: ClassVar[str] = ""  # for --help: examples and what else a person wants to know
     later: ClassVar[Mapping[str, str]] = {}  # options of the design that this version lacks, and why
 
+    harmless: ClassVar[frozenset[str]] = frozenset()  # options that change no result: saved state does not depend on them
+
+    def says(self) -> str:
+        """What was said, in one spelling: state that was saved under other words belongs to another step."""
+        fields = [field for field in dataclasses.fields(self) if field.name not in self.harmless]  # type: ignore[arg-type]  # a dataclass
+        given = [(field, getattr(self, field.name)) for field in fields]
+        words = [_word(field, value) for field, value in given if value != field.default]
+        return " ".join(words)
+
     def describe(self, given: Columns) -> str:
         """What the step does to records with these columns, for `explain`. One line."""
         return ""
@@ -27,6 +37,11 @@ class Step:
     def memory(self) -> str:
         """Memory as a function of what, for `explain`."""
         return "one batch"
+
+
+def _word(field: dataclasses.Field[Any], value: Any) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if field.metadata.get("is_argument") else f"--{field.name.replace('_', '-')} {text}"
 
 
 class OperatorStep(Step):
@@ -87,6 +102,11 @@ class SinkStep(Step):
     def open(self, given: Columns) -> Writer:
         """A writer for records with these columns."""
         raise NotImplementedError
+
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
+        """The same for a pipeline with checkpoints. `restored`: the one that it goes on from, 0 for none;
+        `saved`: what this sink had staged for it. Raises StateError where the destination is ahead of that."""
+        return self.open(given)
 
     def guarantee(self) -> str:
         """What a reader of the sink may rely on, for `explain`."""

@@ -35,6 +35,10 @@ class Call:
         """The argument, null where the FILTER clause does not hold."""
         return self.value if self.mask is None else pl.when(self.mask).then(self.value)
 
+    def wide(self) -> Call:
+        """The same call over floats."""
+        return replace(self, aggregate=type(self.aggregate)("float"))
+
     def input(self) -> pl.Expr:
         """Where the frames that are added hold the masked argument."""
         return pl.lit(True) if self.aggregate.kind == "*" else pl.col(f"\0{self.name}")
@@ -64,7 +68,7 @@ class Table:
             if call.name == name:
                 wide = [piece.alias(_column(call, key)) for key, piece in call.aggregate.widened(_pieces(call)).items()]
                 self._parts = [part.with_columns(*wide) for part in self._parts]
-                self._calls[at] = replace(call, aggregate=type(call.aggregate)("float"))
+                self._calls[at] = call.wide()
 
     def _sub_key(self) -> pl.Expr | None:
         return self._calls[0].aggregate.sub_key(self._calls[0].input()) if self._calls else None

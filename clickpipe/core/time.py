@@ -119,13 +119,12 @@ class SplitClock:
     and the time of arrival is not believed and moves nothing.
     """
 
-    def __init__(self, out_of_orderness: int, max_future_skew: int | None = None) -> None:
-        self._delay, self._skew = out_of_orderness, max_future_skew
-        self._greatest: int | None = None
+    def __init__(self, out_of_orderness: int, max_future_skew: int | None = None, greatest: int | None = None) -> None:
+        self._delay, self._skew, self.greatest = out_of_orderness, max_future_skew, greatest
 
     @property
     def watermark(self) -> int | None:
-        return None if self._greatest is None else self._greatest - self._delay
+        return None if self.greatest is None else self.greatest - self._delay
 
     def judge(self, times: pl.Series, arrival: int | None = None) -> Judged:
         """Shape: one instant a record, in the order of arrival."""
@@ -134,14 +133,14 @@ class SplitClock:
         mark = self._marks(times, believed)
         greatest = believed.max()
         if isinstance(greatest, int):
-            self._greatest = greatest if self._greatest is None else max(greatest, self._greatest)
+            self.greatest = greatest if self.greatest is None else max(greatest, self.greatest)
         return Judged(mark, future)
 
     def _marks(self, times: pl.Series, believed: pl.Series) -> pl.Series | None:
         """The watermark before each late record. One quick pass tells whether there is any."""
         if not len(times):
             return None
-        first = believed[0] if self._greatest is None else self._greatest
+        first = believed[0] if self.greatest is None else self.greatest
         # The greatest time up to a record will do for that before it: a record that sets it is not late.
         greatest = pl.Series([first], dtype=pl.Int64).append(believed).cum_max().slice(1)
         if believed is not times:
@@ -159,9 +158,9 @@ class SplitClock:
         if self._skew is None or not len(times):
             return None
         before = times.cum_max().forward_fill().shift(1)
-        bound = (before.clip(lower_bound=self._greatest) if self._greatest is not None else before) - self._delay
-        if self._greatest is not None:
-            bound = bound.fill_null(self._greatest - self._delay)
+        bound = (before.clip(lower_bound=self.greatest) if self.greatest is not None else before) - self._delay
+        if self.greatest is not None:
+            bound = bound.fill_null(self.greatest - self._delay)
         if arrival is not None:
             bound = bound.fill_null(arrival).clip(lower_bound=arrival)
         if not (times > bound + self._skew).any():
@@ -170,7 +169,7 @@ class SplitClock:
 
     def _one_by_one(self, times: list[int | None], arrival: int | None) -> list[bool]:
         assert self._skew is not None
-        greatest, verdicts = self._greatest, []
+        greatest, verdicts = self.greatest, []
         for time in times:
             bounds = [b for b in (None if greatest is None else greatest - self._delay, arrival) if b is not None]
             far = time is not None and bool(bounds) and time > max(bounds) + self._skew

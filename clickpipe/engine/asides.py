@@ -7,6 +7,9 @@ dead.ndjson   {"raw":"…","error":"…","source":"…","offset":…,"time":…}
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from typing import Any
 
 import orjson
 import polars as pl
@@ -15,35 +18,85 @@ from clickpipe.batch import Batch, Dead
 from clickpipe.core.operator import Late
 from clickpipe.core.render import unmarked
 from clickpipe.core.time import instants
-from clickpipe.state.files import AppendFile
+from clickpipe.engine.checkpoints import Checkpoints
+from clickpipe.state.directory import StateDirectory
+from clickpipe.state.files import AppendFile, StagedFile
+from clickpipe.state.manifest import Entry
 
 _RAW_SHOWN = 64 << 10  # bytes of a bad line that are kept
 
 
 class SideFiles:
-    """Writes both streams; a file is made when it is needed. `state` None: they need names of their own."""
-
-    def __init__(self, state: str | None, late: str | None, dead: str | None) -> None:
-        self.late_path = late or (os.path.join(state, "late.ndjson") if state else None)
-        self.dead_path = dead or (os.path.join(state, "dead.ndjson") if state else None)
-        self._late = AppendFile(self.late_path) if self.late_path else None
-        self._dead = AppendFile(self.dead_path) if self.dead_path else None
-
-    def add_late(self, late: Late) -> None:
-        if self._late:
-            self._late.append(_late_lines(late))
+    """Writes both streams; a file is made when it is needed."""
 
     first_reason = ""  # of the first dead letter
 
+    def __init__(self, state: str, late: str | None, dead: str | None) -> None:
+        self.late_path = late or os.path.join(state, "late.ndjson")
+        self.dead_path = dead or os.path.join(state, "dead.ndjson")
+        self._late, self._dead = self._file(self.late_path), self._file(self.dead_path)
+
+    def _file(self, path: str) -> AppendFile | _Staging:
+        return AppendFile(path)
+
+    def add_late(self, late: Late) -> None:
+        self._late.append(_late_lines(late))
+
     def add_dead(self, dead: Dead) -> None:
         self.first_reason = self.first_reason or dead.reason[0]
-        if self._dead:
-            self._dead.append(b"".join(_letter(dead, number) for number in range(len(dead))))
+        self._dead.append(b"".join(_letter(dead, number) for number in range(len(dead))))
 
     def close(self) -> None:
         for file in (self._late, self._dead):
-            if file:
-                file.close()
+            file.close()
+
+
+class StagedSides(SideFiles):
+    """With checkpoints: what leaves between two of them is staged, and appended by whoever completes the second."""
+
+    def __init__(self, checkpoints: Checkpoints, hop: int, late: str | None, dead: str | None) -> None:
+        self._checkpoints, self._hop = checkpoints, hop
+        super().__init__(checkpoints.directory.path, late, dead)
+
+    def _file(self, path: str) -> _Staging:
+        return _Staging(self._checkpoints.directory, self._hop, os.path.abspath(path))
+
+    def entries(self, epoch: int) -> list[Entry]:
+        """What goes into the barrier. The files follow in the background."""
+        entries: list[Entry] = []
+        for file in (self._late, self._dead):
+            assert isinstance(file, _Staging)
+            if taken := file.take(epoch):
+                entry, publish = taken
+                entries.append({"hop": self._hop, "append": entry})
+                self._checkpoints.in_background(publish)
+        return entries
+
+
+class _Staging:
+    """The lines since the last checkpoint, on their way to the file `to`."""
+
+    def __init__(self, directory: StateDirectory, hop: int, to: str) -> None:
+        self._directory, self._to = directory, to
+        self._name = f"{hop}-{os.path.basename(to)}"
+        self._file: StagedFile | None = None
+
+    def append(self, lines: bytes) -> None:
+        if self._file is None:
+            self._file = StagedFile(os.path.join(self._directory.path, f".{self._name}.{os.getpid()}-{time.monotonic_ns()}.part"))
+        self._file.write(lines)
+
+    def take(self, epoch: int) -> tuple[dict[str, Any], Callable[[], None]] | None:
+        """Its entry and what makes it durable, if there is anything."""
+        file, self._file = self._file, None
+        if file is None:
+            return None
+        entry = {"file": self._name, "bytes": file.bytes, "hash": file.hash, "to": self._to}
+        return entry, lambda: file.publish(self._directory.place(epoch, self._name), "append")
+
+    def close(self) -> None:
+        if self._file:
+            self._file.discard()
 
 
 def _letter(dead: Dead, number: int) -> bytes:

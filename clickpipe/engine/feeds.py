@@ -15,7 +15,7 @@ from clickpipe.core.time import instants
 from clickpipe.errors import DataError
 from clickpipe.operators.ingest import Ingest, IngestFeed
 from clickpipe.text import Text
-from clickpipe.wire.frames import End, StreamLine
+from clickpipe.wire.frames import Barrier, End, StreamLine
 from clickpipe.wire.pump import Inbox
 from clickpipe.wire.stream import Frame, StreamReader
 
@@ -48,7 +48,7 @@ class ProducedSplit(Split):
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, offset: int = 0) -> Iterator[bytes]:
         return self._chunks
 
 
@@ -58,7 +58,7 @@ class StreamFeed(Feed):
     def __init__(self, reader: StreamReader, line: StreamLine) -> None:
         self._reader = reader
         self.columns, self.pipeline, self.state = line.columns, line.pipeline, line.state
-        self.hop, self.run, self.max_errors = line.hop, line.run, line.max_errors
+        self.hop, self.run, self.max_errors, self.restore = line.hop, line.run, line.max_errors, line.restore
         self.inherited = []
         if reader.tolerant:
             self.notes = ("a tool took the TABs off the stream's signals; looking for them in every line, which is slower",)
@@ -79,7 +79,11 @@ class StreamFeed(Feed):
                 if frame.rows != rows:
                     raise DataError(f"the stream says it had {frame.rows} records; {rows} came")
                 self.inherited = [Ledger.from_json(ledger) for ledger in frame.accounts]
+                self.last = Barrier(frame.epoch, frame.state) if frame.epoch else None
                 return
+            if isinstance(frame, Barrier):
+                yield Pull(barrier=frame)
+                continue
             rows += frame.end.rows
             yield self._pull(frame)
 

@@ -6,27 +6,30 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.loop import Asides, Loop, Stage, Tail
-from clickpipe.core.meter import OUTCOMES, Ledger, check
+from clickpipe.core.meter import OUTCOMES, Ledger
 from clickpipe.core.operator import Feed, Writer
-from clickpipe.core.step import RawStep, SinkStep, SourceStep
+from clickpipe.core.step import RawStep, SinkStep, SourceStep, Step, Tables
 from clickpipe.core.terminal import standard_output
-from clickpipe.engine.asides import SideFiles
+from clickpipe.engine.asides import SideFiles, StagedSides
+from clickpipe.engine.checkpoints import Checkpoints, Place, begin, join
+from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.errors import ClickpipeError, DataError, PlanError
+from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest, IngestFeed
 from clickpipe.operators.window import Window
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 from clickpipe.state.files import remove
 from clickpipe.state.home import pipeline_directory
-from clickpipe.wire.frames import StreamLine
+from clickpipe.wire.frames import Barrier, StreamLine
 from clickpipe.wire.pump import Inbox
 from clickpipe.wire.stream import StreamWriter
 
@@ -60,18 +63,41 @@ def _write_raw(step: RawStep) -> Outcome:
 class _Run:
     def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool) -> None:
         self._plan, self._say, self._arrow = plan, say, arrow
-        self._floats: set[str] = set()
-        self._feed, begins = _open_feed(plan)
-        self._feed.floats = self._floats
+        self._feed, begins, self._checkpoints = _open_feed(plan)
         for note in self._feed.notes:
             say(note)
-        self._stages, self._columns = open_stages(plan, self._feed.columns)
+        self._first_hop = self._feed.hop + (plan.source is not None)
+        self._floats = self._feed.floats
+        self._stages, self._columns = open_stages(plan, self._feed.columns, self._saved)
         self._state = pipeline_directory(plan.name or self._feed.pipeline, self._feed.state)
-        self._sides = SideFiles(self._state, *_side_paths(plan))
-        if begins:
-            _begin_anew(self._sides)
+        self._sides = self._open_sides(begins)
         self._limit = _error_limit(plan, self._feed)
         self._want()
+
+    def _saved(self, number: int, step: Step, name: str) -> Tables:
+        """What an operator of ours had saved."""
+        return self._checkpoints.tables(self._place(number, step, name)) if self._checkpoints else {}
+
+    def _place(self, number: int, step: Step, name: str) -> Place:
+        """Of our operator with this number; the source comes before the first, the sink behind the last."""
+        return Place(self._first_hop + number, name, step.says())
+
+    def _places(self) -> list[Place]:
+        source = self._plan.source
+        begin = [Place(0, source.written.name, source.step.says())] if source else []
+        return begin + [self._place(number, stage.step, stage.name) for number, stage in enumerate(self._stages)]
+
+    def _open_sides(self, begins: bool) -> SideFiles:
+        late, dead = _side_paths(self._plan)
+        if self._checkpoints is None:
+            sides = SideFiles(self._state, late, dead)
+        else:
+            self._floats |= self._checkpoints.floats(self._places())
+            sides = StagedSides(self._checkpoints, self._first_hop, late, dead)
+            begins = self._checkpoints.restore is None
+        if begins:
+            _begin_anew(sides)
+        return sides
 
     def _want(self) -> None:
         wanted: list[str] = []
@@ -101,13 +127,13 @@ class _Run:
             self._loop = loop
             try:
                 loop.run()
-                accounts = _joined(self._feed.inherited, loop.accounts)
+                accounts = self._accounts(self._feed.inherited)
                 self._limit.check(accounts[0], final=True)
                 self._tell_of_nothing_good(loop.accounts[0])
+                accounts = self._end.finish(accounts, self._last_barrier())
                 self._sides.close()
-                self._finish(accounts)
             except BaseException:
-                self._abandon()
+                self._end.abandon()
                 raise
         return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path)
 
@@ -120,62 +146,92 @@ class _Run:
         self._sides.add_dead(dead)
         self._limit.check(self._loop.accounts[0], final=False)
 
+    # Checkpoints.
+
+    def _accounts(self, inherited: list[Ledger]) -> list[Ledger]:
+        return _joined(inherited, [replace(ledger) for ledger in self._loop.accounts])
+
+    def _barrier(self, barrier: Barrier) -> None:
+        accounts = self._accounts([Ledger.from_json(said) for said in barrier.accounts])
+        self._last_epoch = barrier.epoch
+        self._end.barrier(self._extended(barrier), accounts)
+
+    def _extended(self, barrier: Barrier) -> Barrier:
+        """The barrier with what our own steps have saved."""
+        if self._checkpoints is None:
+            return barrier
+        tables: list[Tables] = [stage.operator.snapshot() for stage in self._stages]
+        if self._plan.source:
+            tables.insert(0, {})
+        entries = self._checkpoints.entries(barrier.epoch, list(zip(self._places(), tables, strict=True)), self._floats)
+        assert isinstance(self._sides, StagedSides)
+        return replace(barrier, state=(*barrier.state, *entries, *self._sides.entries(barrier.epoch)))
+
+    def _last_barrier(self) -> Barrier | None:
+        """The end as a barrier; None where there are no checkpoints, or the run before had come to its end."""
+        checkpoints = self._checkpoints
+        if checkpoints is None or (checkpoints.restore and checkpoints.restore.ended):
+            return None
+        last = self._feed.last or Barrier(max(self._last_epoch, self._feed.restore or 0) + 1)
+        last = self._extended(last)
+        checkpoints.close()
+        kill_point("before-end")
+        return last
+
+    _last_epoch = 0
+    _end: End
+
     def _tail(self) -> Tail:
         node = self._plan.sink
         if node and isinstance(node.step, SinkStep):
             try:
-                writer = node.step.open(self._columns)
+                writer = self._open_writer(node.step, node.written.name)
             except ClickpipeError as error:
                 raise locate(error, node.written) from None
-            self._finish, self._abandon = _sink_finish(writer), writer.abandon
-            return Tail(lambda batch, count: self._write_to(writer, batch, count), writer.advance, self._sink_needs())
-        feed = self._feed
-        line = StreamLine(self._columns, self._plan.name or feed.pipeline, feed.hop + 1, feed.run, self._state, self._limit.text)
+            return Tail(
+                lambda batch, count: self._write_to(writer, batch, count), writer.advance, self._sink_needs(), self._barrier
+            )
+        feed, hop = self._feed, self._first_hop + len(self._stages)
+        pipeline = self._plan.name or feed.pipeline
+        line = StreamLine(self._columns, pipeline, hop, feed.run, self._state, self._limit.text, feed.restore)
         stream = StreamWriter(standard_output(), line, arrow=self._arrow)
-        self._finish, self._abandon = _stream_finish(stream), _nothing
-        return Tail(lambda batch, count: stream.write(batch, _records(batch, count)), stream.advance, ())
+        self._end = StreamEnd(stream)
+        return Tail(lambda batch, count: stream.write(batch, _records(batch, count)), stream.advance, (), self._barrier)
+
+    def _open_writer(self, step: SinkStep, name: str) -> Writer:
+        if self._checkpoints is None:
+            writer = step.open(self._columns)
+            self._end = SinkEnd(writer)
+            return writer
+        place = self._place(len(self._stages), step, name)
+        restore = self._checkpoints.restore
+        self._checkpoints.tables(place)  # or it is another sink
+        saved = restore.entry(place.hop, "staged") if restore else None
+        writer = step.open_staged(self._columns, self._feed.restore or 0, saved)
+        self._end = CommittedEnd(self._plan.name or self._feed.pipeline, self._checkpoints, writer, place)
+        return writer
 
     def _write_to(self, writer: Writer, batch: Batch, count: int) -> None:
         writer.write(batch)
         self._loop.accounts[-1].written += count
-
-    _finish: Callable[[list[Ledger]], None]
-    _abandon: Callable[[], None]
 
 
 def _records(batch: Batch, count: int) -> int | None:
     return count if batch.columns.is_hopping() else None
 
 
-def _sink_finish(writer: Writer) -> Callable[[list[Ledger]], None]:
-    def finish(accounts: list[Ledger]) -> None:
-        check(accounts)
-        writer.close(accounts)
-
-    return finish
-
-
-def _stream_finish(stream: StreamWriter) -> Callable[[list[Ledger]], None]:
-    def finish(accounts: list[Ledger]) -> None:
-        check(accounts[:-1])
-        stream.end([ledger.to_json() for ledger in accounts])
-
-    return finish
-
-
-def _nothing() -> None:
-    """A stream that is not ended is a failed one: its reader sees that by itself."""
-
-
-def _open_feed(plan: Plan) -> tuple[Feed, bool]:
-    """The feed, and whether the pipeline begins here."""
+def _open_feed(plan: Plan) -> tuple[Feed, bool, Checkpoints | None]:
+    """The feed, whether the pipeline begins here, and this process's part in its checkpoints."""
     first = plan.nodes[0]
     try:
         if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
-            return IngestFeed(plan.nodes[1].step, [ProducedSplit(first.step.raw())]), True
+            return IngestFeed(plan.nodes[1].step, [ProducedSplit(first.step.raw())]), True, None
+        if isinstance(first.step, Ingest) and first.step.checkpoint:
+            begun, checkpoints = begin(first.step, plan.name, first.written.name)
+            return begun, True, checkpoints
         if isinstance(first.step, SourceStep):
-            return first.step.open(), True
-    except (PlanError, DataError) as error:
+            return first.step.open(), True, None
+    except ClickpipeError as error:
         raise locate(error, first.written) from None
     if os.isatty(sys.stdin.fileno()):
         raise PlanError(
@@ -183,16 +239,19 @@ def _open_feed(plan: Plan) -> tuple[Feed, bool]:
             hint="put it behind a pipe: clickpipe ingest FILE | …",
         )
     feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
-    return feed, isinstance(feed, IngestFeed)
+    return feed, isinstance(feed, IngestFeed), join(feed)
 
 
-def open_stages(plan: Plan, columns: Columns) -> tuple[list[Stage], Columns]:
+def open_stages(
+    plan: Plan, columns: Columns, saved: Callable[[int, Step, str], Tables] = lambda *_: {}
+) -> tuple[list[Stage], Columns]:
     """The running operators, and the columns after the last. Raises PlanError that shows the step."""
-    stages = []
+    stages: list[Stage] = []
     for step, written in plan.operators():
         try:
             after = step.columns(columns)
-            stages.append(Stage(written.name, step, columns, step.open(columns, {}), step.needs(columns)))
+            operator = step.open(columns, saved(len(stages), step, written.name))
+            stages.append(Stage(written.name, step, columns, operator, step.needs(columns)))
         except ClickpipeError as error:
             raise locate(error, written) from None
         columns = after

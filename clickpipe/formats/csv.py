@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from typing import Any
 
 import polars as pl
 
@@ -36,7 +37,13 @@ class Csv(Format):
         if self._names and names != self._names:
             raise DataError(f"this file has the columns {', '.join(names)}; the first file has {', '.join(self._names)}")
         self._names = names
-        return Block(block.data[end:], block.offset + end, block.overlong)
+        return Block(block.data[end:], block.offset + end, block.end, block.overlong)
+
+    def saved(self) -> Any:
+        return self._names
+
+    def restore(self, saved: Any) -> None:
+        self._names = list(saved)
 
     @staticmethod
     def _record_end(data: bytes) -> int:

@@ -86,6 +86,9 @@ Examples:
     def memory(self) -> str:
         return "one row per open window and key" if self.by else "one row per open window"
 
+    def calls_for(self, given: Columns) -> list[Call]:
+        return [compiled.call() for compiled in self._compiled(given)]
+
     def _has_window(self, given: Columns) -> bool:
         return given.window is not None and set(WINDOW) <= set(given.types)
 
@@ -153,7 +156,8 @@ class AggregateOperator(Operator):
         self._columns = step.columns(given)
         # All windows are equally long: the start tells the end, and one key less is grouped by.
         self._size = given.window.size if given.window is not None and step._has_window(given) else None
-        self._calls = [compiled.call() for compiled in step._compiled(given)]
+        self._widened = set(saved["widened"]["name"].to_list()) if "widened" in saved else set()
+        self._calls = [call.wide() if call.name in self._widened else call for call in step.calls_for(given)]
         self._integers = {call.name for call in self._calls if call.aggregate.kind == "int"}
         self._keys = list(dict.fromkeys([*([] if self._size is None else ["window_start"]), *step.by]))
         self._keys = [key for key in self._keys if self._size is None or key != "window_end"]
@@ -193,6 +197,7 @@ class AggregateOperator(Operator):
         for name in [name for name in self._integers if inputs.schema[f"\0{name}"].is_float()]:
             self._summary.widen(name)
             self._integers.remove(name)
+            self._widened.add(name)
         self._summary.add(frame, self._time(batch))
         self._is_empty = False
         if self._size is not None:
@@ -262,7 +267,8 @@ class AggregateOperator(Operator):
 
     def snapshot(self) -> Tables:
         fired = {} if self._fired is None else {"fired": pl.DataFrame({"fired": [self._fired]})}
-        return {**self._summary.snapshot(), **fired}
+        widened = {"widened": pl.DataFrame({"name": sorted(self._widened)})} if self._widened else {}
+        return {**self._summary.snapshot(), **fired, **widened}
 
 
 def _in_64_bits(rows: pl.DataFrame, name: str) -> pl.Series:

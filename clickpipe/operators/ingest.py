@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -29,8 +29,9 @@ from clickpipe.core.source import Source, Split
 from clickpipe.core.step import SourceStep
 from clickpipe.core.time import UNITS, SplitClock, instants
 from clickpipe.core.units import format_duration
-from clickpipe.errors import DataError, PlanError
+from clickpipe.errors import DataError, PlanError, StateError
 from clickpipe.lines import Block
+from clickpipe.wire.frames import Barrier
 
 SOURCES = Catalog("clickpipe.sources", "source")
 FORMATS = Catalog("clickpipe.formats", "format")
@@ -71,12 +72,16 @@ class Ingest(SourceStep):
     max_errors: str | None = option(
         "stop with exit code 65 after more bad records than N or P%", default=None, example="100", metavar="N|P%"
     )
+    checkpoint: Duration | None = option(
+        "save the pipeline's state this often, so that a killed run goes on from there", default=None, example="1s"
+    )
+    reset: bool = option("begin anew; what earlier runs saved is put aside", default=False)
     batch_bytes: Size = option("a batch is about this large", default=Size(8 << 20), example="8MiB")
     max_latency: Duration = option("never wait longer than this for a batch to fill", default=Duration(50), example="50ms")
 
+    harmless = frozenset({"checkpoint", "reset", "batch_bytes", "max_latency", "max_errors", "dead_letter", "name"})
     later = {
         "--follow": "following growing files comes with checkpoints",
-        "--checkpoint": "checkpoints are not in this version",
         "--spool": "the durable log is not in this version",
         "--from": "starting elsewhere than at the beginning comes with checkpoints",
         "--until": "stopping before the end comes with checkpoints",
@@ -91,12 +96,17 @@ Examples:
 
 A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted."""
 
-    def open(self) -> IngestFeed:
+    def open(self, saved: Mapping[str, Any] | None = None) -> IngestFeed:
+        """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""
         try:
             ZoneInfo(self.time_zone)
         except (KeyError, ValueError, OSError):
             raise PlanError(f'no time zone "{self.time_zone}"', hint="as in Europe/Berlin", word=self.time_zone) from None
-        return IngestFeed(self)
+        return IngestFeed(self, saved=saved)
+
+    def pipeline(self) -> str:
+        """Its name, by which its state is kept."""
+        return self.name or _pipeline_name(_splits(self.source)[0].name)
 
     def describe(self, given: Columns) -> str:
         delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.time else ""
@@ -107,9 +117,14 @@ A line that is bad never takes its neighbours with it: it becomes a dead letter 
 
 
 class IngestFeed(Feed):
-    """Reads the splits, one after the other, in the order of their first event times."""
+    """Reads the splits, one after the other, in the order of their first event times.
 
-    def __init__(self, step: Ingest, splits: list[Split] | None = None) -> None:
+    `epochs`: with checkpoints, the numbers of those to come.
+    """
+
+    epochs: Iterator[int] | None = None
+
+    def __init__(self, step: Ingest, splits: list[Split] | None = None, saved: Mapping[str, Any] | None = None) -> None:
         self._step = step
         self._splits = splits or _splits(step.source)
         self._format: Format = FORMATS.find(_format_name(step, self._splits), Format)()
@@ -121,8 +136,14 @@ class IngestFeed(Feed):
         self.inherited = []
         self.pipeline = step.name or _pipeline_name(self._splits[0].name)
         self.is_live = any(split.is_live for split in self._splits)
-        raw = self._declared() if step.columns else self._inferred()
-        self._raw_columns = self._with_time(raw)
+        self._offsets: dict[int, int] = {}
+        self._clocks: dict[int, SplitClock] = {}
+        self._done: list[int] = []
+        self._reached: int | None = None
+        self._order: list[int] | None = None
+        self._raw_columns = (
+            self._restored(saved) if saved else self._with_time(self._declared() if step.columns else self._inferred())
+        )
         self.columns = self._streamed(self._raw_columns)
         if splits is None:
             self._check_reserved()
@@ -208,22 +229,96 @@ class IngestFeed(Feed):
         self._wants = Wants(names, text, self.floats)
 
     def pulls(self) -> Iterator[Pull]:
-        order = self._in_order()
-        reached: int | None = None
-        for at, number in enumerate(order):
-            clock = SplitClock(self._step.max_out_of_orderness, self._skew(number))
-            held = [self._starts[later] for later in order[at + 1 :] if later in self._starts]
-            for batch, dead, read in self._read(number):
+        self._order = self._order or self._in_order(list(range(len(self._splits))))
+        due = time.monotonic() + self._interval()
+        for at, number in enumerate(self._order):
+            if number in self._done:
+                continue
+            clock = self._clocks.setdefault(number, SplitClock(self._step.max_out_of_orderness, self._skew(number)))
+            held = [self._starts[later] for later in self._order[at + 1 :] if later in self._starts]
+            for batch, dead, read, end in self._read(number):
                 pull = self._judged(batch, clock, dead, read, self._splits[number].is_live)
                 bound = min([mark - self._step.max_out_of_orderness for mark in held], default=clock.watermark)
                 if clock.watermark is not None and bound is not None:
-                    reached = max(min(clock.watermark, bound), reached if reached is not None else bound)
-                pull.watermark = reached
+                    self._reached = max(min(clock.watermark, bound), self._reached if self._reached is not None else bound)
+                pull.watermark = self._reached
+                self._offsets[number] = end
+                if self.epochs and time.monotonic() >= due:
+                    pull.barrier = self._barrier(self.epochs)
+                    due = time.monotonic() + self._interval()
                 yield pull
+            self._done.append(number)
+        if self.epochs:
+            self.last = self._barrier(self.epochs)
 
-    def _in_order(self) -> list[int]:
-        numbers = list(range(len(self._splits)))
-        if len(numbers) == 1 or self._raw_time is None:
+    # Where it is, and how to go on from there.
+
+    def finish(self) -> None:
+        """Nothing is left to read: the run before had come to the end."""
+        self._done = list(range(len(self._splits)))
+
+    def _interval(self) -> float:
+        return (self._step.checkpoint or 0) / 1_000
+
+    def _barrier(self, epochs: Iterator[int]) -> Barrier:
+        return Barrier(next(epochs), ({"hop": 0, "source": self._position()},))
+
+    def _position(self) -> dict[str, Any]:
+        """What `open` needs to go on from here, as JSON."""
+        order = self._order or []
+        return {
+            "columns": self._raw_columns.to_json(),
+            "floats": sorted(self.floats),
+            "format": self._format.saved(),
+            "reached": self._reached,
+            "splits": [self._split_position(number) for number in order],
+        }
+
+    def _split_position(self, number: int) -> dict[str, Any]:
+        offset, clock = self._offsets.get(number, 0), self._clocks.get(number)
+        return {
+            "name": self._splits[number].name,
+            "offset": offset,
+            "identity": self._splits[number].identity(offset),
+            "done": number in self._done,
+            "start": self._starts.get(number),
+            "greatest": None if clock is None else clock.greatest,
+        }
+
+    def _restored(self, saved: Mapping[str, Any]) -> Columns:
+        """Where an earlier run was, and the columns that it had. Raises StateError if its input is not there any more."""
+        self.floats |= set(saved["floats"])
+        self._format.restore(saved["format"])
+        self._reached = saved["reached"]
+        numbers = {split.name: number for number, split in enumerate(self._splits)}
+        self._order = []
+        for said in saved["splits"]:
+            number = numbers.pop(said["name"], None)
+            if number is not None:
+                self._order.append(number)
+                self._restore_split(number, said)
+            elif not said["done"]:
+                raise StateError(f"{said['name']} is gone, and {said['offset']:,} bytes of it had been read only")
+        self._order += self._in_order(sorted(numbers.values()))  # files that are new
+        return Columns.from_json(saved["columns"])
+
+    def _restore_split(self, number: int, said: Mapping[str, Any]) -> None:
+        split = self._splits[number]
+        now = split.identity(said["offset"])
+        if now != said["identity"]:
+            raise StateError(
+                f"{split.name} is not the file that was read before: its first {said['offset']:,} bytes have changed",
+                hint="--reset starts anew, and keeps what there is aside",
+            )
+        self._offsets[number] = said["offset"] if now else 0
+        if said["done"]:
+            self._done.append(number)
+        if said["start"] is not None:
+            self._starts[number] = said["start"]
+        self._clocks[number] = SplitClock(self._step.max_out_of_orderness, self._skew(number), said["greatest"])
+
+    def _in_order(self, numbers: list[int]) -> list[int]:
+        if len(numbers) < 2 or self._raw_time is None:
             return numbers
         for number in numbers:
             stream = self._open.get(number) or self._blocks(number)
@@ -245,21 +340,26 @@ class IngestFeed(Feed):
 
     def _blocks(self, number: int) -> Iterator[Block]:
         step = self._step
-        stream = blocks(self._splits[number], self._format.cut, step.batch_bytes, step.max_latency / 1_000)
+        offset = self._offsets.get(number, 0)
+        stream = blocks(self._splits[number], self._format.cut, step.batch_bytes, step.max_latency / 1_000, offset)
         first = next(stream, None)
         if first is None:
             return iter(())
+        if offset:
+            return chain([first], stream)
         if first.data.startswith(_BOM):
             first = replace(first, data=first.data.removeprefix(_BOM), offset=first.offset + len(_BOM))
         return chain([self._format.begin(first)], stream)
 
-    def _read(self, number: int) -> Iterator[tuple[Batch, list[Dead], int]]:
+    def _read(self, number: int) -> Iterator[tuple[Batch, list[Dead], int, int]]:
+        """Batches, bad records, how many were read, and where the next begins."""
         split = self._splits[number]
         stream = self._open.pop(number, None) or self._blocks(number)
-        read = self._format.read
-        return parsed(
-            stream, lambda block: read(block, self._raw_columns, self._wants, split.name), 0 if split.is_live else _WORKERS
-        )
+
+        def read(block: Block) -> tuple[Batch, list[Dead], int, int]:
+            return *self._format.read(block, self._raw_columns, self._wants, split.name), block.end
+
+        return parsed(stream, read, 0 if split.is_live else _WORKERS)
 
     def _skew(self, number: int) -> int | None:
         if self._step.max_future_skew is not None:

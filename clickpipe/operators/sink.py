@@ -5,7 +5,9 @@ Shape: as given; times of ours as RFC 3339. Order: as given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from clickpipe.columns import Columns
 from clickpipe.core.address import part_of
@@ -42,6 +44,9 @@ A file appears under its name when it is complete; a run that fails leaves none.
 
     def open(self, given: Columns) -> Writer:
         return self._part().open(given)
+
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
+        return self._part().open_staged(given, restored, saved)
 
     def needs(self, given: Columns) -> tuple[str, ...]:
         return self._part().needs(given)

@@ -78,7 +78,7 @@ Examples:
         return (self._time(given).name,) if set(WINDOW).isdisjoint(given.types) else tuple(given.types)
 
     def open(self, given: Columns, saved: Tables) -> Operator:
-        return WindowOperator(self, given)
+        return WindowOperator(self, given, saved)
 
     def describe(self, given: Columns) -> str:
         slide = f" every {format_duration(self._slide())}" if self.slide else ""
@@ -135,11 +135,11 @@ def windowed(types: Mapping[str, str]) -> dict[str, str]:
 
 
 class WindowOperator(Operator):
-    def __init__(self, step: Window, given: Columns) -> None:
+    def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
         self._size, self._slide, self._offset = int(step.size), step._slide(), int(step.offset)
         self._columns = step.columns(given)
         self._time = step._time(given)
-        self.partly_late = 0
+        self.partly_late = int(saved["partly_late"].item()) if saved else 0
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Late]:
         columns = replace(self._columns, types=windowed(batch.columns.types))
@@ -157,6 +157,9 @@ class WindowOperator(Operator):
             yield batch.add(self._bounds(newest), columns)
         else:
             yield from self._hopped(batch, newest, instant, columns)
+
+    def snapshot(self) -> Tables:
+        return {"partly_late": pl.DataFrame({"count": [self.partly_late]})} if self.partly_late else {}
 
     def _gone(self, batch: Batch, newest: pl.Series) -> pl.Series | None:
         """Which records have no open window left. Only marked ones can be late."""

@@ -1,31 +1,44 @@
 """A file of NDJSON or CSV, packed when its name ends in .zst or .gz.
 
-Guarantee: whole or not there. The file gets its name when the stream has ended as it should.
+Guarantee: whole or not there. The file gets its name when the stream has ended as it should. With checkpoints
+exactly once: until then its rows stand in FILE.parts/, a file per checkpoint.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
-from clickpipe.core.operator import Writer
+from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.sink import Destination, Renderer
 from clickpipe.errors import PlanError
-from clickpipe.state.files import AtomicFile
+from clickpipe.state.files import AtomicFile, StagedFile
+from clickpipe.state.parts import Parts
 from clickpipe.wire.pump import Outbox
 
 
 class File(Destination):
     def open(self, given: Columns) -> Writer:
+        self._check()
+        return FileWriter(AtomicFile(self.address), Renderer(self.form, self.format(), given), _packer(self.address))
+
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
+        self._check()
+        goes_on = bool(saved and saved["begun"])
+        return PartsWriter(
+            self.address, Parts(self.address, restored), Renderer(self.form, self.format(), given, goes_on=goes_on)
+        )
+
+    def _check(self) -> None:
         if self.format() == "table":
             raise PlanError("a table is for standard output: sink - --format table")
         if os.path.isdir(self.address):
             raise PlanError(f"{self.address} is a directory", word=self.address)
-        return FileWriter(AtomicFile(self.address), Renderer(self.form, self.format(), given), _packer(self.address))
 
     def guarantee(self) -> str:
         return "whole or not there: the file gets its name at the end; a killed run is run again from the start"
@@ -51,6 +64,42 @@ class FileWriter(Writer):
 
     def abandon(self) -> None:
         self._file.discard()
+
+
+class PartsWriter(Writer):
+    """A part per checkpoint; a packed one is packed by itself, and members that follow each other are one packed file."""
+
+    def __init__(self, path: str, parts: Parts, renderer: Renderer) -> None:
+        self._path, self._parts, self._renderer = path, parts, renderer
+        self._file: StagedFile | None = None
+        self._packer: Any = None
+        self._begun = not renderer.is_first
+
+    def write(self, batch: Batch) -> None:
+        self._put(self._renderer.bytes(batch))
+
+    def _put(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._file is None:
+            self._file, self._packer, self._begun = self._parts.stage(), _packer(self._path), True
+        self._file.write(self._packer.compress(data) if self._packer else data)
+
+    def prepare(self, epoch: int, *, ended: bool) -> Staged:
+        if ended:
+            self._put(self._renderer.rest())
+        file, self._file = self._file, None
+        if file and self._packer:
+            file.write(self._packer.flush())
+        said = {"epoch": epoch, "rows": file is not None, "begun": self._begun, "ended": ended}
+        return Staged(said, lambda: self._parts.durable(file, epoch) if file else None)
+
+    def commit(self, said: Mapping[str, Any]) -> None:
+        self._parts.commit(said)
+
+    def abandon(self) -> None:
+        if self._file:
+            self._file.discard()
 
 
 def _packer(path: str) -> Any:

@@ -10,11 +10,12 @@ import glob
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from clickpipe.core.source import Source, Split
 from clickpipe.errors import DataError, OutsideError, PlanError
+from clickpipe.state.manifest import digest
 
 _CHUNK = 8 << 20
 _EDGE = 64 << 10
@@ -23,6 +24,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 # A compressed byte can stand for 30,000: small pieces bound what one call may give back.
 _PIECE = 4 << 10
 _WORTH = 1 << 20
+_SEEN = 4 << 10  # bytes that tell a file from another of its name
 
 
 class File(Source):
@@ -51,14 +53,30 @@ class FileSplit(Split):
             hint = f"for the files in it: '{os.path.join(path, '*')}'"
             raise PlanError(f"{path} is a directory", hint=hint, word=path)
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, offset: int = 0) -> Iterator[bytes]:
+        """Unit of `offset`: bytes of text, unpacked if the file is packed."""
         try:
             with open(self.name, "rb", buffering=0) as file:
-                yield from self._plain(_read(file.fileno()))
+                if _is_packed(file.fileno()):
+                    yield from _skip(self._text(_read(file.fileno(), 0)), offset)
+                else:
+                    yield from self._text(_read(file.fileno(), offset))
         except OSError as error:
             raise OutsideError(f"{self.name}: {error.strerror}") from None
 
-    def _plain(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def identity(self, offset: int) -> Mapping[str, Any]:
+        """The first and the last bytes that were read; of a packed file its size, since it must not grow."""
+        with open(self.name, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return {}
+            if _is_packed(file.fileno()):
+                return {"size": status.st_size, "head": digest(os.pread(file.fileno(), _SEEN, 0))}
+            head = os.pread(file.fileno(), min(_SEEN, offset), 0)
+            tail = os.pread(file.fileno(), min(_SEEN, offset), max(0, offset - _SEEN))
+            return {"head": digest(head), "tail": digest(tail), "at_least": min(offset, status.st_size)}
+
+    def _text(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The text of the file, unpacked if need be."""
         first = next(chunks, b"")
         if first.startswith(_GZIP):
@@ -93,13 +111,25 @@ class FileSplit(Split):
             raise DataError(f"{self.name}: the {word} data stops before its end, after {size + len(held):,} bytes of text")
 
 
-def _read(file: int) -> Iterator[bytes]:
+def _is_packed(file: int) -> bool:
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        return False
+    return os.pread(file, len(_ZSTD), 0).startswith((_GZIP, _ZSTD))
+
+
+def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        if count < len(chunk):
+            yield chunk[count:] if count else chunk
+        count = max(0, count - len(chunk))
+
+
+def _read(file: int, at: int) -> Iterator[bytes]:
     """Chunks that end with a line where they can: then nobody has to copy them to complete a line."""
     if not stat.S_ISREG(os.fstat(file).st_mode):
         while chunk := os.read(file, _CHUNK):
             yield chunk
         return
-    at = 0
     while chunk := os.pread(file, _CHUNK - _EDGE + _line_end(os.pread(file, _EDGE, at + _CHUNK - _EDGE)), at):
         yield chunk
         at += len(chunk)

@@ -9,8 +9,10 @@ import contextlib
 import os
 import secrets
 import stat
+from hashlib import blake2b
 
 from clickpipe.errors import ClickpipeError, OutsideError, PlanError, ReaderGone
+from clickpipe.faults import kill_point
 from clickpipe.stopping import forget, on_stop
 from clickpipe.wire.pump import failure, write_all
 
@@ -48,6 +50,133 @@ class AtomicFile:
         if self._part != self.path:
             with contextlib.suppress(OSError):
                 os.unlink(self._part)
+
+
+def write_whole(path: str, data: bytes, kind: str) -> None:
+    """A file that is durable before it is seen under its name. `kind` names it to kill points. Raises DiskError."""
+    part = f"{path}.{os.getpid()}.part"
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            kill_point(f"before-{kind}-write")
+            write_all(descriptor, data)
+            kill_point(f"before-{kind}-fsync")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        kill_point(f"before-{kind}-rename")
+        os.replace(part, path)
+        kill_point(f"after-{kind}-rename")
+        sync_directory(os.path.dirname(path))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise outside(error, path) from None
+
+
+class StagedFile:
+    """A file that is written under a name that nobody looks for, until it is published.
+
+    `bytes` and `hash` (see state/manifest.py) are those of what was written so far.
+    """
+
+    def __init__(self, part: str) -> None:
+        self._part, self._hash = part, blake2b(digest_size=16)
+        self.bytes = 0
+        try:
+            self._descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise outside(error, part) from None
+
+    @property
+    def hash(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes) -> None:
+        """Raises DiskError."""
+        try:
+            write_all(self._descriptor, data)
+        except OSError as error:
+            raise outside(error, self._part) from None
+        self._hash.update(data)
+        self.bytes += len(data)
+
+    def publish(self, path: str, kind: str) -> None:
+        """Make it durable, then seen under its name. Raises DiskError."""
+        try:
+            kill_point(f"before-{kind}-fsync")
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+        except OSError as error:
+            raise outside(error, self._part) from None
+        kill_point(f"before-{kind}-rename")
+        rename(self._part, path)
+        kill_point(f"after-{kind}-rename")
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            os.unlink(self._part)
+
+
+def rename(path: str, to: str) -> None:
+    """Durably. Raises DiskError or OutsideError."""
+    try:
+        os.replace(path, to)
+        sync_directory(os.path.dirname(to))
+        if os.path.dirname(path) != os.path.dirname(to):
+            sync_directory(os.path.dirname(path))
+    except OSError as error:
+        raise outside(error, to) from None
+
+
+def make_folder(path: str) -> None:
+    """Raises DiskError or OutsideError."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise outside(error, path) from None
+
+
+def sync_folder(path: str) -> None:
+    """Its entries survive from here. Raises DiskError."""
+    try:
+        sync_directory(path)
+    except OSError as error:
+        raise outside(error, path) from None
+
+
+def length_of(path: str) -> int:
+    """Bytes; 0 for a file that is not there."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def append_at(path: str, at: int, data: bytes) -> int:
+    """Make `data` what stands in the file from `at` on, durably; repeating it is harmless. The length after it.
+
+    What is beyond `at` is of an append that was cut short, and goes. A file that is shorter was cut by someone else.
+    """
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            at = min(at, os.fstat(descriptor).st_size)
+            os.ftruncate(descriptor, at)
+            kill_point("after-append-truncate")
+            os.lseek(descriptor, at, os.SEEK_SET)
+            write_all(descriptor, data)
+            kill_point("before-append-fsync")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_directory(os.path.dirname(path))
+    except OSError as error:
+        raise outside(error, path) from None
+    return at + len(data)
 
 
 class AppendFile:

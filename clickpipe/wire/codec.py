@@ -42,7 +42,7 @@ def _said(signal: Signal) -> dict[str, Any]:
                 "hop": signal.hop,
                 "run": signal.run,
             }
-            said = {"state": signal.state, "max_errors": signal.max_errors}
+            said = {"state": signal.state, "max_errors": signal.max_errors, "restore": signal.restore}
             return head | {name: value for name, value in said.items() if value is not None} | signal.columns.to_json()
         case ColumnsChange():
             return {"@": "columns", "columns": signal.types}
@@ -51,9 +51,10 @@ def _said(signal: Signal) -> dict[str, Any]:
         case ArrowFrame():
             return {"@": "arrow"} | _frame_said(signal.end) | {"bytes": signal.bytes}
         case Barrier():
-            return {"@": "barrier", "epoch": signal.epoch, "state": list(signal.state)}
+            return {"@": "barrier", "epoch": signal.epoch, "state": signal.state, "accounts": signal.accounts}
         case End():
-            return {"@": "end", "rows": signal.rows, "accounts": list(signal.accounts)}
+            last = {"epoch": signal.epoch, "state": signal.state} if signal.epoch else {}
+            return {"@": "end", "rows": signal.rows, "accounts": signal.accounts, **last}
         case Failed():
             return {"@": "failed"}
 
@@ -91,7 +92,8 @@ def _meant(said: dict[str, Any]) -> Signal:
                 raise DataError(f"the stream is of format version {said['v']}; this clickpipe reads version {VERSION}")
             state, max_errors = (None if said.get(key) is None else str(said[key]) for key in ("state", "max_errors"))
             hop, run = _count(said["hop"]), _count(said["run"])
-            return StreamLine(Columns.from_json(said), str(said["pipeline"]), hop, run, state, max_errors)
+            restore = None if said.get("restore") is None else _count(said["restore"])
+            return StreamLine(Columns.from_json(said), str(said["pipeline"]), hop, run, state, max_errors, restore)
         case "columns":
             types = {str(name): str(kind) for name, kind in said["columns"].items()}
             if not set(types.values()) <= set(TYPES):
@@ -102,9 +104,9 @@ def _meant(said: dict[str, Any]) -> Signal:
         case "arrow":
             return ArrowFrame(_frame(said), _count(said["bytes"]))
         case "barrier":
-            return Barrier(_count(said["epoch"]), tuple(said.get("state", ())))
+            return Barrier(_count(said["epoch"]), tuple(said.get("state", ())), _ledgers(said))
         case "end":
-            return End(_count(said["rows"]), tuple(_ledger(ledger) for ledger in said.get("accounts", ())))
+            return End(_count(said["rows"]), _ledgers(said), _count(said.get("epoch", 0)), tuple(said.get("state", ())))
         case "failed":
             return Failed()
         case other:
@@ -119,8 +121,8 @@ def _frame(said: dict[str, Any]) -> FrameEnd:
     return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, records, late)
 
 
-def _ledger(said: dict[str, Any]) -> dict[str, int]:
-    return {str(key): _count(value) for key, value in said.items()}
+def _ledgers(said: dict[str, Any]) -> tuple[dict[str, int], ...]:
+    return tuple({str(key): _count(value) for key, value in ledger.items()} for ledger in said.get("accounts", ()))
 
 
 def _count(value: Any) -> int:

@@ -20,6 +20,7 @@ class StreamLine:
     run: int = 0
     state: str | None = None
     max_errors: str | None = None  # how many bad records the pipeline allows
+    restore: int | None = None  # the checkpoint to go on from, 0 for none; None: this pipeline takes no checkpoints
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,24 @@ class ArrowFrame:
 
 @dataclass(frozen=True)
 class Barrier:
-    """A checkpoint barrier."""
+    """A checkpoint barrier. `state`: what the steps before it have saved; `accounts`: as in End, up to here."""
 
     epoch: int
     state: tuple[Any, ...] = ()
+    accounts: tuple[dict[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class End:
-    """The stream ended as it should. `accounts`: what became of every record so far, oldest ledger first."""
+    """The stream ended as it should. `accounts`: what became of every record so far, oldest ledger first.
+
+    `epoch`: the end is the last barrier too; 0 where there are no checkpoints, or nothing new to save.
+    """
 
     rows: int
     accounts: tuple[dict[str, int], ...] = field(default=())
+    epoch: int = 0
+    state: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

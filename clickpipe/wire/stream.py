@@ -7,8 +7,9 @@ failure, frames have no gaps, and a frame never holds more records than it says.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -67,8 +68,8 @@ class StreamReader:
         self._inbox.put_back(self._buffer.rest())
         return self._inbox
 
-    def frames(self, columns: Columns) -> Iterator[Frame | End]:
-        """The frames, each as soon as it is complete, and the end signal last."""
+    def frames(self, columns: Columns) -> Iterator[Frame | Barrier | End]:
+        """The frames, each as soon as it is complete, the barriers between them, and the end signal last."""
         parts: list[bytes | pl.DataFrame] = []
         for event in self._events():
             if isinstance(event, bytes):
@@ -95,7 +96,9 @@ class StreamReader:
                 case StreamLine():
                     raise DataError("a second stream line: two streams were joined; use several sources of one ingest")
                 case Barrier():
-                    pass  # belongs to checkpoints, which this version does not take
+                    if parts:
+                        raise DataError("records stand before a barrier without their frame signal: something removed signals")
+                    yield event
         raise self._cut_short()
 
     def _check_order(self, end: FrameEnd) -> None:
@@ -174,9 +177,14 @@ class StreamWriter:
         elif watermark != self._watermark:
             self._send_end(FrameEnd(self._seq, 0, watermark))
 
-    def end(self, accounts: list[dict[str, int]]) -> None:
+    def barrier(self, barrier: Barrier) -> None:
         self._release(self._watermark)
-        self._outbox.put(codec.encode(End(self._rows, tuple(accounts))))
+        self._outbox.put(codec.encode(barrier))
+
+    def end(self, accounts: list[dict[str, int]], epoch: int = 0, state: Sequence[Any] = ()) -> None:
+        """`epoch` and `state`: as in a barrier, where the end is one."""
+        self._release(self._watermark)
+        self._outbox.put(codec.encode(End(self._rows, tuple(accounts), epoch, tuple(state))))
         self._outbox.close()
 
     def _release(self, watermark: int | None) -> None:

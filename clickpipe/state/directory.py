@@ -1,0 +1,256 @@
+"""A pipeline's state directory: who may write to it, and which checkpoint to go on from.
+
+    pipelines/clicks/
+        identity.json      run number and epoch, both only ever raised
+        lock               shared by all processes of a run; exclusive for the moment in which a run begins
+        start.lock         held while a run begins
+        epochs/42/         2-aggregate.state, 1-late.ndjson, MANIFEST.json: a checkpoint, once the last is there
+        late.ndjson  dead.ndjson
+
+A run begins in its source process: it waits until no process of an earlier run holds the lock, raises the
+run number durably, and keeps the lock shared. Every other process of the run takes the lock shared and checks
+the run number. So nobody of an older run, however slow, can write beside a newer one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from clickpipe.errors import OutsideError, PlanError, StateError
+from clickpipe.faults import kill_point
+from clickpipe.state.files import make_folder, rename, sync_folder, write_whole
+from clickpipe.state.manifest import Entry, Manifest, digest
+
+_PATIENCE = 3.0  # seconds that a start waits for the processes of the run before
+_MANIFEST = "MANIFEST.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One life of a pipeline. `restore`: the checkpoint it goes on from; `epoch`: the first number that it may use."""
+
+    number: int
+    epoch: int
+    restore: Manifest | None
+
+
+class StateDirectory:
+    """Holds the pipeline's lock from `begin` or `join` until the process ends."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._locks: list[int] = []
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
+    # Who may write.
+
+    def begin(self, *, anew: bool = False) -> Run:
+        """Start a run. `anew`: what earlier ones saved is put aside. Raises StateError, OutsideError, PlanError."""
+        self._make()
+        self._lock("start.lock", fcntl.LOCK_EX)
+        held = self._lock("lock", fcntl.LOCK_EX)
+        if anew:
+            self._put_aside()
+        identity = self._identity()
+        restore = self.newest()
+        run = identity["run"] + 1
+        epoch = max([identity["epoch"], *self._epochs()]) + 1
+        self._write_identity(run, epoch)
+        kill_point("after-identity")
+        for number in self._epochs():
+            if self.manifest(number) is None:
+                self._remove(number)
+        fcntl.flock(held, fcntl.LOCK_SH)
+        os.close(self._locks.pop(0))  # start.lock: the next start may try, and wait for ours
+        kill_point("after-begin")
+        return Run(run, epoch, restore)
+
+    def join(self, run: int) -> None:
+        """Belong to a run. Raises OutsideError when a newer one has begun."""
+        self._lock("lock", fcntl.LOCK_SH)
+        newest = self._identity()["run"]
+        if newest != run:
+            raise OutsideError(f"{self.name}: a newer run has begun ({newest}, this is {run})")
+        kill_point("after-join")
+
+    def _make(self) -> None:
+        try:
+            os.makedirs(os.path.join(self.path, "epochs"), mode=0o700, exist_ok=True)
+            status = os.lstat(self.path)
+        except OSError as error:
+            raise PlanError(f"state directory {self.path}: {error.strerror}") from None
+        if stat.S_ISLNK(status.st_mode):
+            raise StateError(f"state directory {self.path} is a symbolic link: state must not lead elsewhere")
+        if status.st_uid != os.geteuid():
+            raise StateError(f"state directory {self.path} belongs to another user (uid {status.st_uid})")
+        os.chmod(self.path, 0o700)
+
+    def _lock(self, name: str, kind: int) -> int:
+        path = os.path.join(self.path, name)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise PlanError(f"{path}: {error.strerror}") from None
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OutsideError(f"{self.name}: an earlier run still lives", notes=_holders(path)) from None
+                time.sleep(0.02)
+            else:
+                self._locks.append(descriptor)
+                return descriptor
+
+    def _identity(self) -> dict[str, int]:
+        path = os.path.join(self.path, "identity.json")
+        try:
+            with open(path, "rb") as file:
+                line, newline, rest = file.read().partition(b"\n")
+        except FileNotFoundError:
+            return {"run": 0, "epoch": 0}
+        if rest != digest(line + newline).encode() + b"\n":
+            raise StateError(f"{path} is damaged", hint="--reset starts anew, and keeps what there is aside")
+        said: dict[str, int] = orjson.loads(line)
+        return said
+
+    def _write_identity(self, run: int, epoch: int) -> None:
+        line = orjson.dumps({"clickpipe": "identity", "v": 1, "run": run, "epoch": epoch}) + b"\n"
+        write_whole(os.path.join(self.path, "identity.json"), line + digest(line).encode() + b"\n", "identity")
+
+    def _put_aside(self) -> None:
+        """What was saved gets another name; nothing is deleted. The run number goes on."""
+        epochs = os.path.join(self.path, "epochs")
+        if self._epochs():
+            rename(epochs, f"{epochs}.before-reset-{int(time.time())}")
+            make_folder(epochs)
+
+    # What there is.
+
+    def _epochs(self) -> list[int]:
+        return sorted(int(name) for name in os.listdir(os.path.join(self.path, "epochs")) if name.isdigit())
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Whole checkpoints, the newest first."""
+        for epoch in reversed(self._epochs()):
+            manifest = self.manifest(epoch)
+            if manifest:
+                yield manifest
+
+    def newest(self) -> Manifest | None:
+        """The newest checkpoint. Raises StateError when it is there and damaged: falling back in silence could repeat results."""
+        for epoch in reversed(self._epochs()):
+            manifest = self.manifest(epoch)
+            if manifest:
+                self.verify(manifest)
+                return manifest
+            if os.path.exists(self.path_of(epoch, _MANIFEST)):
+                raise self._damaged(epoch, _MANIFEST)
+        return None
+
+    def manifest(self, epoch: int) -> Manifest | None:
+        try:
+            with open(self.path_of(epoch, _MANIFEST), "rb") as file:
+                return Manifest.from_bytes(file.read())
+        except FileNotFoundError:
+            return None
+        except KeyError as error:
+            raise StateError(
+                f"{self.name}: checkpoint {epoch} is of format version {error}, which this clickpipe does not know"
+            ) from None
+
+    def verify(self, manifest: Manifest) -> None:
+        """Raises StateError unless every file of the checkpoint is there and whole."""
+        for entry in manifest.steps:
+            for key in ("state", "append"):
+                if key in entry:
+                    self.read(manifest.epoch, entry[key])
+
+    def read(self, epoch: int, file: Entry) -> bytes:
+        """A file of a checkpoint, by its entry in the manifest. Raises StateError."""
+        try:
+            with open(self.path_of(epoch, file["file"]), "rb") as opened:
+                data = opened.read()
+        except OSError:
+            raise self._damaged(epoch, file["file"]) from None
+        if len(data) != file["bytes"] or digest(data) != file["hash"]:
+            raise self._damaged(epoch, file["file"])
+        return data
+
+    def _damaged(self, epoch: int, name: str) -> StateError:
+        return StateError(
+            f"{self.name}: checkpoint {epoch} is damaged: {name}",
+            notes=[
+                "results up to it may have been given already, so an older one would repeat some",
+                f"either put {self.path_of(epoch, name)} back from a copy,",
+                "or start anew with --reset, and with destinations that are empty",
+            ],
+        )
+
+    # What is written.
+
+    def save(self, epoch: int, name: str, data: bytes) -> None:
+        """A file of a checkpoint that is not complete yet: durable, and then there under its name. Raises DiskError."""
+        write_whole(self.place(epoch, name), data, "manifest" if name == _MANIFEST else "state")
+
+    def place(self, epoch: int, name: str) -> str:
+        """Where a file of a checkpoint goes; its folder is there."""
+        make_folder(os.path.join(self.path, "epochs", str(epoch)))
+        return self.path_of(epoch, name)
+
+    def has(self, epoch: int, name: str) -> bool:
+        return os.path.exists(self.path_of(epoch, name))
+
+    def commit(self, manifest: Manifest) -> None:
+        """The one commit point. Raises DiskError."""
+        self.save(manifest.epoch, _MANIFEST, manifest.to_bytes())
+        sync_folder(os.path.join(self.path, "epochs"))
+        kill_point("after-manifest")
+
+    def retire(self, keep: int) -> None:
+        """Let checkpoints go but for the newest."""
+        whole = [number for number in self._epochs() if self.has(number, _MANIFEST)]
+        for epoch in whole[:-keep]:
+            self._remove(epoch)
+
+    def _remove(self, epoch: int) -> None:
+        """Under a name that nobody looks for first, so that no half of a checkpoint is ever seen."""
+        folder = os.path.join(self.path, "epochs", str(epoch))
+        rename(folder, f"{folder}.old")
+        kill_point("after-retire-rename")
+        shutil.rmtree(f"{folder}.old", ignore_errors=True)
+
+    def path_of(self, epoch: int, name: str) -> str:
+        return os.path.join(self.path, "epochs", str(epoch), name)
+
+
+def _holders(path: str) -> list[str]:
+    """The processes that hold a lock on this file, as far as they can be told."""
+    inode = os.stat(path).st_ino
+    try:
+        with open("/proc/locks", encoding="ascii", errors="replace") as file:
+            locks = [line.split() for line in file]
+    except OSError:
+        return []
+    pids = {fields[4] for fields in locks if len(fields) > 5 and fields[5].endswith(f":{inode}") and fields[1] == "FLOCK"}
+    return [f"process {pid}: {_command_line(pid)}" for pid in sorted(pids, key=int)]
+
+
+def _command_line(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()[:200]
+    except OSError:
+        return "(gone)"

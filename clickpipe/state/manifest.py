@@ -1,0 +1,60 @@
+"""A manifest: what a checkpoint consists of. Its appearance under its name is the commit.
+
+    {"clickpipe":"manifest","v":1,"pipeline":"clicks","run":7,"epoch":42,"ended":false,
+     "accounts":[{"read":10}],"steps":[{"hop":0,"step":"ingest","says":"…","source":{…}},
+     {"hop":2,"step":"aggregate","says":"…","state":{"file":"2-aggregate.state","bytes":812,"hash":"…"}},
+     {"hop":1,"append":{"file":"1-late.ndjson","bytes":80,"hash":"…","to":"/…/late.ndjson","at":160}},
+     {"hop":3,"step":"sink","says":"…","staged":{…}}]}
+    9f86d081884c7d659a2feaa0c55ad015
+
+The second line is the BLAKE2b hash (16 bytes) of the first, its newline included: a manifest that is torn
+or changed is none. `steps` are the entries that the barrier collected on its way down the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+VERSION = 1
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A complete checkpoint. `ended`: the input had ended, and nothing is left to do."""
+
+    pipeline: str
+    run: int
+    epoch: int
+    steps: Sequence[Entry]
+    accounts: Sequence[Mapping[str, int]] = field(default=())
+    ended: bool = False
+
+    def entry(self, hop: int, key: str) -> Any:
+        """What the step at this place said under this key."""
+        return next((entry[key] for entry in self.steps if entry["hop"] == hop and key in entry), None)
+
+    def to_bytes(self) -> bytes:
+        line = orjson.dumps({"clickpipe": "manifest", "v": VERSION, **asdict(self)}) + b"\n"
+        return line + digest(line).encode() + b"\n"
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Manifest | None:
+        """None for what is no whole manifest. Raises KeyError for one of another version."""
+        line, newline, rest = data.partition(b"\n")
+        if rest != digest(line + newline).encode() + b"\n":
+            return None
+        said = orjson.loads(line)
+        if said["v"] != VERSION:
+            raise KeyError(said["v"])
+        return Manifest(**{name: said[name] for name in ("pipeline", "run", "epoch", "steps", "accounts", "ended")})
+
+
+def digest(data: bytes) -> str:
+    """The hash that all files of a checkpoint are known by."""
+    return blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,114 @@
+"""A file that grows by whole checkpoints, so that no reader ever sees half a row.
+
+    out.ndjson.parts/000000000042.ndjson     the rows that checkpoint 42 made visible, whole
+    out.ndjson.parts/.000000000043.part      being written: durable before the manifest, visible after it
+    out.ndjson                               all parts in order, when the input has ended; then the parts go
+
+A name is the epoch, so committing a part twice is committing it once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clickpipe.errors import PlanError, StateError
+from clickpipe.faults import kill_point
+from clickpipe.state.files import AtomicFile, StagedFile, make_folder, rename, sync_folder
+from clickpipe.wire.pump import write_all
+
+_CHUNK = 1 << 20
+
+
+class Parts:
+    """The parts of one file. `restored`: the checkpoint that the run goes on from, 0 for none."""
+
+    def __init__(self, path: str, restored: int) -> None:
+        self._path = os.path.abspath(path)
+        self._folder = f"{self._path}.parts"
+        self._suffix = os.path.splitext(path)[1]
+        if not os.path.isdir(os.path.dirname(self._path)):
+            raise PlanError(f"{path}: No such file or directory", word=path)
+        self._begin(restored)
+
+    def is_empty(self) -> bool:
+        return not self._visible()
+
+    def stage(self) -> StagedFile:
+        """A new part, not yet to be seen."""
+        make_folder(self._folder)
+        return StagedFile(os.path.join(self._folder, f".{os.getpid()}-{time.monotonic_ns()}.part"))
+
+    def durable(self, file: StagedFile, epoch: int) -> None:
+        """Under a name of its checkpoint, still hidden."""
+        file.publish(self._hidden(epoch), "part")
+
+    def commit(self, said: Mapping[str, Any]) -> None:
+        """Show the part of a checkpoint, and at the end of the input the whole file."""
+        if said["rows"]:
+            if os.path.exists(self._hidden(said["epoch"])):
+                rename(self._hidden(said["epoch"]), self._shown(said["epoch"]))
+            elif not os.path.exists(self._shown(said["epoch"])) and os.path.isdir(self._folder):
+                raise StateError(f"{self._folder}: the part of checkpoint {said['epoch']} is missing")
+            kill_point("after-part-rename")
+        if said["ended"] and not (said["begun"] and not os.path.isdir(self._folder) and os.path.exists(self._path)):
+            self._assemble()
+
+    def _begin(self, restored: int) -> None:
+        """Take away what no manifest names. Raises StateError when there are parts that no checkpoint knows of."""
+        shutil.rmtree(f"{self._folder}.done", ignore_errors=True)
+        for name in self._names():
+            if name.startswith(".") and name != os.path.basename(self._hidden(restored)):
+                os.unlink(os.path.join(self._folder, name))
+        ahead = [epoch for epoch in self._visible() if epoch > restored]
+        if ahead and restored == 0:
+            rename(self._folder, f"{self._folder}.before-{int(time.time())}")
+        elif ahead:
+            raise StateError(
+                f"{self._folder} holds results up to checkpoint {ahead[-1]}, and the newest that can be read is {restored}",
+                notes=[
+                    "going on from there would give some results twice",
+                    f"either put checkpoint {ahead[-1]} of the pipeline back from a copy,",
+                    "or start anew with --reset at ingest",
+                ],
+            )
+
+    def _assemble(self) -> None:
+        """The whole file, then no parts. After a crash in between it is done again."""
+        file = AtomicFile(self._path)
+        for epoch in self._visible():
+            for chunk in _chunks(self._shown(epoch)):
+                write_all(file.descriptor, chunk)
+        kill_point("before-assembled")
+        file.commit()
+        kill_point("after-assembled")
+        if os.path.isdir(self._folder):
+            rename(self._folder, f"{self._folder}.done")
+            kill_point("after-parts-renamed")
+        shutil.rmtree(f"{self._folder}.done", ignore_errors=True)
+        sync_folder(os.path.dirname(self._path))
+
+    def _visible(self) -> list[int]:
+        """The epochs of the parts that are to be seen, in order."""
+        return sorted(int(name.split(".")[0]) for name in self._names() if name[:1].isdigit())
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+
+    def _shown(self, epoch: int) -> str:
+        return os.path.join(self._folder, f"{epoch:012d}{self._suffix}")
+
+    def _hidden(self, epoch: int) -> str:
+        return os.path.join(self._folder, f".{epoch:012d}.part")
+
+
+def _chunks(path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk

@@ -1,0 +1,248 @@
+"""Killed at every named place, run again, the results are those of a run that was never disturbed.
+
+Named places find what random kills do not; `test_random_kills` is the soak (make soak).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clickpipe.testing import environment, run_steps
+
+PACKAGE = Path(__file__).parent.parent / "clickpipe"
+INGEST = "ingest in.ndjson --time ts --max-out-of-orderness 2s --batch-bytes 2KiB --name c"
+STEPS = ["filter 'x >= 0'", "window tumble 5s", "aggregate --by page n='count(*)' s='sum(x)' u='count(DISTINCT x)' l='last(x)'"]
+SINK = "sink out.ndjson"
+INGESTS, WINDOWS, AGGREGATES, SINKS = 0, 2, 3, 4
+
+# Every kill point, and in which processes of the shell form it is passed.
+POINTS: dict[str, tuple[int, ...]] = {
+    "before-identity-write": (INGESTS,),
+    "before-identity-fsync": (INGESTS,),
+    "before-identity-rename": (INGESTS,),
+    "after-identity-rename": (INGESTS,),
+    "after-identity": (INGESTS,),
+    "after-begin": (INGESTS,),
+    "after-join": (WINDOWS, AGGREGATES, SINKS),
+    "after-snapshot": (INGESTS, WINDOWS, AGGREGATES),
+    "before-end": (INGESTS, WINDOWS, AGGREGATES),
+    "before-state-write": (AGGREGATES,),
+    "before-state-fsync": (AGGREGATES,),
+    "before-state-rename": (AGGREGATES,),
+    "after-state-rename": (AGGREGATES,),
+    "before-append-fsync": (INGESTS, WINDOWS, SINKS),
+    "before-append-rename": (INGESTS, WINDOWS),
+    "after-append-rename": (INGESTS, WINDOWS),
+    "after-prepare": (SINKS,),
+    "before-part-fsync": (SINKS,),
+    "before-part-rename": (SINKS,),
+    "after-part-rename": (SINKS,),
+    "after-staged-durable": (SINKS,),
+    "before-manifest": (SINKS,),
+    "before-manifest-write": (SINKS,),
+    "before-manifest-fsync": (SINKS,),
+    "before-manifest-rename": (SINKS,),
+    "after-manifest-rename": (SINKS,),
+    "after-manifest": (SINKS,),
+    "after-append-truncate": (SINKS,),
+    "after-append": (SINKS,),
+    "before-commit": (SINKS,),
+    "after-commit": (SINKS,),
+    "after-retire-rename": (SINKS,),
+    "before-assembled": (SINKS,),
+    "after-assembled": (SINKS,),
+    "after-parts-renamed": (SINKS,),
+}
+_ONCE = {
+    "after-begin",
+    "after-identity",
+    "after-join",
+    "before-end",
+    "before-assembled",
+    "after-assembled",
+    "after-parts-renamed",
+}
+_ONCE |= {point for point in POINTS if "identity" in point}
+
+
+def test_every_kill_point_is_in_the_table() -> None:
+    text = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    named = set(re.findall(r'kill_point\("([^"]+)"', text))
+    kinds = {"before-{kind}-write", "before-{kind}-fsync", "before-{kind}-rename", "after-{kind}-rename"}
+    assert set(re.findall(r'kill_point\(f"([^"]+)"', text)) == kinds
+    assert named <= set(POINTS)
+    assert len(POINTS) >= 30
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What a run without checkpoints gives."""
+    directory = _prepared(tmp_path_factory.mktemp("undisturbed"))
+    assert run_steps([_words(step) for step in [INGEST, *STEPS, SINK]], directory) == [0] * 5
+    seen = _results(directory)
+    assert seen["out"]
+    assert seen["late"]
+    assert seen["dead"]
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("point", "step"), [(point, step) for point, steps in POINTS.items() for step in steps], ids=lambda value: str(value)
+)
+def test_a_process_killed_there(point: str, step: int, tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
+    """In a plain shell: the same line again, and nothing is lost or counted twice."""
+    directory = _prepared(tmp_path)
+    steps = [_words(step) for step in [f"{INGEST} --checkpoint 1ms", *STEPS, SINK]]
+    for hit in (1,) if point in _ONCE else (1, 3):
+        codes = run_steps(steps, directory, kill={step: f"{point}:{hit}"})
+        assert codes[step] == -signal.SIGKILL, f"{point} was not passed: {codes}\n{_errors(directory)}"
+    assert run_steps(steps, directory) == [0] * 5, _errors(directory)
+    assert _results(directory) == undisturbed
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_fused_run_killed_there(point: str, tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
+    """In one process; killed twice, the second time while it recovers or soon after."""
+    if point == "after-join":
+        pytest.skip("a fused run begins, and does not join")
+    directory = _prepared(tmp_path)
+    steps = [["run", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
+    for number in range(2):
+        codes = run_steps(steps, directory, kill={0: point})
+        if number == 0 or point not in _ONCE:
+            assert codes == [-signal.SIGKILL], f"{point} was not passed\n{_errors(directory)}"
+    assert run_steps(steps, directory) == [0], _errors(directory)
+    assert _results(directory) == undisturbed
+
+
+def test_a_run_that_has_ended_is_not_run_again(tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
+    directory = _prepared(tmp_path)
+    steps = [["run", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
+    assert run_steps(steps, directory) == [0]
+    first = _errors(directory)
+    assert run_steps(steps, directory) == [0]
+    assert _results(directory) == undisturbed
+    assert "had come to its end at checkpoint" in _errors(directory)
+    assert first.splitlines()[:2] == _errors(directory).splitlines()[1:3]  # the accounts are those of the whole
+    (directory / "out.ndjson").unlink()
+    steps[0][2] = steps[0][2].replace("--checkpoint", "--reset --checkpoint")
+    assert run_steps(steps, directory) == [0]
+    assert _results(directory) == undisturbed
+
+
+def test_another_pipeline_is_refused_with_both_shown(tmp_path: Path) -> None:
+    directory = _prepared(tmp_path)
+    steps = [_words(step) for step in [f"{INGEST} --checkpoint 1ms", *STEPS, SINK]]
+    run_steps(steps, directory, kill={SINKS: "after-commit:3"})
+    steps[AGGREGATES] = _words("aggregate --by page n='count(*)'")
+    codes = run_steps(steps, directory)
+    assert codes[AGGREGATES] == 78
+    assert "saved: aggregate n=count(*) s=sum(x)" in _errors(directory)
+    assert "now:   aggregate n=count(*) --by page" in _errors(directory)
+
+
+def test_a_changed_input_is_refused(tmp_path: Path) -> None:
+    directory = _prepared(tmp_path)
+    steps = [["run", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
+    assert run_steps(steps, directory, kill={0: "after-commit:3"}) == [-signal.SIGKILL]
+    data = bytearray((directory / "in.ndjson").read_bytes())
+    data[20] ^= 1
+    (directory / "in.ndjson").write_bytes(data)
+    assert run_steps(steps, directory) == [78]
+    assert "is not the file that was read before" in _errors(directory)
+
+
+def test_the_same_pipeline_twice_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    directory = _prepared(tmp_path)
+    line = "cat | clickpipe ingest - --name c --columns ts:int --checkpoint 1s | clickpipe filter 'ts > 0' > first"
+    first = subprocess.Popen(["bash", "-c", line], stdin=subprocess.PIPE, cwd=directory, env=environment(directory))
+    try:
+        deadline = time.monotonic() + 30
+        while not (directory / "first").exists() or not (directory / "first").stat().st_size:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert run_steps([_words("ingest in.ndjson --name c --checkpoint 1s"), _words(SINK)], directory)[0] == 75
+        assert "an earlier run still lives" in _errors(directory)
+        assert "clickpipe ingest -" in _errors(directory)
+    finally:
+        assert first.stdin is not None
+        first.stdin.close()
+        first.wait()
+
+
+@pytest.mark.slow
+def test_random_kills(tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
+    """A hundred of them, any process at any time."""
+    chance = random.Random(1)
+    kills = 0
+    while kills < 100:
+        directory = _prepared(tmp_path / str(kills))
+        words = [f"{INGEST} --checkpoint 1ms", *STEPS, SINK]
+        while True:
+            processes = _started(words, directory)
+            time.sleep(chance.uniform(0.2, 1.5))
+            victim = chance.choice(processes)
+            kills += victim.poll() is None
+            victim.kill()
+            if [process.wait() for process in processes] == [0] * 5:
+                break
+        assert _results(directory) == undisturbed
+
+
+def _started(steps: list[str], directory: Path) -> list[subprocess.Popen[bytes]]:
+    processes: list[subprocess.Popen[bytes]] = []
+    for step in steps:
+        before = processes[-1].stdout if processes else subprocess.DEVNULL
+        words = [sys.executable, "-m", "clickpipe", *_words(step)]
+        processes.append(
+            subprocess.Popen(
+                words, stdin=before, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=directory, env=environment(directory)
+            )
+        )
+        if not isinstance(before, int) and before:
+            before.close()
+    return processes
+
+
+def _prepared(directory: Path) -> Path:
+    """Records in and out of order, some late, some bad; integers that become floats."""
+    directory.mkdir(parents=True, exist_ok=True)
+    chance = random.Random(7)
+    lines = []
+    for number in range(1_400):
+        time = 1_767_225_600_000 + number * 50 - chance.randrange(3_000) - (20_000 if number % 97 == 50 else 0)
+        x = number % 13 + (0.5 if number > 1_100 and number % 10 == 0 else 0)
+        lines.append(json.dumps({"ts": time, "page": f"/p/{chance.randrange(5)}", "x": x, "id": number}))
+        if number % 200 == 100:
+            lines.append("not JSON")
+    (directory / "in.ndjson").write_text("\n".join(lines) + "\n")
+    return directory
+
+
+def _results(directory: Path) -> dict[str, list[str]]:
+    """All that was given, in any order. A repetition shows, and so does a loss."""
+    state = directory / ".home" / "pipelines" / "c"
+    assert not list(directory.glob("out.ndjson.*"))
+    return {
+        "out": sorted(re.sub(r"\.0(?=[,}])", "", (directory / "out.ndjson").read_text()).splitlines()),
+        "late": sorted((state / "late.ndjson").read_text().splitlines()),
+        "dead": sorted((state / "dead.ndjson").read_text().splitlines()),
+    }
+
+
+def _words(step: str) -> list[str]:
+    return shlex.split(step)
+
+
+def _errors(directory: Path) -> str:
+    return (directory / ".stderr").read_text()
