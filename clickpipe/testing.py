@@ -205,7 +205,7 @@ def collect(text: str) -> Collected:
 
 
 def _forked(steps: list[list[str]], directory: Path, **more: str) -> _Ran:
-    codes = run_steps(steps, directory, **more)
+    codes = run_steps(steps, directory, None, **more)
     return verdict(codes), (directory / ".stdout").read_bytes(), (directory / ".stderr").read_bytes()
 
 

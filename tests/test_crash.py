@@ -59,20 +59,13 @@ POINTS: dict[str, tuple[int, ...]] = {
     "before-commit": (SINKS,),
     "after-commit": (SINKS,),
     "after-retire-rename": (SINKS,),
-    "before-assembled": (SINKS,),
-    "after-assembled": (SINKS,),
+    "before-whole-fsync": (SINKS,),
+    "before-whole-rename": (SINKS,),
+    "after-whole-rename": (SINKS,),
     "after-parts-renamed": (SINKS,),
 }
-_ONCE = {
-    "after-begin",
-    "after-identity",
-    "after-join",
-    "before-end",
-    "before-assembled",
-    "after-assembled",
-    "after-parts-renamed",
-}
-_ONCE |= {point for point in POINTS if "identity" in point}
+_ONCE = {"after-begin", "after-identity", "after-join", "before-end", "after-parts-renamed"}
+_ONCE |= {point for point in POINTS if "identity" in point or "whole" in point}
 
 
 def test_every_kill_point_is_in_the_table() -> None:

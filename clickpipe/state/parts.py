@@ -17,8 +17,7 @@ from typing import Any
 
 from clickpipe.errors import PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import AtomicFile, StagedFile, make_folder, rename, sync_folder
-from clickpipe.wire.pump import write_all
+from clickpipe.state.files import StagedFile, make_folder, rename, sync_folder
 
 _CHUNK = 1 << 20
 
@@ -78,16 +77,13 @@ class Parts:
 
     def _assemble(self) -> None:
         """The whole file, then no parts. After a crash in between it is done again."""
-        file = AtomicFile(self._path)
+        file = self.stage()
         for epoch in self._visible():
             for chunk in _chunks(self._shown(epoch)):
-                write_all(file.descriptor, chunk)
-        kill_point("before-assembled")
-        file.commit()
-        kill_point("after-assembled")
-        if os.path.isdir(self._folder):
-            rename(self._folder, f"{self._folder}.done")
-            kill_point("after-parts-renamed")
+                file.write(chunk)
+        file.publish(self._path, "whole")
+        rename(self._folder, f"{self._folder}.done")
+        kill_point("after-parts-renamed")
         shutil.rmtree(f"{self._folder}.done", ignore_errors=True)
         sync_folder(os.path.dirname(self._path))
 
