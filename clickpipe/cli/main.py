@@ -130,7 +130,7 @@ def _run(words: list[str]) -> int:
 
 
 def _usage(error: click.ClickException) -> PlanError:
-    what = error.format_message()
+    what = " ".join(error.format_message().split())
     plan_error = PlanError(what[0].lower() + what[1:].rstrip("."))
     context = getattr(error, "ctx", None)
     if context is not None and context.info_name != "clickpipe":

@@ -53,7 +53,8 @@ class Destination:
         """See SinkStep.open_staged."""
         return self.open(given)
 
-    def guarantee(self) -> str:
+    def guarantee(self, *, has_checkpoints: bool) -> str:
+        """What a reader may rely on, and why it is not more."""
         raise NotImplementedError
 
 

@@ -10,6 +10,8 @@ import polars as pl
 
 from clickpipe.columns import Columns
 from clickpipe.core.operator import Feed, Operator, Writer
+from clickpipe.core.option import Duration
+from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError, Unsupported
 
 Tables = Mapping[str, pl.DataFrame]
@@ -40,8 +42,12 @@ class Step:
 
 
 def _word(field: dataclasses.Field[Any], value: Any) -> str:
-    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else _spelled(value)
     return text if field.metadata.get("is_argument") else f"--{field.name.replace('_', '-')} {text}"
+
+
+def _spelled(value: Any) -> str:
+    return format_duration(value) if isinstance(value, Duration) else str(value)
 
 
 class OperatorStep(Step):
@@ -108,6 +114,6 @@ class SinkStep(Step):
         `saved`: what this sink had staged for it. Raises StateError where the destination is ahead of that."""
         return self.open(given)
 
-    def guarantee(self) -> str:
+    def guarantee(self, *, has_checkpoints: bool) -> str:
         """What a reader of the sink may rely on, for `explain`."""
         raise NotImplementedError

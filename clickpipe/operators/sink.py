@@ -51,8 +51,8 @@ A file appears under its name when it is complete; a run that fails leaves none.
     def needs(self, given: Columns) -> tuple[str, ...]:
         return self._part().needs(given)
 
-    def guarantee(self) -> str:
-        return self._part().guarantee()
+    def guarantee(self, *, has_checkpoints: bool) -> str:
+        return self._part().guarantee(has_checkpoints=has_checkpoints)
 
     def describe(self, given: Columns) -> str:
         return self.destination

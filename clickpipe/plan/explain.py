@@ -46,15 +46,16 @@ def tell(plan: Plan, columns: Columns | None) -> list[Told]:
 def guarantees(plan: Plan, *, is_live: bool) -> list[str]:
     """What a reader of the results may rely on, and why it is not more."""
     said = []
+    has_checkpoints = any(getattr(node.step, "checkpoint", None) for node in plan.nodes)
     if is_live:
         said.append("source: standard input cannot be replayed: at most once")
+    elif has_checkpoints:
+        said.append("source: files are read again from the position of the last checkpoint: exactly once")
     else:
-        said.append(
-            "source: files can be read again; this version takes no checkpoints, so a run that died starts from the beginning"
-        )
+        said.append("source: files can be read again; without --checkpoint a run that died starts from the beginning")
     node = plan.sink
     if node and isinstance(node.step, SinkStep):
-        said.append(f"sink: {node.step.guarantee()}")
+        said.append(f"sink: {node.step.guarantee(has_checkpoints=has_checkpoints)}")
     else:
         said.append("sink: none: the stream goes to standard output, its end said by a signal")
     return said

@@ -40,7 +40,9 @@ class File(Destination):
         if os.path.isdir(self.address):
             raise PlanError(f"{self.address} is a directory", word=self.address)
 
-    def guarantee(self) -> str:
+    def guarantee(self, *, has_checkpoints: bool) -> str:
+        if has_checkpoints:
+            return f"exactly once: rows become visible in {self.address}.parts at checkpoints, and as {self.address} at the end"
         return "whole or not there: the file gets its name at the end; a killed run is run again from the start"
 
 

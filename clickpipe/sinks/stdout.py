@@ -6,16 +6,19 @@ On a terminal, control characters that JSON leaves alone are written as escapes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
-from clickpipe.core.operator import Writer
+from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.render import as_table
 from clickpipe.core.sink import Destination, Form, Renderer
 from clickpipe.core.terminal import shown, standard_output
+from clickpipe.errors import PlanError
 
 
 class Stdout(Destination):
@@ -24,7 +27,12 @@ class Stdout(Destination):
             return TableWriter(self.form, given)
         return StdoutWriter(Renderer(self.form, self.format(), given))
 
-    def guarantee(self) -> str:
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
+        if self.format() == "table":
+            raise PlanError("a table shows one run from its beginning: not with --checkpoint")
+        return StdoutWriter(Renderer(self.form, self.format(), given, goes_on=bool(saved and saved["begun"])))
+
+    def guarantee(self, *, has_checkpoints: bool) -> str:
         return "at least once: standard output cannot take back what it was given"
 
 
@@ -35,6 +43,10 @@ class StdoutWriter(Writer):
 
     def write(self, batch: Batch) -> None:
         self._outbox.put(self._renderer.bytes(batch))
+
+    def prepare(self, epoch: int, *, ended: bool) -> Staged:
+        """What was written goes out before the checkpoint is complete: a crash in between repeats it, and loses nothing."""
+        return Staged({"begun": not self._renderer.is_first}, self._outbox.flush)
 
     def close(self, accounts: list[Ledger]) -> None:
         self._outbox.put(self._renderer.rest())

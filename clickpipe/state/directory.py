@@ -84,6 +84,11 @@ class StateDirectory:
             raise OutsideError(f"{self.name}: a newer run has begun ({newest}, this is {run})")
         kill_point("after-join")
 
+    def leave(self) -> None:
+        """Let the locks go before the process ends."""
+        while self._locks:
+            os.close(self._locks.pop())
+
     def _make(self) -> None:
         try:
             os.makedirs(os.path.join(self.path, "epochs"), mode=0o700, exist_ok=True)
@@ -148,6 +153,10 @@ class StateDirectory:
             manifest = self.manifest(epoch)
             if manifest:
                 yield manifest
+
+    def unreadable(self) -> list[int]:
+        """Checkpoints whose manifest is there and damaged."""
+        return [epoch for epoch in self._epochs() if self.has(epoch, _MANIFEST) and self.manifest(epoch) is None]
 
     def newest(self) -> Manifest | None:
         """The newest checkpoint. Raises StateError when it is there and damaged: falling back in silence could repeat results."""

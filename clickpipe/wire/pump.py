@@ -96,6 +96,11 @@ class Outbox:
         if data:
             self._queue.put(data)
 
+    def flush(self) -> None:
+        """Wait until all that was put has been written. Raises like `put`."""
+        self._queue.join()
+        self._check()
+
     def close(self) -> None:
         """Wait until everything is written."""
         self._queue.put(None)
@@ -109,6 +114,7 @@ class Outbox:
                     write_all(self._descriptor, data)
                 except OSError as error:
                     self._failure = error
+            self._queue.task_done()
 
     def _check(self) -> None:
         if self._failure is not None:

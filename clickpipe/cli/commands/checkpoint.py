@@ -1,0 +1,127 @@
+"""List, show and verify what a pipeline has saved.
+
+    clickpipe checkpoint ls              pipelines, and their checkpoints
+    clickpipe checkpoint show NAME       the newest checkpoint: its steps, positions and files
+    clickpipe checkpoint verify NAME     whether every file of every checkpoint is whole
+
+Nothing is changed, and a running pipeline is not disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import click
+import orjson
+
+from clickpipe.cli.text import Described
+from clickpipe.errors import PlanError, StateError, near
+from clickpipe.state.directory import StateDirectory
+from clickpipe.state.home import home, pipeline_directory
+from clickpipe.state.manifest import Entry, Manifest
+
+_EPILOG = """\
+Examples:
+  clickpipe checkpoint ls
+  clickpipe checkpoint ls --json"""
+
+
+@click.command(
+    "checkpoint",
+    cls=Described,
+    help=__doc__,
+    epilog=_EPILOG,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
+@click.argument("action", type=click.Choice(["ls", "show", "verify"]), metavar="ls|show|verify", help="what to do")
+@click.argument("name", default="", metavar="[NAME]", help="a pipeline")
+@click.option("--epoch", type=int, metavar="N", help="this checkpoint instead of the newest")
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+def command(action: str, name: str, epoch: int | None, as_json: bool) -> None:
+    if action == "ls":
+        _list([_opened(name)] if name else [StateDirectory(pipeline_directory(one)) for one in _names()], as_json)
+        return
+    if not name:
+        raise PlanError(f"checkpoint {action} needs a pipeline", notes=_known())
+    directory = _opened(name)
+    if action == "show":
+        _show(_chosen(directory, epoch), as_json)
+    else:
+        _verify(directory)
+
+
+def _names() -> list[str]:
+    folder = os.path.join(home(), "pipelines")
+    return sorted(name for name in (os.listdir(folder) if os.path.isdir(folder) else ()) if _has_epochs(name))
+
+
+def _has_epochs(name: str) -> bool:
+    return os.path.isdir(os.path.join(home(), "pipelines", name, "epochs"))
+
+
+def _known() -> list[str]:
+    return [f"there are: {', '.join(_names())}"] if _names() else [f"no pipeline has saved anything under {home()}"]
+
+
+def _opened(name: str) -> StateDirectory:
+    if not _has_epochs(name):
+        raise PlanError(f'no pipeline "{name}" has saved a checkpoint', hint=near(name, _names()), notes=_known())
+    return StateDirectory(pipeline_directory(name))
+
+
+def _chosen(directory: StateDirectory, epoch: int | None) -> Manifest:
+    manifest = next((one for one in directory.manifests() if epoch in (None, one.epoch)), None)
+    if manifest is None:
+        raise PlanError(f"{directory.name} has no checkpoint" + ("" if epoch is None else f" {epoch}"))
+    return manifest
+
+
+def _list(directories: list[StateDirectory], as_json: bool) -> None:
+    rows = [(directory.name, *_row(directory, manifest)) for directory in directories for manifest in directory.manifests()]
+    if as_json:
+        names = ("pipeline", "epoch", "run", "when", "bytes", "ended")
+        sys.stdout.buffer.write(b"".join(orjson.dumps(dict(zip(names, row, strict=True))) + b"\n" for row in rows))
+        return
+    for name, epoch, run, when, size, ended in rows:
+        sys.stdout.write(f"{name}  {epoch}  run {run}  {when}  {size:,} bytes{'  ended' if ended else ''}\n")
+
+
+def _row(directory: StateDirectory, manifest: Manifest) -> tuple[int, int, str, int, bool]:
+    when = datetime.fromtimestamp(os.stat(directory.path_of(manifest.epoch, "MANIFEST.json")).st_mtime, UTC)
+    size = sum(entry[key]["bytes"] for entry in manifest.steps for key in ("state", "append") if key in entry)
+    return manifest.epoch, manifest.run, when.strftime("%Y-%m-%dT%H:%M:%SZ"), size, manifest.ended
+
+
+def _show(manifest: Manifest, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(manifest) + b"\n")
+        return
+    entries = sorted(manifest.steps, key=lambda entry: (entry["hop"], "step" not in entry))
+    sys.stdout.write(
+        f"{manifest.pipeline}: checkpoint {manifest.epoch} of run {manifest.run}{', ended' if manifest.ended else ''}\n"
+    )
+    sys.stdout.writelines(f"  {line}\n" for entry in entries for line in _lines(entry))
+
+
+def _lines(entry: Entry) -> Iterator[str]:
+    """One entry, in words."""
+    match entry:
+        case {"step": step, "says": says}:
+            yield f"{step} {says}".rstrip()
+        case {"source": {"splits": splits}}:
+            for split in splits:
+                yield f"  {split['name']} read to byte {split['offset']:,}{', its end' if split['done'] else ''}"
+        case {"state": {"file": file, "bytes": size}} | {"append": {"file": file, "bytes": size}}:
+            yield f"  {file}  {size:,} bytes"
+
+
+def _verify(directory: StateDirectory) -> None:
+    for manifest in directory.manifests():
+        directory.verify(manifest)
+        sys.stdout.write(f"{directory.name}  {manifest.epoch}  whole\n")
+    torn = directory.unreadable()
+    if torn:
+        raise StateError(f"{directory.name}: the manifest of checkpoint {torn[0]} is damaged")
