@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from clickpipe.ndjson import LONGEST_LINE
 
+_MARK = b"\xef\xbb\xbf"
 _SHOWN = 1024  # bytes of an overlong line that a dead letter shows
 
 
@@ -22,24 +23,33 @@ class Overlong:
     length: int
 
 
+def overlong(offset: int, line: bytes, length: int | None = None) -> Overlong:
+    """What is kept of such a line, or of its beginning."""
+    return Overlong(offset, line[:_SHOWN], len(line) if length is None else length)
+
+
 @dataclass(frozen=True)
 class Block:
     """Whole lines, and where the first begins. Only the last block of an input may lack its last newline."""
 
     data: bytes
     offset: int
-    end: int  # where the next block begins; overlong lines may stand in between
     overlong: tuple[Overlong, ...] = field(default=())
+
+    @property
+    def end(self) -> int:
+        """Where in the input the next byte stands."""
+        return self.offset + len(self.data)
 
 
 class Cutter:
-    """Cuts chunks of any size into blocks of whole lines.
+    """Cuts chunks of any size into blocks of whole lines. A byte order mark at the beginning is no part of them.
 
-    Memory: the chunk and the unfinished line, at most 1 MiB.
+    Memory: the chunk and the unfinished record, at most 1 MiB.
     """
 
     def __init__(self, whole: Callable[[bytes], int] = len, offset: int = 0) -> None:
-        self._whole = whole  # how much of some whole lines is whole records
+        self._whole = whole  # how much of some lines is whole records, or lines that no record can begin with
         self._rest: list[bytes] = []
         self._rest_size = 0
         self._offset = offset  # of the first byte in _rest
@@ -58,31 +68,53 @@ class Cutter:
             self._offset += 1
             self._skipping, chunk = None, chunk[end:]
         cut = chunk.rfind(b"\n") + 1
-        block = None
-        if cut:
-            data = chunk if cut == len(chunk) and not self._rest else b"".join([*self._rest, memoryview(chunk)[:cut]])
-            end = self._whole(data)
-            self._rest, self._rest_size = [], 0
-            self._keep(data[end:])
-            block = Block(data if end == len(data) else data[:end], self._offset, self._offset + end, finished)
-            self._offset += end
+        block = self._take(chunk, cut, finished) if cut else Block(b"", self._offset, finished)
         self._keep(chunk[cut:])
-        return block or (Block(b"", self._offset, self._offset, finished) if finished else None)
+        if self._rest_size > LONGEST_LINE:
+            block = joined([block, self._relieve()])
+        return block if block.data or finished else None
 
     def finish(self) -> Block | None:
-        """What is left at the end of the input: a last line without its newline."""
-        overlong = (self._skipping,) if self._skipping else ()
+        """What is left at the end of the input: a last line without its newline, a record without its last quote."""
+        skipped = (self._skipping,) if self._skipping else ()
+        data = self._without_mark(b"".join(self._rest))
+        return Block(data, self._offset, skipped) if data or skipped else None
+
+    def _take(self, chunk: bytes, cut: int, finished: tuple[Overlong, ...]) -> Block:
+        """The whole records in what was kept and the first `cut` bytes of the chunk."""
+        data = chunk if cut == len(chunk) and not self._rest else b"".join([*self._rest, memoryview(chunk)[:cut]])
+        data = self._without_mark(data)
+        end = self._whole(data)
+        block = Block(data if end == len(data) else data[:end], self._offset, finished)
+        self._rest, self._rest_size = [], 0
+        self._offset += end
+        self._keep(data[end:])
+        return block
+
+    def _relieve(self) -> Block:
+        """More is kept than a record can have: lines that none can begin with go out, and an endless line is skipped."""
         data = b"".join(self._rest)
-        return Block(data, self._offset, self._offset + len(data), overlong) if data or overlong else None
+        end = self._whole(data) if b"\n" in data else 0
+        block = Block(data[:end], self._offset)
+        self._rest, self._rest_size = [], 0
+        self._offset += end
+        self._keep(data[end:])
+        if self._rest_size > LONGEST_LINE:
+            self._skipping = overlong(self._offset, data[end:], 0)
+            self._skip(self._rest_size)
+            self._rest, self._rest_size = [], 0
+        return block
+
+    def _without_mark(self, data: bytes) -> bytes:
+        if self._offset or not data.startswith(_MARK):
+            return data
+        self._offset = len(_MARK)
+        return data[len(_MARK) :]
 
     def _keep(self, rest: bytes) -> None:
         if rest:
             self._rest.append(rest)
             self._rest_size += len(rest)
-        if self._rest_size > LONGEST_LINE:
-            self._skipping = Overlong(self._offset, b"".join(self._rest)[:_SHOWN], 0)
-            self._skip(self._rest_size)
-            self._rest, self._rest_size = [], 0
 
     def _skip(self, count: int) -> None:
         assert self._skipping is not None
@@ -91,8 +123,7 @@ class Cutter:
 
 
 def joined(blocks: list[Block]) -> Block:
-    """One block of several that adjoin."""
     if len(blocks) == 1:
         return blocks[0]
-    overlong = tuple(line for block in blocks for line in block.overlong)
-    return Block(b"".join(block.data for block in blocks), blocks[0].offset, blocks[-1].end, overlong)
+    skipped = tuple(line for block in blocks for line in block.overlong)
+    return Block(b"".join(block.data for block in blocks), blocks[0].offset, skipped)

@@ -39,21 +39,26 @@ def blocks(split: Split, whole: Callable[[bytes], int], batch_bytes: int, max_la
 
 
 def _cut(chunks: Iterator[bytes], whole: Callable[[bytes], int], at_least: int, offset: int = 0) -> Iterator[Block]:
-    cutter = Cutter(whole, offset)
     held: list[Block] = []
-    for chunk in chunks:
-        block = cutter.feed(chunk) if chunk else None
-        if block and held and block.offset != held[-1].end:  # an overlong line stands in between
+    for block in _fed(chunks, Cutter(whole, offset)):
+        if held and block.offset != held[-1].end:  # an overlong line lay between
             yield joined(held)
             held = []
-        if block:
-            held.append(block)
-        if held and sum(len(b.data) for b in held) >= at_least:
+        held.append(block)
+        if sum(len(b.data) for b in held) >= at_least:
             yield joined(held)
             held = []
     if held:
         yield joined(held)
-    if last := cutter.finish():
+
+
+def _fed(chunks: Iterator[bytes], cutter: Cutter) -> Iterator[Block]:
+    for chunk in chunks:
+        block = cutter.feed(chunk) if chunk else None
+        if block:
+            yield block
+    last = cutter.finish()
+    if last:
         yield last
 
 
@@ -62,13 +67,21 @@ def _pieces(blocks: Iterator[Block], whole: Callable[[bytes], int], batch_bytes:
     for block in blocks:
         start, size, overlong = 0, len(block.data), block.overlong
         while size - start > 2 * batch_bytes:
-            end = block.data.find(b"\n", start + batch_bytes - 1) + 1 or size
-            while end < size and whole(block.data[start:end]) < end - start:
-                end = block.data.find(b"\n", end) + 1 or size
-            yield Block(block.data[start:end], block.offset + start, block.offset + end, overlong)
+            end = _piece_end(block.data, start, whole, batch_bytes)
+            yield Block(block.data[start:end], block.offset + start, overlong)
             start, overlong = end, ()
         if start < size or overlong or not size:
-            yield Block(block.data[start:], block.offset + start, block.end, overlong) if start else block
+            yield Block(block.data[start:], block.offset + start, overlong) if start else block
+
+
+def _piece_end(data: bytes, start: int, whole: Callable[[bytes], int], stretch: int) -> int:
+    """Where a piece of whole records ends. Most of what is looked at becomes the piece, so no byte is looked at often."""
+    while (end := data.find(b"\n", start + stretch - 1) + 1 or len(data)) < len(data):
+        cut = whole(data[start:end])
+        if 2 * cut >= end - start:
+            return start + cut
+        stretch = 2 * max(stretch, end - start)
+    return end
 
 
 def _live(inbox: Inbox, batch_bytes: int, max_latency: float) -> Iterator[bytes]:

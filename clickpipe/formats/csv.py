@@ -1,27 +1,29 @@
 """Comma-separated values with a header line; quoted fields may hold commas, quotes and newlines.
 
 Shape: a column per name in the header. Types are inferred from the first 1,000 records; an empty
-field is null. A line with more fields than the header is bad, one with fewer has nulls at its end.
+field is null. A line with more fields than the header is bad, one with fewer has nulls at its end;
+a blank line is no record. A quote that opens a field and is not closed makes its line bad, no other.
 Source: RFC 4180.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 import polars as pl
 
-from clickpipe.batch import RAW, WRONG, Batch, Dead, widened
+from clickpipe.batch import OFFSET, RAW, WRONG, Batch, Dead, widened
 from clickpipe.columns import Columns
 from clickpipe.core.format import SAMPLE, Format, Wants, dead_overlong
+from clickpipe.csvtext import NOT_CLOSED, Sifted, Walk, ended, fields, has_blank_line, is_plain, records, sift, whole
 from clickpipe.errors import DataError
 from clickpipe.lines import Block
-from clickpipe.text import looks_packed, split_lines, write_ndjson
 
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Csv(Format):
@@ -30,14 +32,19 @@ class Csv(Format):
 
     def begin(self, block: Block) -> Block:
         """Reads the header line."""
-        end = self._record_end(block.data)
-        names = next(csv.reader([block.data[:end].decode("utf-8", "replace")]), [])
+        walk = Walk(ended(block.data))
+        end = walk.end(0) if block.data else 0
+        if block.data and end <= 0:
+            raise DataError(f"the first line of CSV is too long, or has {NOT_CLOSED}")
+        header = walk.shown(0, end)
+        names = fields(header) if header else []
         if not names or len(set(names)) != len(names):
             raise DataError("the first line of CSV must name each column once")
         if self._names and names != self._names:
             raise DataError(f"this file has the columns {', '.join(names)}; the first file has {', '.join(self._names)}")
         self._names = names
-        return Block(block.data[end:], block.offset + end, block.end, block.overlong)
+        end = min(end, len(block.data))
+        return Block(block.data[end:], block.offset + end, block.overlong)
 
     def saved(self) -> Any:
         return self._names
@@ -45,28 +52,18 @@ class Csv(Format):
     def restore(self, saved: Any) -> None:
         self._names = list(saved)
 
-    @staticmethod
-    def _record_end(data: bytes) -> int:
-        end = data.find(b"\n") + 1
-        while end and data.count(b'"', 0, end) % 2:
-            end = data.find(b"\n", end) + 1
-        return end or len(data)
-
     def cut(self, data: bytes) -> int:
-        """A newline inside quotes ends no record: an odd number of quotes before it says so."""
-        end = len(data)
-        while end and data.count(b'"', 0, end) % 2:
-            end = data.rfind(b"\n", 0, end - 1) + 1
-        return end
+        """A newline inside quotes ends no record."""
+        return whole(data)
 
     def infer(self, blocks: list[Block]) -> dict[str, str]:
-        rows = csv.reader(io.StringIO(b"".join(block.data for block in blocks).decode("utf-8", "replace")))
-        sample = [row for row, _ in zip(rows, range(SAMPLE), strict=False)]
+        found = chain.from_iterable(records(block.data) for block in blocks)
+        sample = list(islice((row for row in found if len(row) <= len(self._names)), SAMPLE))
         columns = [[row[at] for row in sample if at < len(row) and row[at] != ""] for at in range(len(self._names))]
         return {name: _kind(values) for name, values in zip(self._names, columns, strict=True)}
 
     def read(self, block: Block, columns: Columns, wants: Wants, source: str) -> tuple[Batch, list[Dead], int]:
-        rows, dead = self._rows(block, source)
+        rows, sifted = self._rows(block)
         columns = widened(columns, wants.floats)
         typed = {name: _typed(rows[name], columns.types.get(name, "str")) for name in self._names}
         for name, values in typed.items():
@@ -77,36 +74,60 @@ class Csv(Format):
         wrong = {
             WRONG + name: mask for name, values in typed.items() if (mask := rows[name].is_not_null() & values.is_null()).any()
         }
-        if wrong:  # a dead letter shows the fields as they were
-            wrong[RAW] = split_lines(write_ndjson(rows))
         frame = pl.DataFrame(typed).with_columns(**wrong)
-        total = frame.height + sum(len(letters) for letters in dead)
-        return Batch(frame, columns, source=source), dead, total
+        if wrong:
+            starts = (sifted or sift(block.data, len(self._names))).starts
+            frame = frame.with_columns(*_evidence(block, starts, pl.select(pl.any_horizontal(*wrong.values())).to_series()))
+        dead = list(_dead(block, sifted, source))
+        return Batch(frame, columns, source=source), dead, frame.height + sum(len(letters) for letters in dead)
 
-    def _rows(self, block: Block, source: str) -> tuple[pl.DataFrame, list[Dead]]:
-        """All fields as text, and the records that have too many of them."""
-        dead = [dead_overlong(block.overlong, source)] if block.overlong else []
-        schema = dict.fromkeys(self._names, pl.String)
-        if not block.data.strip():
-            return pl.DataFrame(schema=schema), dead
-        if looks_packed(block.data):
-            return self._slowly(block, source, dead)
+    def _rows(self, block: Block) -> tuple[pl.DataFrame, Sifted | None]:
+        """All fields as text. Sifted: unless Polars reads the block as it is, and as we do."""
+        if not block.data:
+            return pl.DataFrame(schema=dict.fromkeys(self._names, pl.String)), None
+        data = ended(block.data)
+        rows = self._parsed(data) if is_plain(data) else None
+        # Polars makes a row of a blank line, one without a value.
+        if rows is not None and not (all(column.null_count() for column in rows) and has_blank_line(data)):
+            return rows, None
+        sifted = sift(data, len(self._names), block.offset)
+        rows = self._parsed(sifted.text)
+        if rows is None:
+            sifted = sift(data, len(self._names), block.offset, exact=True)
+            rows = self._parsed(sifted.text)
+        assert rows is not None, "sifted records have no more fields than the header"
+        return rows[1:], sifted
+
+    def _parsed(self, data: bytes) -> pl.DataFrame | None:
+        """None where Polars refuses it, for what one of the records has too much."""
         try:
-            return pl.read_csv(block.data, has_header=False, schema=schema, empty_string_is_null=True), dead
+            rows = pl.read_csv(data, has_header=False, schema=dict.fromkeys(self._names, pl.String))
         except pl.exceptions.PolarsError:
-            return self._slowly(block, source, dead)
+            return None
+        return pl.DataFrame([_without_empty(column) for column in rows]) if b'""' in data else rows
 
-    def _slowly(self, block: Block, source: str, dead: list[Dead]) -> tuple[pl.DataFrame, list[Dead]]:
-        good, bad = [], []
-        for row in csv.reader(io.StringIO(block.data.decode("utf-8", "backslashreplace"))):
-            if len(row) > len(self._names):
-                bad.append(",".join(row))
-            elif row:
-                good.append([field or None for field in row] + [None] * (len(self._names) - len(row)))
-        if bad:
-            reason = f"more than {len(self._names)} fields"
-            dead = [*dead, Dead(bad, [reason] * len(bad), [None] * len(bad), source, [None] * len(bad))]
-        return pl.DataFrame(good, schema=dict.fromkeys(self._names, pl.String), orient="row"), dead
+
+def _without_empty(text: pl.Series) -> pl.Series:
+    return text.zip_with(text != "", pl.Series([None], dtype=pl.String)).alias(text.name)
+
+
+def _dead(block: Block, sifted: Sifted | None, source: str) -> Iterator[Dead]:
+    if sifted and sifted.bad:
+        offsets, raw, reasons = zip(*sifted.bad, strict=True)
+        yield Dead(list(raw), list(reasons), list(offsets), source, [None] * len(raw))
+    if overlong := (*block.overlong, *(sifted.overlong if sifted else ())):
+        yield dead_overlong(overlong, source)
+
+
+def _evidence(block: Block, starts: pl.Series, wrong: pl.Series) -> list[pl.Series]:
+    """For the rows in which a value does not fit: their text, and where it begins."""
+    walk, places = Walk(ended(block.data)), wrong.arg_true()
+    begins = starts.gather(places)
+    raw = pl.Series([walk.record(start) for start in begins.to_list()], dtype=pl.String)
+    return [
+        pl.Series(RAW, [None], pl.String).new_from_index(0, len(wrong)).scatter(places, raw),
+        pl.Series(OFFSET, [None], pl.Int64).new_from_index(0, len(wrong)).scatter(places, begins + block.offset),
+    ]
 
 
 def _kind(values: list[str]) -> str:
@@ -114,13 +135,9 @@ def _kind(values: list[str]) -> str:
         return "str"
     if all(_INTEGER.fullmatch(value) for value in values):
         return "int"
-    if all(_is_number(value) for value in values):
+    if all(_NUMBER.fullmatch(value) for value in values):
         return "float"
     return "bool" if {value.lower() for value in values} <= {"true", "false"} else "str"
-
-
-def _is_number(value: str) -> bool:
-    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value) is not None
 
 
 def _typed(text: pl.Series, kind: str) -> pl.Series:
@@ -136,4 +153,4 @@ def _typed(text: pl.Series, kind: str) -> pl.Series:
 
 def _has_float(text: pl.Series, integers: pl.Series) -> bool:
     misfits = text.filter(text.is_not_null() & integers.is_null())
-    return any(_is_number(value.strip()) and not _INTEGER.fullmatch(value.strip()) for value in misfits.unique())
+    return any(_NUMBER.fullmatch(value.strip()) and not _INTEGER.fullmatch(value.strip()) for value in misfits.unique())

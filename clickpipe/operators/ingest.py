@@ -37,7 +37,6 @@ SOURCES = Catalog("clickpipe.sources", "source")
 FORMATS = Catalog("clickpipe.formats", "format")
 _WORKERS = 2
 _PACKED = {b"\x1f\x8b": "zcat", b"\x28\xb5\x2f\xfd": "zstdcat"}  # by the first bytes
-_BOM = b"\xef\xbb\xbf"
 _QUIET = 0.2  # seconds without a byte after which a live input is judged by what has come
 _ENOUGH = 16 << 20  # bytes of a file that are searched for its first time
 _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
@@ -174,7 +173,8 @@ class IngestFeed(Feed):
             stream = self._blocks(number)
             for block in stream:
                 taken.append(block)
-                if self._splits[number].is_live or _line_count(sample + taken) >= SAMPLE:
+                has_some = self._splits[number].is_live and any(block.data for block in taken)  # more than a header line
+                if has_some or _line_count(sample + taken) >= SAMPLE:
                     break
             self._open[number] = chain(taken, stream)
             sample += taken
@@ -347,8 +347,6 @@ class IngestFeed(Feed):
             return iter(())
         if offset:
             return chain([first], stream)
-        if first.data.startswith(_BOM):
-            first = replace(first, data=first.data.removeprefix(_BOM), offset=first.offset + len(_BOM))
         return chain([self._format.begin(first)], stream)
 
     def _read(self, number: int) -> Iterator[tuple[Batch, list[Dead], int, int]]:
