@@ -53,11 +53,9 @@ class Combined(Format):
         )
         reasons = _reasons(lines, fields, frame)
         good = reasons.is_null()
-        bad = [(int(row), reasons[int(row)]) for row in (~good).arg_true()]
-        blank = (lines.str.strip_chars() == "").sum()
+        bad = [(row, reasons[row]) for row in (~good & (lines.str.strip_chars() != "")).arg_true().to_list()]
         batch = Batch(frame.filter(good).select(columns.names()), columns, source=source)
-        bad = [(row, reason) for row, reason in bad if lines[row].strip()]
-        return batch, list(dead_lines(block, lines_at(block, bad), source)), len(lines) - int(blank) + len(block.overlong)
+        return batch, list(dead_lines(block, lines_at(block, bad), source)), batch.height + len(bad) + len(block.overlong)
 
 
 def _lines(data: bytes) -> pl.Series:
