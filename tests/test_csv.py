@@ -47,6 +47,8 @@ pieces = st.sampled_from(
         b"\xc3\xa9",
         b"\xff",
         b"x^",
+        b"\xef\xbb\xbf",
+        b"\0",
         b"\x1f\x8b",
     ]
 )
