@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -213,13 +212,9 @@ def test_one_column() -> None:
     [b'"x,1\n', b'x,"1\n', b'",x",y,"\n', b'"""\n', b'5" disk,"\n', b'x"y,1\n'],
     ids=["begin", "end", "reopened", "doubled", "stray", "stray only"],
 )
-def test_time_is_linear_in_stray_quotes(line: bytes) -> None:
-    """Every line opens a quoted field that none closes, or seems to; each costs as much in a long text as in a short one."""
-
-    def seconds(count: int) -> float:
-        begin = time.perf_counter()
-        fate(HEADER + line * count, 4096, 1 << 20)
-        return time.perf_counter() - begin
-
-    seconds(1_000)
-    assert seconds(80_000) < 5
+def test_many_lines_with_a_stray_quote(line: bytes) -> None:
+    """Every line opens a quoted field that none closes, or seems to. In quadratic time this would take an hour."""
+    count = 80_000
+    records, dead = fate(HEADER + line * count, 4096, 1 << 20)
+    lines_of_a_record = 2 if line == b'"""\n' else 1
+    assert len(records) * lines_of_a_record + len(dead) == count
