@@ -147,6 +147,18 @@ def test_a_stream_whose_tabs_were_stripped_is_read_and_said_once(shell: Shell) -
     assert done.stderr.count(b"TAB") == 1
 
 
+def test_a_misfit_behind_a_hopping_window_is_counted_once(shell: Shell) -> None:
+    """Also where the window is another process, whose rows stand for one record each in several windows."""
+    (shell.folder / "m.ndjson").write_bytes(
+        b'{"ts":1767225600000,"v":1}\n{"ts":1767225601000,"v":"x"}\n{"ts":1767225602000,"v":3}\n'
+    )
+    done = shell(
+        "clickpipe ingest m.ndjson --time ts | clickpipe window hop 1m --slide 20s | clickpipe filter 'v > 1' | clickpipe sink -"
+    )
+    assert b"read 3 = filtered 1 + dead letter 1 + written 1" in done.stderr
+    assert len(done.stdout.splitlines()) == 3
+
+
 def test_jq_without_its_signals_gives_raw_ndjson(shell: Shell) -> None:
     """A filter that keeps only records is fine where nothing needs event time."""
     one = "clickpipe ingest clicks.ndjson | jq -c 'select(.page == \"/p/1\")'"

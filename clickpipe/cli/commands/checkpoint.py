@@ -25,8 +25,8 @@ from clickpipe.state.manifest import Entry, Manifest
 
 _EPILOG = """\
 Examples:
-  clickpipe checkpoint ls
-  clickpipe checkpoint ls --json"""
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts --name days --checkpoint 1s |
+    clickpipe window tumble 1d | clickpipe aggregate n='count(*)' | clickpipe sink - && clickpipe checkpoint show days"""
 
 
 @click.command(
