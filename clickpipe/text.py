@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import orjson
 import polars as pl
@@ -23,9 +23,10 @@ class Text:
 
     `count`: how many records the block holds, if that is known. Where it has more lines, some are blank.
     `rows`: the numbers of the block's lines that are records, where others are not.
+    `clean`: what is still to be done to the block, once someone looks at it.
     """
 
-    __slots__ = ("_block", "_count", "_lines", "_rows")
+    __slots__ = ("_block", "_clean", "_count", "_lines", "_rows")
 
     def __init__(
         self,
@@ -33,8 +34,9 @@ class Text:
         lines: pl.Series | None = None,
         count: int | None = None,
         rows: pl.Series | None = None,
+        clean: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        self._block, self._lines, self._count, self._rows = block, lines, count, rows
+        self._block, self._lines, self._count, self._rows, self._clean = block, lines, count, rows, clean
 
     def block(self) -> bytes:
         """The text, every line ended."""
@@ -58,6 +60,7 @@ class Text:
 
     def pick(self, records: list[int]) -> list[str]:
         """A few of the lines, without making a column of all of them."""
+        self._cleaned()
         if self._lines is not None or self._block is None or (self._rows is None and self._count is None):
             return self.lines().gather(records).to_list()
         if self._rows is None and self._block.count(b"\n") > (self._count or 0):
@@ -67,10 +70,15 @@ class Text:
 
     def _choose(self) -> None:
         """Leave the lines out that are no records."""
+        self._cleaned()
         if self._rows is not None and self._block is not None:
             lines = self._block.split(b"\n")
             self._block = b"\n".join([*map(lines.__getitem__, self._rows.to_list()), b""])
             self._rows = None
+
+    def _cleaned(self) -> None:
+        if self._clean is not None and self._block is not None:
+            self._block, self._clean = self._clean(self._block), None
 
     def keep(self, mask: pl.Series) -> Text:
         return Text(lines=self.lines().filter(mask))
@@ -133,8 +141,9 @@ def splice(text: Text, added: pl.DataFrame) -> Text:
         comma = pl.when(stem.str.ends_with("{")).then(pl.lit("")).otherwise(pl.lit(","))
         joined = pl.select(pl.concat_str(pl.lit(stem), comma, pl.lit(fields))).to_series()
         return Text(lines=joined.alias(_LINE))
-    # Two columns of CSV that is never quoted are exactly `stem,fields`: one pass instead of two.
-    return Text(block=_join(pl.DataFrame([stem.alias("stem"), fields.alias("fields")])))
+    # A third quicker than writing the two as CSV that is never quoted.
+    lines = pl.concat_str(pl.lit(stem), pl.lit(","), pl.lit(fields), pl.lit("\n"))
+    return Text(block=pl.select(lines.str.join("").cast(pl.Binary)).item())
 
 
 def splice_some(text: Text, added: pl.Series) -> Text:
@@ -151,11 +160,16 @@ def splice_some(text: Text, added: pl.Series) -> Text:
 def _without(lines: pl.Series, names: list[str]) -> pl.Series:
     """The lines, without fields of their own that go by these names: the next reader would take them for ours."""
     keys = [orjson.dumps(name).decode() for name in names]
-    suspects = pl.select(pl.any_horizontal(pl.lit(lines).str.contains(key, literal=True) for key in keys)).to_series().arg_true()
+    suspects = lines.str.contains(_common_beginning(keys), literal=True).arg_true()  # one search for all
     if not len(suspects):
         return lines
     kept = pl.Series([_line_without(line, names) for line in lines.gather(suspects)], dtype=pl.String)
     return lines.scatter(suspects, kept)
+
+
+def _common_beginning(keys: list[str]) -> str:
+    shortest = min(keys, key=len)
+    return next(shortest[:end] for end in range(len(shortest), -1, -1) if all(key.startswith(shortest[:end]) for key in keys))
 
 
 def _line_without(line: str, names: list[str]) -> str:
@@ -205,8 +219,19 @@ def _fields(added: pl.DataFrame) -> pl.Series:
     texts = split_lines(write_ndjson(distinct)).str.slice(1).alias(_FIELDS)
     if distinct.height == added.height:
         return texts
+    if distinct.height <= _FEW:
+        return texts.gather(added.select(_place_in(distinct)).to_series())
     known = distinct.with_columns(texts)
     return added.join(known, on=added.columns, how="left", nulls_equal=True, maintain_order="left")[_FIELDS]
+
+
+def _place_in(rows: pl.DataFrame) -> pl.Expr:
+    """Which of a few different rows a row is equal to: for few a fifth of the cost of a join."""
+    place = pl.lit(0, pl.UInt32)
+    for number, row in enumerate(rows.iter_rows(named=True)):
+        equal = pl.all_horizontal(pl.col(name).eq_missing(pl.lit(value, rows.schema[name])) for name, value in row.items())
+        place = pl.when(equal).then(pl.lit(number, pl.UInt32)).otherwise(place)
+    return place
 
 
 def _stems(lines: pl.Series) -> tuple[pl.Series, bool]:

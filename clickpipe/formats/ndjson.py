@@ -53,7 +53,7 @@ class Ndjson(Format):
         frame = parsed.frame.select(names) if names else pl.DataFrame(height=parsed.frame.height)
         if parsed.wrong:
             frame = frame.with_columns(*_evidence(parsed, block.offset), **wrong_columns(parsed.wrong))
-        text = Text(_clean(block.data), count=frame.height, rows=parsed.rows)
+        text = Text(block.data, count=frame.height, rows=parsed.rows, clean=_clean)
         if wants.text:
             batch = Batch(frame, columns, text, frozenset(columns.types), source)
         else:
