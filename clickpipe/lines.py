@@ -55,6 +55,11 @@ class Cutter:
         self._offset = offset  # of the first byte in _rest
         self._skipping: Overlong | None = None
 
+    @property
+    def offset(self) -> int:
+        """Where the first byte stands that is in no block yet."""
+        return self._offset
+
     def feed(self, chunk: bytes) -> Block | None:
         """The whole lines that `chunk` completes, if any."""
         finished: tuple[Overlong, ...] = ()

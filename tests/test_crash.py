@@ -173,6 +173,24 @@ def test_the_same_pipeline_twice_is_refused_while_the_first_lives(tmp_path: Path
         first.wait()
 
 
+def test_live_input_that_pauses_is_committed(tmp_path: Path) -> None:
+    """Rows become visible at the next checkpoint, also when nothing more comes."""
+    line = "clickpipe ingest - --name live --checkpoint 100ms | clickpipe sink live.ndjson"
+    running = subprocess.Popen(["bash", "-c", line], stdin=subprocess.PIPE, cwd=tmp_path, env=environment(tmp_path))
+    assert running.stdin is not None
+    running.stdin.write(b'{"a":1}\n{"a":2}\n')
+    running.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not (parts := list(tmp_path.glob("live.ndjson.parts/*.ndjson"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert parts[0].read_bytes() == b'{"a":1}\n{"a":2}\n'
+    running.stdin.write(b'{"a":3}\n')
+    running.stdin.close()
+    assert running.wait() == 0
+    assert (tmp_path / "live.ndjson").read_bytes() == b'{"a":1}\n{"a":2}\n{"a":3}\n'
+
+
 @pytest.mark.slow
 def test_random_kills(tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
     """A hundred of them, any process at any time."""

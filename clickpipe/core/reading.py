@@ -27,14 +27,23 @@ _PAUSE = 0.005  # seconds without a byte after which a live batch goes out early
 _AHEAD = 2  # blocks
 
 
-def blocks(split: Split, whole: Callable[[bytes], int], batch_bytes: int, max_latency: float, offset: int = 0) -> Iterator[Block]:
-    """The whole lines of a split from `offset` on, about `batch_bytes` at a time. `max_latency` in seconds, for live splits.
+def blocks(
+    split: Split,
+    whole: Callable[[bytes], int],
+    batch_bytes: int,
+    max_latency: float,
+    offset: int = 0,
+    tick: float | None = None,
+) -> Iterator[Block]:
+    """The whole lines of a split from `offset` on, about `batch_bytes` at a time.
 
-    A batch holds at least half of `batch_bytes`, so that a chunk and the line it cuts are not joined to a second one.
+    Unit: seconds for `max_latency` and `tick`, which are for live splits. After each `tick` without input an empty
+    block comes. A batch holds at least half of `batch_bytes`, so that a chunk and the line it cuts are not joined to a
+    second one.
     """
     inbox = split.inbox()
     if inbox:
-        return _pieces(_cut(_live(inbox, batch_bytes, max_latency), whole, 0), whole, batch_bytes)
+        return _pieces(_cut(_live(inbox, batch_bytes, max_latency, tick), whole, 0), whole, batch_bytes)
     return ahead(_pieces(_cut(split.chunks(offset), whole, batch_bytes // 2, offset), whole, batch_bytes))
 
 
@@ -54,7 +63,7 @@ def _cut(chunks: Iterator[bytes], whole: Callable[[bytes], int], at_least: int, 
 
 def _fed(chunks: Iterator[bytes], cutter: Cutter) -> Iterator[Block]:
     for chunk in chunks:
-        block = cutter.feed(chunk) if chunk else None
+        block = cutter.feed(chunk) if chunk else Block(b"", cutter.offset)
         if block:
             yield block
     last = cutter.finish()
@@ -84,9 +93,12 @@ def _piece_end(data: bytes, start: int, whole: Callable[[bytes], int], stretch: 
     return end
 
 
-def _live(inbox: Inbox, batch_bytes: int, max_latency: float) -> Iterator[bytes]:
-    """Chunks of a live split. What is there goes out at once; while more pours in, a batch fills up."""
-    while chunk := inbox.get():
+def _live(inbox: Inbox, batch_bytes: int, max_latency: float, tick: float | None) -> Iterator[bytes]:
+    """Chunks of a live split. What is there goes out at once; while more pours in, a batch fills up. Empty: a tick."""
+    while (chunk := inbox.get(tick)) != b"":
+        if chunk is None:
+            yield b""
+            continue
         parts, size, deadline = [chunk], len(chunk), time.monotonic() + max_latency
         while size < batch_bytes and (left := deadline - time.monotonic()) > 0:
             chunk = inbox.get(min(_PAUSE, left))

@@ -211,7 +211,7 @@ def _with_length(entry: Entry) -> Entry:
 
 def begin(step: Ingest, name: str, word: str) -> tuple[IngestFeed, Checkpoints]:
     """Begin a run of a pipeline with checkpoints, where its last one left off. Raises StateError, OutsideError, PlanError."""
-    directory = StateDirectory(pipeline_directory(name or step.pipeline()))
+    directory = StateDirectory(pipeline_directory(step.name or name or step.pipeline()))
     run = directory.begin(anew=step.reset)
     checkpoints = Checkpoints(directory, run.number, run.restore)
     checkpoints.tables(Place(0, word, step.says()))

@@ -66,10 +66,12 @@ class _Run:
         self._feed, begins, self._checkpoints = _open_feed(plan)
         for note in self._feed.notes:
             say(note)
+        given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
+        self._pipeline = given or plan.name or self._feed.pipeline
         self._first_hop = self._feed.hop + (plan.source is not None)
         self._floats = self._feed.floats
         self._stages, self._columns = open_stages(plan, self._feed.columns, self._saved)
-        self._state = pipeline_directory(plan.name or self._feed.pipeline, self._feed.state)
+        self._state = pipeline_directory(self._pipeline, self._feed.state)
         self._sides = self._open_sides(begins)
         self._limit = _error_limit(plan, self._feed)
         self._want()
@@ -192,8 +194,7 @@ class _Run:
                 lambda batch, count: self._write_to(writer, batch, count), writer.advance, self._sink_needs(), self._barrier
             )
         feed, hop = self._feed, self._first_hop + len(self._stages)
-        pipeline = self._plan.name or feed.pipeline
-        line = StreamLine(self._columns, pipeline, hop, feed.run, self._state, self._limit.text, feed.restore)
+        line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, self._limit.text, feed.restore)
         stream = StreamWriter(standard_output(), line, arrow=self._arrow)
         self._end = StreamEnd(stream)
         return Tail(lambda batch, count: stream.write(batch, _records(batch, count)), stream.advance, (), self._barrier)
@@ -208,7 +209,7 @@ class _Run:
         self._checkpoints.tables(place)  # or it is another sink
         saved = restore.entry(place.hop, "staged") if restore else None
         writer = step.open_staged(self._columns, self._feed.restore or 0, saved)
-        self._end = CommittedEnd(self._plan.name or self._feed.pipeline, self._checkpoints, writer, place)
+        self._end = CommittedEnd(self._pipeline, self._checkpoints, writer, place)
         return writer
 
     def _write_to(self, writer: Writer, batch: Batch, count: int) -> None:
@@ -225,6 +226,8 @@ def _open_feed(plan: Plan) -> tuple[Feed, bool, Checkpoints | None]:
     first = plan.nodes[0]
     try:
         if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
+            if plan.nodes[1].step.checkpoint:
+                raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
             return IngestFeed(plan.nodes[1].step, [ProducedSplit(first.step.raw())]), True, None
         if isinstance(first.step, Ingest) and first.step.checkpoint:
             begun, checkpoints = begin(first.step, plan.name, first.written.name)

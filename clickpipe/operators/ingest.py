@@ -230,7 +230,7 @@ class IngestFeed(Feed):
 
     def pulls(self) -> Iterator[Pull]:
         self._order = self._order or self._in_order(list(range(len(self._splits))))
-        due = time.monotonic() + self._interval()
+        due, is_new = time.monotonic() + self._interval(), False
         for at, number in enumerate(self._order):
             if number in self._done:
                 continue
@@ -243,8 +243,9 @@ class IngestFeed(Feed):
                     self._reached = max(min(clock.watermark, bound), self._reached if self._reached is not None else bound)
                 pull.watermark = self._reached
                 self._offsets[number] = end
-                if self.epochs and time.monotonic() >= due:
-                    pull.barrier = self._barrier(self.epochs)
+                is_new |= read > 0
+                if self.epochs and is_new and time.monotonic() >= due:
+                    pull.barrier, is_new = self._barrier(self.epochs), False
                     due = time.monotonic() + self._interval()
                 yield pull
             self._done.append(number)
@@ -311,6 +312,8 @@ class IngestFeed(Feed):
                 hint="--reset starts anew, and keeps what there is aside",
             )
         self._offsets[number] = said["offset"] if now else 0
+        if not now and not said["done"]:
+            self.notes = (*self.notes, f"{split.name} cannot be read again: what had come since the last checkpoint is lost")
         if said["done"]:
             self._done.append(number)
         if said["start"] is not None:
@@ -341,8 +344,9 @@ class IngestFeed(Feed):
     def _blocks(self, number: int) -> Iterator[Block]:
         step = self._step
         offset = self._offsets.get(number, 0)
-        stream = blocks(self._splits[number], self._format.cut, step.batch_bytes, step.max_latency / 1_000, offset)
-        first = next(stream, None)
+        latency, tick = step.max_latency / 1_000, self._interval() or None
+        stream = blocks(self._splits[number], self._format.cut, step.batch_bytes, latency, offset, tick)
+        first = next((block for block in stream if block.data or block.overlong), None)
         if first is None:
             return iter(())
         if offset:
