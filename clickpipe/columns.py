@@ -76,6 +76,7 @@ class Columns:
     declared: frozenset[str] = frozenset()  # types a person fixed: never widened
     time: TimeColumn | None = None
     window: WindowInfo | None = None
+    key: tuple[str, ...] = ()  # columns in which no two rows of a result are equal; none: not known
 
     def names(self) -> list[str]:
         return list(self.types)
@@ -100,7 +101,8 @@ class Columns:
         """These columns and no others; event time and window stay while their columns do."""
         time = self.time if self.time and self.time.name in types else None
         window = self.window if self.window and "window_start" in types else None
-        return Columns(types, self.declared & frozenset(types), time, window)
+        key = self.key if set(self.key) <= set(types) else ()
+        return Columns(types, self.declared & frozenset(types), time, window, key)
 
     def schema(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         chosen = self.types if names is None else names
@@ -118,6 +120,8 @@ class Columns:
             said["time"] = {"column": self.time.name, "unit": self.time.unit}
         if self.window:
             said["window"] = {"kind": self.window.kind, "size": self.window.size, "slide": self.window.slide}
+        if self.key:
+            said["key"] = list(self.key)
         return said
 
     @staticmethod
@@ -132,6 +136,7 @@ class Columns:
                 frozenset(said.get("declared", ())),
                 TimeColumn(str(time["column"]), str(time["unit"])) if time else None,
                 WindowInfo(str(window["kind"]), int(window["size"]), int(window["slide"])) if window else None,
+                tuple(map(str, said.get("key", ()))),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the stream line is damaged: {error!r}") from None

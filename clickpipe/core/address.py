@@ -11,7 +11,6 @@ from clickpipe.errors import PlanError, Unsupported
 _SCHEME = re.compile(r"([a-z][a-z0-9]*)(\+[a-z]+)?:(.+)", re.DOTALL)
 _PLANNED = {
     "log": "the durable log",
-    "view": "views, with the checkpoints that make them exact,",
     "archive": "the archive",
     "kafka": "Kafka",
     "redis": "Redis",

@@ -14,6 +14,7 @@ from clickpipe.columns import Columns
 from clickpipe.core.operator import Writer
 from clickpipe.core.render import as_csv, as_ndjson
 from clickpipe.errors import Unsupported
+from clickpipe.state.directory import StateDirectory
 
 _OTHER = re.compile(r"\.(parquet|arrow|feather|ipc|avro|orc|xlsx|tsv|xml|yaml|db|sqlite|duckdb)$")
 _SUFFIX = re.compile(r"\.(csv)(\.zst|\.gz)?$")
@@ -26,6 +27,7 @@ class Form:
     format: str | None
     spell_times: bool
     rows: int
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Destination:
     def open(self, given: Columns) -> Writer:
         raise NotImplementedError
 
-    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         """See SinkStep.open_staged."""
         return self.open(given)
 

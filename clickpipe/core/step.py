@@ -13,6 +13,7 @@ from clickpipe.core.operator import Feed, Operator, Writer
 from clickpipe.core.option import Duration
 from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError, Unsupported
+from clickpipe.state.directory import StateDirectory
 
 Tables = Mapping[str, pl.DataFrame]
 
@@ -109,9 +110,12 @@ class SinkStep(Step):
         """A writer for records with these columns."""
         raise NotImplementedError
 
-    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
-        """The same for a pipeline with checkpoints. `restored`: the one that it goes on from, 0 for none;
-        `saved`: what this sink had staged for it. Raises StateError where the destination is ahead of that."""
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
+        """The same for a pipeline with checkpoints. Raises StateError where the destination is ahead of them.
+
+        `restored`: the checkpoint that the run goes on from, 0 for none; `saved`: what this sink had staged for it;
+        `directory`: where the pipeline's checkpoints are.
+        """
         return self.open(given)
 
     def guarantee(self, *, has_checkpoints: bool) -> str:

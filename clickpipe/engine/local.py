@@ -208,7 +208,7 @@ class _Run:
         restore = self._checkpoints.restore
         self._checkpoints.tables(place)  # or it is another sink
         saved = restore.entry(place.hop, "staged") if restore else None
-        writer = step.open_staged(self._columns, self._feed.restore or 0, saved)
+        writer = step.open_staged(self._columns, self._feed.restore or 0, saved, self._checkpoints.directory)
         self._end = CommittedEnd(self._pipeline, self._checkpoints, writer, place)
         return writer
 

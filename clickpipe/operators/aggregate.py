@@ -58,6 +58,7 @@ Examples:
     def columns(self, given: Columns) -> Columns:
         given.need(self.by, " to group by")
         types = dict.fromkeys(WINDOW if self._has_window(given) else (), "time") | {name: given.types[name] for name in self.by}
+        key = tuple(types)
         for call in self._compiled(given):
             check_new(call.named.name, call.named.name)
             if call.named.name in types:
@@ -65,7 +66,7 @@ Examples:
             types[call.named.name] = call.function.result()
         self._check_top(types)
         time = TimeColumn("window_start", "ms") if self._has_window(given) else None
-        return Columns(types, time=time)
+        return Columns(types, time=time, key=key)
 
     def needs(self, given: Columns) -> tuple[str, ...]:
         reads = [name for call in self._compiled(given) for name in call.reads()]

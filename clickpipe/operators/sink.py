@@ -1,4 +1,4 @@
-"""Write the records: to standard output or a file.
+"""Write the records: to standard output, a file or a view.
 
 Shape: as given; times of ours as RFC 3339. Order: as given.
 """
@@ -13,26 +13,31 @@ from clickpipe.columns import Columns
 from clickpipe.core.address import part_of
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.operator import Writer
-from clickpipe.core.option import argument, option
+from clickpipe.core.option import Names, argument, option
 from clickpipe.core.sink import Destination, Form
 from clickpipe.core.step import SinkStep
+from clickpipe.state.directory import StateDirectory
 
 SINKS = Catalog("clickpipe.sinks", "sink")
 
 
 @dataclass(frozen=True)
 class Sink(SinkStep):
-    destination: str = argument("- for standard output, FILE.ndjson, FILE.csv, either with .zst or .gz", metavar="DEST")
+    destination: str = argument(
+        "- for standard output, FILE.ndjson, FILE.csv, either with .zst or .gz, or view:NAME", metavar="DEST"
+    )
     format: str | None = option(
         "how records are written; by default what the name says, else ndjson", default=None, choices=("ndjson", "csv", "table")
     )
     time_format: str = option("how times are written", default="rfc3339", choices=("rfc3339", "ms"))
+    key: Names = option(
+        "view: rows equal in these are one row; by default the window and what was grouped by", default=(), metavar="COL,…"
+    )
     rows: int = option("rows that a table shows; of more, the first and the last", default=20, metavar="N")
 
     later = {
         "--pass": "sinks in the middle of a pipeline come with checkpoints",
-        "--key": "sinks that keep the latest row of a key are not in this version",
-        "--mode": "sinks that keep the latest row of a key are not in this version",
+        "--mode": "a view keeps the latest row of a key, and files keep all",
     }
     epilog = """\
 Examples:
@@ -40,13 +45,14 @@ Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe limit 3 | clickpipe sink - --format table
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select page country | clickpipe sink /tmp/pages.csv.zst
 
-A file appears under its name when it is complete; a run that fails leaves none."""
+A file appears under its name when it is complete; a run that fails leaves none. A view is a table of SQLite that
+holds the latest row of each key: clickpipe view show NAME."""
 
     def open(self, given: Columns) -> Writer:
         return self._part().open(given)
 
-    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
-        return self._part().open_staged(given, restored, saved)
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
+        return self._part().open_staged(given, restored, saved, directory)
 
     def needs(self, given: Columns) -> tuple[str, ...]:
         return self._part().needs(given)
@@ -60,6 +66,6 @@ A file appears under its name when it is complete; a run that fails leaves none.
     def _part(self) -> Destination:
         part, rest = part_of(self.destination, SINKS, "stdout")
         destination: Destination = SINKS.find(part, Destination)(
-            rest, Form(self.format, self.time_format == "rfc3339", self.rows)
+            rest, Form(self.format, self.time_format == "rfc3339", self.rows, self.key)
         )
         return destination

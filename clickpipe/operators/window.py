@@ -72,7 +72,7 @@ Examples:
                 hint = f'rename it before: select --add "{name} AS old" --drop {name}'
                 raise PlanError(f'the records have a field "{name}" already', hint=hint)
         window = WindowInfo(self.kind, self.size, self._slide())
-        return replace(given, types=windowed(given.types), window=window, time=self._time(given))
+        return replace(given, types=windowed(given.types), window=window, time=self._time(given), key=())
 
     def needs(self, given: Columns) -> tuple[str, ...]:
         return (self._time(given).name,) if set(WINDOW).isdisjoint(given.types) else tuple(given.types)

@@ -17,6 +17,7 @@ from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.sink import Destination, Renderer
 from clickpipe.errors import PlanError
+from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import AtomicFile, StagedFile
 from clickpipe.state.parts import Parts
 from clickpipe.wire.pump import Outbox
@@ -27,7 +28,7 @@ class File(Destination):
         self._check()
         return FileWriter(AtomicFile(self.address), Renderer(self.form, self.format(), given), _packer(self.address))
 
-    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         self._check()
         goes_on = bool(saved and saved["begun"])
         return PartsWriter(

@@ -18,7 +18,8 @@ from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.render import as_table
 from clickpipe.core.sink import Destination, Form, Renderer
 from clickpipe.core.terminal import shown, standard_output
-from clickpipe.errors import PlanError
+from clickpipe.errors import PlanError, ReaderGone
+from clickpipe.state.directory import StateDirectory
 
 
 class Stdout(Destination):
@@ -27,7 +28,7 @@ class Stdout(Destination):
             return TableWriter(self.form, given)
         return StdoutWriter(Renderer(self.form, self.format(), given))
 
-    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None) -> Writer:
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         if self.format() == "table":
             raise PlanError("a table shows one run from its beginning: not with --checkpoint")
         return StdoutWriter(Renderer(self.form, self.format(), given, goes_on=bool(saved and saved["begun"])))
@@ -74,12 +75,16 @@ class TableWriter(Writer):
         from rich.console import Console
         from rich.table import Table
 
+        class Printer(Console):
+            def on_broken_pipe(self) -> None:
+                raise ReaderGone
+
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name, kind in self._columns.types.items():
             table.add_column(shown(name), justify="right" if kind in ("int", "float") else "left", no_wrap=True)
         for row in self._shown_rows():
             table.add_row(*row)
-        console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240)
+        console = Printer(file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240)
         console.print(table)
         console.print(f"{self._count:,} rows", style="dim")
         sys.stdout.flush()

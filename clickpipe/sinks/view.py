@@ -1,0 +1,104 @@
+"""A view: the latest row of each key, in a file of SQLite that any program can read.
+
+Guarantee: exactly once with checkpoints; without, one run's rows take the place of the last one's at its end.
+Memory: the rows between two checkpoints; without checkpoints all rows.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from clickpipe.batch import Batch
+from clickpipe.columns import Columns
+from clickpipe.core.meter import Ledger
+from clickpipe.core.operator import Staged, Writer
+from clickpipe.core.render import as_table
+from clickpipe.core.sink import Destination
+from clickpipe.errors import PlanError, StateError
+from clickpipe.state import snapshot
+from clickpipe.state.directory import StateDirectory
+from clickpipe.state.manifest import digest
+from clickpipe.store.views import Marker, View
+
+
+class ViewSink(Destination):
+    def needs(self, given: Columns) -> tuple[str, ...]:
+        return tuple(given.types)
+
+    def open(self, given: Columns) -> Writer:
+        return ViewWriter(self._view(given), self.form.spell_times)
+
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
+        view = self._view(given)
+        lineage = saved["lineage"] if saved else secrets.token_hex(8)
+        known = view.marker()
+        is_ahead = known and (known.epoch > restored if known.lineage == lineage else bool(saved and not saved["anew"]))
+        if is_ahead:
+            raise StateError(
+                f"view {self.address} holds results that checkpoint {restored} of {directory.name} does not know of",
+                notes=["another pipeline writes to it, or newer checkpoints are gone", "--reset at ingest begins anew"],
+            )
+        return StagedViewWriter(view, self.form.spell_times, self.address, lineage, directory, is_new=saved is None)
+
+    def guarantee(self, *, has_checkpoints: bool) -> str:
+        if has_checkpoints:
+            return "exactly once: rows and the checkpoint's number change in one transaction"
+        return "whole or not there: the view changes at the end, in one transaction"
+
+    def _view(self, given: Columns) -> View:
+        keys = self.form.key or given.key
+        if not keys:
+            raise PlanError("a view keeps the latest row of each key: which columns are it?", hint="--key COL,…")
+        given.need(keys, " for --key")
+        return View(self.address, given.types, keys)
+
+
+class ViewWriter(Writer):
+    """One run's rows, in one transaction at its end."""
+
+    def __init__(self, view: View, spell_times: bool) -> None:
+        self._view, self._spell_times = view, spell_times
+        self._frames: list[pl.DataFrame] = []
+
+    def write(self, batch: Batch) -> None:
+        self._frames.append(as_table(batch, self._spell_times))
+
+    def _taken(self) -> pl.DataFrame | None:
+        frames, self._frames = self._frames, []
+        return pl.concat(frames, how="vertical_relaxed") if frames else None
+
+    def close(self, accounts: list[Ledger]) -> None:
+        rows = self._taken()
+        self._view.apply(pl.DataFrame() if rows is None else rows, Marker(secrets.token_hex(8), 0), anew=True)
+        self._view.close()
+
+
+class StagedViewWriter(ViewWriter):
+    """The rows between two checkpoints: in a file of the second, then in one transaction with its number."""
+
+    def __init__(
+        self, view: View, spell_times: bool, name: str, lineage: str, directory: StateDirectory, *, is_new: bool
+    ) -> None:
+        super().__init__(view, spell_times)
+        self._file, self._lineage, self._directory, self._is_new = f"view-{name}.rows", lineage, directory, is_new
+
+    def prepare(self, epoch: int, *, ended: bool) -> Staged:
+        rows = self._taken()
+        data = b"" if rows is None else snapshot.to_bytes("sink", {"rows": rows})
+        file = {"file": self._file, "bytes": len(data), "hash": digest(data)}
+        said = {"lineage": self._lineage, "epoch": epoch, "anew": self._is_new, "rows": file if data else None}
+        self._is_new = False
+        return Staged(said, lambda: self._directory.save(epoch, self._file, data) if data else None)
+
+    def commit(self, said: Mapping[str, Any]) -> None:
+        rows = pl.DataFrame()
+        if said["rows"]:
+            rows = snapshot.from_bytes(self._directory.read(said["epoch"], said["rows"]))["rows"]
+        self._view.apply(rows, Marker(said["lineage"], said["epoch"]), anew=said["anew"])
+
+    def close(self, accounts: list[Ledger]) -> None:
+        self._view.close()

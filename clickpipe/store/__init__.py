@@ -1,0 +1,1 @@
+"""What outlives a pipeline and is read by others."""

@@ -1,0 +1,159 @@
+"""Views: the latest rows by key, for dashboards and scripts, in SQLite.
+
+    $CLICKPIPE_HOME/views/trending.sqlite
+        trending    the columns of the rows, and _rev, how often a row of that key was given
+        _marker     lineage and epoch: which pipeline's rows these are, up to which of its checkpoints
+
+Rows and marker change in one transaction, in WAL mode with synchronous=FULL: it survives a power failure, and a
+reader sees the rows of whole checkpoints only, without waiting for the writer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+import polars as pl
+
+from clickpipe.errors import DiskError, OutsideError, PlanError, StateError
+from clickpipe.faults import kill_point
+from clickpipe.state.files import make_folder
+from clickpipe.state.home import home
+
+_PATIENCE = 10.0  # seconds that a writer waits for another's transaction
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+_TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "time": "TEXT", "str": "TEXT", "json": "TEXT"}
+_MARKER = "CREATE TABLE IF NOT EXISTS _marker (one INTEGER PRIMARY KEY CHECK (one = 1), lineage TEXT, epoch INTEGER)"
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Whose rows a view holds, and up to which checkpoint."""
+
+    lineage: str
+    epoch: int
+
+
+class View:
+    """One view, open for writing. `types`: as the stream line spells them; `keys`: rows equal in these are one row."""
+
+    def __init__(self, name: str, types: Mapping[str, str], keys: Sequence[str]) -> None:
+        self._name, self._types, self._keys = name, dict(types), list(keys)
+        make_folder(folder())
+        self._path = path_of(name)
+        with _told(self._path):
+            self._connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+
+    def marker(self) -> Marker | None:
+        with _told(self._path):
+            self._connection.execute(_MARKER)
+            row = self._connection.execute("SELECT lineage, epoch FROM _marker").fetchone()
+        return Marker(*row) if row else None
+
+    def apply(self, rows: pl.DataFrame, marker: Marker, *, anew: bool) -> None:
+        """These rows and the marker, as one transaction. `anew`: in place of all that was there. Repeating it is harmless."""
+        known = self.marker()
+        if known and known.lineage == marker.lineage and known.epoch >= marker.epoch:
+            return
+        with _told(self._path):
+            run = self._connection.execute
+            run("BEGIN IMMEDIATE")
+            try:
+                if anew:
+                    run(f"DROP TABLE IF EXISTS {_quoted(self._name)}")
+                run(self._table())
+                if rows.height:
+                    self._connection.executemany(self._upsert(), self._values(rows))
+                run("INSERT OR REPLACE INTO _marker VALUES (1, ?, ?)", (marker.lineage, marker.epoch))
+                kill_point("before-view-commit")
+                run("COMMIT")
+            except BaseException:
+                run("ROLLBACK")
+                raise
+        kill_point("after-view-commit")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _table(self) -> str:
+        columns = "".join(f"{_quoted(name)} {_TYPES[kind]}, " for name, kind in self._types.items())
+        return f"CREATE TABLE IF NOT EXISTS {_quoted(self._name)} ({columns}_rev INTEGER NOT NULL, _key TEXT PRIMARY KEY)"
+
+    def _upsert(self) -> str:
+        names = [_quoted(name) for name in self._types]
+        sets = ", ".join(f"{name} = excluded.{name}" for name in names)
+        return (
+            f"INSERT INTO {_quoted(self._name)} ({', '.join(names)}, _rev, _key) VALUES ({', '.join('?' * len(names))}, 0, ?) "
+            f"ON CONFLICT (_key) DO UPDATE SET {sets}, _rev = _rev + 1"
+        )
+
+    def _values(self, rows: pl.DataFrame) -> list[tuple[object, ...]]:
+        # A key may be null, and in SQL no null equals another: its JSON does.
+        keys = [orjson.dumps(key).decode() for key in rows.select(self._keys).rows()]
+        return [(*row, key) for row, key in zip(rows.select(list(self._types)).rows(), keys, strict=True)]
+
+
+def folder() -> str:
+    return os.path.join(home(), "views")
+
+
+def path_of(name: str) -> str:
+    """Raises PlanError for a name that could lead elsewhere, or that SQLite keeps for itself."""
+    if not _NAME.fullmatch(name) or name.startswith(("_marker", "sqlite_")):
+        raise PlanError(f"a view cannot be called {name!r}", hint="letters, digits, _ and -", word=name)
+    return os.path.join(folder(), f"{name}.sqlite")
+
+
+def names() -> list[str]:
+    """All views there are."""
+    return sorted(file.removesuffix(".sqlite") for file in _files() if file.endswith(".sqlite"))
+
+
+def read(name: str) -> pl.DataFrame:
+    """The rows of a view, in the order of their keys, with _rev. Raises PlanError, StateError."""
+    path = path_of(name)
+    if not os.path.exists(path):
+        raise PlanError(f'no view "{name}"', notes=[f"there are: {', '.join(names()) or 'none'}"], word=name)
+    with _told(path):
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_PATIENCE)
+        try:
+            cursor = connection.execute(f"SELECT * FROM {_quoted(name)} ORDER BY _key")
+            columns = [description[0] for description in cursor.description]
+            frame = pl.DataFrame(cursor.fetchall(), schema=columns, orient="row", infer_schema_length=None)
+        finally:
+            connection.close()
+    return frame.drop("_key")
+
+
+def _files() -> list[str]:
+    return os.listdir(folder()) if os.path.isdir(folder()) else []
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+class _told:  # noqa: N801  # reads like the built-in that it stands beside
+    """SQLite's errors as ours."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, sqlite3.Error):
+            return
+        word = str(error)
+        if "locked" in word or "busy" in word:
+            raise OutsideError(f"{self._path}: another process has held it for {_PATIENCE:.0f} s") from None
+        if "full" in word or "I/O" in word:
+            raise DiskError(f"{self._path}: {word}") from None
+        raise StateError(f"{self._path}: {word}") from None
