@@ -173,6 +173,110 @@ def test_the_same_pipeline_twice_is_refused_while_the_first_lives(tmp_path: Path
         first.wait()
 
 
+def _line(directory: Path, text: str, kill: dict[int, str] | None = None, *, fused: bool = False) -> list[int]:
+    """Exit codes of `a | b | c`, a process each, or all in one."""
+    steps = [["run", "-c", text]] if fused else [_words(step) for step in text.split(" | ")]
+    return run_steps(steps, directory, kill=kill)
+
+
+def test_bad_records_of_several_processes_meet_in_one_file(tmp_path: Path) -> None:
+    """Of the source, of two filters and of the sink, in one checkpoint: each is there, once."""
+    lines = ["oops", '{"id":"a","x":1}', '{"id":1,"x":"b"}', *(json.dumps({"id": n, "x": n}) for n in range(1_500))]
+    (tmp_path / "in.ndjson").write_text("\n".join(reversed(lines)) + "\n")
+    text = "ingest in.ndjson --name c --checkpoint 10m --dead-letter my.ndjson"
+    text += " | filter 'id >= 0' | filter 'x >= 0' | sink out.ndjson"
+    assert _line(tmp_path, text) == [0] * 4, _errors(tmp_path)
+    letters = [json.loads(line)["raw"] for line in (tmp_path / "my.ndjson").read_text().splitlines()]
+    assert sorted(letters) == ["oops", '{"id":"a","x":1}', '{"id":1,"x":"b"}'] or sorted(letters) == sorted(lines[:3])
+    assert len((tmp_path / "out.ndjson").read_text().splitlines()) == 1_500
+
+
+def test_late_and_dead_files_of_one_name_are_two(tmp_path: Path) -> None:
+    directory = _prepared(tmp_path)
+    (directory / "k1").mkdir()
+    (directory / "k2").mkdir()
+    text = f"{INGEST} --checkpoint 1ms --dead-letter k1/x.ndjson | window tumble 5s --late k2/x.ndjson | sink out.ndjson"
+    assert _line(directory, text, fused=True) == [0], _errors(directory)
+    assert (directory / "k1" / "x.ndjson").exists()
+    assert (directory / "k2" / "x.ndjson").exists()
+
+
+def test_a_device_for_dead_letters(tmp_path: Path) -> None:
+    directory = _prepared(tmp_path)
+    assert _line(directory, f"{INGEST} --checkpoint 1ms --dead-letter /dev/null | sink out.ndjson", fused=True) == [0]
+
+
+@pytest.mark.parametrize("damage", ["elsewhere", "parts gone", "a part gone"])
+def test_results_that_are_not_where_they_were(damage: str, tmp_path: Path) -> None:
+    """Another folder, or someone has taken parts away: the run stops, and does not give half of the results."""
+    directory = _prepared(tmp_path)
+    text = f"ingest {directory}/in.ndjson --name c --batch-bytes 2KiB --checkpoint 1ms | filter 'x >= 0' | sink out.ndjson"
+    assert _line(directory, text, {0: "after-commit:5"}, fused=True) == [-signal.SIGKILL], _errors(directory)
+    parts = sorted((directory / "out.ndjson.parts").glob("*.ndjson"))
+    assert parts
+    if damage == "elsewhere":
+        (directory / "down").mkdir()
+        line = f"cd down && {sys.executable} -m clickpipe run -c {shlex.quote(text)}"
+        done = subprocess.run(["bash", "-c", line], cwd=directory, env=environment(directory), capture_output=True, check=False)
+        assert done.returncode == 78
+        assert b"and these would go to" in done.stderr
+        return
+    for part in parts if damage == "parts gone" else parts[:1]:
+        part.unlink()
+    assert _line(directory, text, fused=True) == [78]
+    assert "knows of" in _errors(directory)
+
+
+def test_max_errors_counts_over_all_runs(tmp_path: Path) -> None:
+    """Pressing arrow-up does not forgive."""
+    directory = _prepared(tmp_path)
+    text = f"{INGEST} --checkpoint 1ms --max-errors 4 | sink out.ndjson"
+    assert [_line(directory, text, fused=True) for _ in range(4)] == [[65]] * 4
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_limit_ends_a_pipeline_with_checkpoints(fused: bool, tmp_path: Path) -> None:
+    directory = _prepared(tmp_path)
+    text = f"{INGEST} --checkpoint 1ms | window tumble 5s | aggregate --by page n='count(*)' | limit 20 | sink out.ndjson"
+    codes = _line(directory, text, {0 if fused else 4: "after-commit:2"}, fused=fused)
+    assert codes[-1] == -signal.SIGKILL
+    for _ in range(2):
+        assert not any(_line(directory, text, fused=fused)), _errors(directory)
+        assert len((directory / "out.ndjson").read_text().splitlines()) == 20
+
+
+def test_files_that_are_new_at_a_restart_are_read_too(tmp_path: Path) -> None:
+    directory = _prepared(tmp_path)
+    text = INGEST.replace("in.ndjson", "'*.ndjson'") + " --checkpoint 1ms | filter 'id >= 0' | sink out.ndjson"
+    assert _line(directory, text, {0: "after-commit:3"}, fused=True) == [-signal.SIGKILL]
+    for name in ("k1.ndjson", "k2.ndjson"):
+        (directory / name).write_text('{"ts":1767225900000,"page":"new","x":1,"id":1}\n')
+    assert _line(directory, text, fused=True) == [0], _errors(directory)
+    assert (directory / "out.ndjson").read_text().count('"new"') == 2
+
+
+def test_a_csv_that_was_killed_spells_numbers_the_same(tmp_path: Path) -> None:
+    """The sink, too, knows that a column had become one of floats."""
+    lines = [json.dumps({"n": n, "x": n + 0.5 if 1_000 < n < 1_100 else n}) for n in range(6_000)]
+    (tmp_path / "in.ndjson").write_text("\n".join(lines) + "\n")
+    text = "ingest in.ndjson --name c --batch-bytes 1KiB {} | sink {}"
+    assert _line(tmp_path, text.format("", "plain.csv")) == [0, 0]
+    line = text.format("--checkpoint 1ms", "out.csv")
+    for hit in (5, 25):
+        assert _line(tmp_path, line, {1: f"after-commit:{hit}"})[1] == -signal.SIGKILL, _errors(tmp_path)
+    assert _line(tmp_path, line) == [0, 0], _errors(tmp_path)
+    assert (tmp_path / "out.csv").read_text() == (tmp_path / "plain.csv").read_text()
+
+
+def test_a_damaged_identity_can_be_got_over(tmp_path: Path) -> None:
+    directory = _prepared(tmp_path)
+    text = f"{INGEST} --checkpoint 1ms | sink out.ndjson"
+    assert _line(directory, text, {0: "after-commit:2"}, fused=True) == [-signal.SIGKILL]
+    (directory / ".home" / "pipelines" / "c" / "identity.json").write_text("x")
+    assert _line(directory, text, fused=True) == [78]
+    assert _line(directory, text.replace("--checkpoint", "--reset --checkpoint"), fused=True) == [0], _errors(directory)
+
+
 def test_live_input_that_pauses_is_committed(tmp_path: Path) -> None:
     """Rows become visible at the next checkpoint, also when nothing more comes."""
     line = "clickpipe ingest - --name live --checkpoint 100ms | clickpipe sink live.ndjson"

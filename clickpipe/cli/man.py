@@ -13,6 +13,7 @@ _EXIT = (
     ("70", "a fault of clickpipe"),
     ("74", "a disk failed or is full"),
     ("75", "something outside failed, such as the step before: try again"),
+    ("78", "saved state does not fit: another pipeline, a changed input, a damaged checkpoint"),
     ("130, 143", "interrupted, terminated"),
 )
 

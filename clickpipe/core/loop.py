@@ -77,8 +77,6 @@ class Loop:
                 if self._is_done():
                     break
         self._advance(0, FOREVER)
-        for stage in self._stages:
-            self.accounts[stage.ledger].partly_late += getattr(stage.operator, "partly_late", 0)
 
     def _is_done(self) -> bool:
         return any(stage.operator.done for stage in self._stages)
@@ -113,6 +111,7 @@ class Loop:
                 case Batch():
                     gone += out.record_count()
                     self._push(at + 1, out)
+        ledger.partly_late += stage.operator.take_partly_late()
         setattr(ledger, stage.step.outcome, getattr(ledger, stage.step.outcome) + before - gone)
 
     def _write(self, batch: Batch) -> None:

@@ -41,6 +41,11 @@ class Ledger:
 OUTCOMES = tuple(f.name for f in fields(Ledger) if f.name not in ("read", "partly_late"))
 
 
+def added(one: Ledger, other: Ledger) -> Ledger:
+    """The accounts of two stretches of one stream."""
+    return Ledger(**{field.name: getattr(one, field.name) + getattr(other, field.name) for field in fields(Ledger)})
+
+
 def check(accounts: list[Ledger]) -> None:
     """Raises OursError unless every ledger balances."""
     for ledger in accounts:

@@ -36,6 +36,10 @@ class Operator:
         """No record older than `time` counts any more. FOREVER = end of input."""
         return ()
 
+    def take_partly_late(self) -> int:
+        """Records since the last call that came too late for some of their windows only."""
+        return 0
+
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
         """All state, as immutable tables by name."""
         return {}
@@ -60,6 +64,7 @@ class Feed:
     pipeline: str = ""
     state: str | None = None  # the pipeline's state directory
     max_errors: str | None = None  # how many bad records the pipeline allows
+    dead_letter: str | None = None  # where a person wants bad records
     is_live: bool = False  # more may come at any time
     hop: int = 0
     run: int = 0

@@ -20,7 +20,7 @@ from clickpipe.core.render import unmarked
 from clickpipe.core.time import instants
 from clickpipe.engine.checkpoints import Checkpoints
 from clickpipe.state.directory import StateDirectory
-from clickpipe.state.files import AppendFile, StagedFile
+from clickpipe.state.files import AppendFile, StagedFile, is_special
 from clickpipe.state.manifest import Entry
 
 _RAW_SHOWN = 64 << 10  # bytes of a bad line that are kept
@@ -34,9 +34,9 @@ class SideFiles:
     def __init__(self, state: str, late: str | None, dead: str | None) -> None:
         self.late_path = late or os.path.join(state, "late.ndjson")
         self.dead_path = dead or os.path.join(state, "dead.ndjson")
-        self._late, self._dead = self._file(self.late_path), self._file(self.dead_path)
+        self._late, self._dead = self._file("late", self.late_path), self._file("dead", self.dead_path)
 
-    def _file(self, path: str) -> AppendFile | _Staging:
+    def _file(self, kind: str, path: str) -> AppendFile | _Staging:
         return AppendFile(path)
 
     def add_late(self, late: Late) -> None:
@@ -58,15 +58,16 @@ class StagedSides(SideFiles):
         self._checkpoints, self._hop = checkpoints, hop
         super().__init__(checkpoints.directory.path, late, dead)
 
-    def _file(self, path: str) -> _Staging:
-        return _Staging(self._checkpoints.directory, self._hop, os.path.abspath(path))
+    def _file(self, kind: str, path: str) -> AppendFile | _Staging:
+        if is_special(path):  # what a device or pipe was given cannot be taken back
+            return AppendFile(path)
+        return _Staging(self._checkpoints.directory, f"{self._hop}-{kind}.ndjson", os.path.realpath(path))
 
     def entries(self, epoch: int) -> list[Entry]:
         """What goes into the barrier. The files follow in the background."""
         entries: list[Entry] = []
         for file in (self._late, self._dead):
-            assert isinstance(file, _Staging)
-            if taken := file.take(epoch):
+            if isinstance(file, _Staging) and (taken := file.take(epoch)):
                 entry, publish = taken
                 entries.append({"hop": self._hop, "append": entry})
                 self._checkpoints.in_background(publish)
@@ -76,9 +77,8 @@ class StagedSides(SideFiles):
 class _Staging:
     """The lines since the last checkpoint, on their way to the file `to`."""
 
-    def __init__(self, directory: StateDirectory, hop: int, to: str) -> None:
-        self._directory, self._to = directory, to
-        self._name = f"{hop}-{os.path.basename(to)}"
+    def __init__(self, directory: StateDirectory, name: str, to: str) -> None:
+        self._directory, self._name, self._to = directory, name, to
         self._file: StagedFile | None = None
 
     def append(self, lines: bytes) -> None:

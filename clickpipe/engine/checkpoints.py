@@ -13,6 +13,7 @@ needs to look for names only.
 from __future__ import annotations
 
 import queue
+import select
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +34,12 @@ from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import append_at, length_of
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.manifest import Entry, Manifest, digest
+from clickpipe.wire.frames import Barrier
 
 _KEPT = 3  # checkpoints
 _PATIENCE = 60.0  # seconds for which the last process waits for a file of a process before it
+_GRACE = 1.0  # seconds, once the step before us is gone
+_MOST_SAVING = 8  # files that may be on their way to the disk
 _PENDING = 2  # checkpoints that may be on their way to the disk
 
 
@@ -60,6 +64,8 @@ class Checkpoints:
         """What a step saved. Raises StateError if another step stood in its place."""
         if self.restore is None:
             return {}
+        if self.restore.ended and self.restore.entry(place.hop, "step") is None:
+            return {}  # a limit had ended the run, and the steps before it were not asked
         said = f"{self.restore.entry(place.hop, 'step')} {self.restore.entry(place.hop, 'says')}"
         if said != f"{place.name} {place.says}":
             raise StateError(
@@ -81,7 +87,7 @@ class Checkpoints:
 
     def entries(self, epoch: int, places: Sequence[tuple[Place, Mapping[str, pl.DataFrame]]], floats: set[str]) -> list[Entry]:
         """What these steps add to the barrier. Their files are written in the background."""
-        self._check()
+        self.check()
         entries: list[Entry] = []
         for place, tables in places:
             entries.append({"hop": place.hop, "step": place.name, "says": place.says, "floats": sorted(floats)})
@@ -94,15 +100,18 @@ class Checkpoints:
         return entries
 
     def in_background(self, work: Callable[[], None]) -> None:
-        """Durable work of a checkpoint. What it raises is raised at the next one."""
+        """Durable work of a checkpoint. What it raises is raised soon. A disk that is too slow is waited for."""
+        while len(self._saving) > _MOST_SAVING:
+            self._saving.pop(0).result()
         self._saving.append(self._pool.submit(work))
 
     def close(self) -> None:
         """Wait for the files that are on their way. Raises what writing one raised."""
         self._pool.shutdown()
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises what writing a file raised."""
         for future in [future for future in self._saving if future.done()]:
             self._saving.remove(future)
             future.result()
@@ -115,6 +124,7 @@ class _Pending:
     accounts: Sequence[Mapping[str, int]]
     staged: Staged
     place: Place
+    floats: set[str]
     ended: bool
 
 
@@ -135,21 +145,23 @@ class Committer:
         if manifest is not None:
             _commit(checkpoints.directory, manifest, writer, place)
 
-    def put(self, epoch: int, entries: list[Entry], accounts: Sequence[Ledger], place: Place, *, ended: bool) -> None:
+    def put(self, barrier: Barrier, accounts: Sequence[Ledger], place: Place, floats: set[str], *, ended: bool) -> None:
         """A checkpoint whose barrier has arrived. Raises what an earlier one raised."""
-        self._check()
+        self.check()
+        epoch, entries = barrier.epoch, list(barrier.state)
         staged = self._writer.prepare(epoch, ended=ended)
         kill_point("after-prepare")
         said = [ledger.to_json() for ledger in accounts]
-        self._queue.put(_Pending(epoch, entries, said, staged, place, ended))
+        self._queue.put(_Pending(epoch, entries, said, staged, place, set(floats), ended))
 
     def close(self) -> None:
         """Wait until all are complete."""
         self._queue.put(None)
         self._thread.join()
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises what completing a checkpoint raised."""
         if self._failure is not None:
             raise self._failure
 
@@ -165,10 +177,11 @@ class Committer:
         directory, place = self._checkpoints.directory, pending.place
         pending.staged.durable()
         kill_point("after-staged-durable")
-        entries = [_with_length(entry) for entry in pending.entries]
-        entries.append({"hop": place.hop, "step": place.name, "says": place.says})
+        entries = _with_lengths(pending.entries)
+        entries.append({"hop": place.hop, "step": place.name, "says": place.says, "floats": sorted(pending.floats)})
         entries.append({"hop": place.hop, "staged": pending.staged.said})
         self._wait_for_files(pending.epoch, entries)
+        directory.sync(pending.epoch)
         kill_point("before-manifest")
         run = self._checkpoints.run
         manifest = Manifest(self._pipeline, run, pending.epoch, entries, pending.accounts, pending.ended)
@@ -177,15 +190,23 @@ class Committer:
         directory.retire(_KEPT)
 
     def _wait_for_files(self, epoch: int, entries: Sequence[Entry]) -> None:
+        """Until all are in place: then everything before us is durable."""
         deadline = time.monotonic() + _PATIENCE
-        for entry in entries:
-            for key in ("state", "append"):
-                while key in entry and not self._checkpoints.directory.has(epoch, entry[key]["file"]):
-                    if time.monotonic() > deadline:
-                        raise OutsideError(
-                            f"checkpoint {epoch}: {entry[key]['file']} did not come: its step has died or stands still"
-                        )
-                    time.sleep(0.001)
+        for name in [entry[key]["file"] for entry in entries for key in ("state", "append") if key in entry]:
+            while not self._checkpoints.directory.has(epoch, name):
+                self._checkpoints.check()
+                if _step_before_is_gone():  # what it had begun to write may still come from a process before it
+                    deadline = min(deadline, time.monotonic() + _GRACE)
+                if time.monotonic() > deadline:
+                    raise OutsideError(f"checkpoint {epoch}: {name} did not come: its step has died or stands still")
+                time.sleep(0.001)
+
+
+def _step_before_is_gone() -> bool:
+    """Whether standard input is a pipe that nobody writes to any more."""
+    poll = select.poll()
+    poll.register(0, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _commit(directory: StateDirectory, manifest: Manifest, writer: Writer, place: Place) -> None:
@@ -202,11 +223,17 @@ def _commit(directory: StateDirectory, manifest: Manifest, writer: Writer, place
     kill_point("after-commit")
 
 
-def _with_length(entry: Entry) -> Entry:
-    """An append with the place where it goes: where the file ends now, since all earlier appends are done."""
-    if "append" not in entry:
-        return entry
-    return {**entry, "append": {**entry["append"], "at": length_of(entry["append"]["to"])}}
+def _with_lengths(entries: Sequence[Entry]) -> list[Entry]:
+    """Appends with the place where each goes: where its file ends now, since all earlier checkpoints are done."""
+    ends: dict[str, int] = {}
+    placed: list[Entry] = []
+    for entry in entries:
+        if append := entry.get("append"):
+            at = ends.get(append["to"], length_of(append["to"]))
+            ends[append["to"]] = at + append["bytes"]
+            entry = {**entry, "append": {**append, "at": at}}
+        placed.append(entry)
+    return placed
 
 
 def begin(step: Ingest, name: str, word: str) -> tuple[IngestFeed, Checkpoints]:

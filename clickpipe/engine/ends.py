@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clickpipe.core.meter import OUTCOMES, Ledger, check
+from clickpipe.core.meter import Ledger, added, check
 from clickpipe.core.operator import Writer
 from clickpipe.engine.checkpoints import Checkpoints, Committer, Place
 from clickpipe.wire.frames import Barrier
@@ -16,6 +16,9 @@ class End:
     def finish(self, accounts: list[Ledger], last: Barrier | None) -> list[Ledger]:
         """The stream ended as it should; `last`: the end as a barrier. The accounts of all runs of this pipeline."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises what has failed in the background."""
 
     def abandon(self) -> None:
         """The stream failed. One that is not ended is seen to be so by its reader."""
@@ -51,35 +54,33 @@ class SinkEnd(End):
 class CommittedEnd(End):
     """The last process of a pipeline with checkpoints."""
 
-    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, place: Place) -> None:
+    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, place: Place, floats: set[str]) -> None:
         restore = checkpoints.restore
         self._before = [Ledger.from_json(dict(said)) for said in restore.accounts] if restore else []
-        self._writer, self._place = writer, place
+        self._writer, self._place, self._floats = writer, place, floats
         Committer.redo(checkpoints, writer, place)
         self._committer = Committer(pipeline, checkpoints, writer)
 
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
-        self._committer.put(barrier.epoch, list(barrier.state), self._all(accounts), self._place, ended=False)
+        self._committer.put(barrier, self._all(accounts), self._place, self._floats, ended=False)
+
+    def check(self) -> None:
+        self._committer.check()
 
     def finish(self, accounts: list[Ledger], last: Barrier | None) -> list[Ledger]:
         accounts = self._all(accounts)
         check(accounts)
         if last:
-            self._committer.put(last.epoch, list(last.state), accounts, self._place, ended=True)
+            self._committer.put(last, accounts, self._place, self._floats, ended=True)
         self._committer.close()
         self._writer.close(accounts)
         return accounts
 
     def _all(self, accounts: list[Ledger]) -> list[Ledger]:
         """These accounts and those of the runs before, up to the checkpoint that this one goes on from."""
-        if not self._before:
+        if len(self._before) != len(accounts):  # the first run, or one that a limit has cut off from the steps before it
             return accounts
-        return [_sum(before, now) for before, now in zip(self._before, accounts, strict=True)]
+        return [added(before, now) for before, now in zip(self._before, accounts, strict=True)]
 
     def abandon(self) -> None:
         self._writer.abandon()
-
-
-def _sum(one: Ledger, other: Ledger) -> Ledger:
-    names = ("read", *OUTCOMES, "partly_late")
-    return Ledger(**{name: getattr(one, name) + getattr(other, name) for name in names})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.loop import Asides, Loop, Stage, Tail
-from clickpipe.core.meter import OUTCOMES, Ledger
+from clickpipe.core.meter import OUTCOMES, Ledger, added
 from clickpipe.core.operator import Feed, Writer
 from clickpipe.core.step import RawStep, SinkStep, SourceStep, Step, Tables
 from clickpipe.core.terminal import standard_output
@@ -27,7 +27,7 @@ from clickpipe.operators.ingest import Ingest, IngestFeed
 from clickpipe.operators.window import Window
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
-from clickpipe.state.files import remove
+from clickpipe.state.files import remove, rename
 from clickpipe.state.home import pipeline_directory
 from clickpipe.wire.frames import Barrier, StreamLine
 from clickpipe.wire.pump import Inbox
@@ -84,21 +84,25 @@ class _Run:
         """Of our operator with this number; the source comes before the first, the sink behind the last."""
         return Place(self._first_hop + number, name, step.says())
 
-    def _places(self) -> list[Place]:
-        source = self._plan.source
+    def _places(self, *, with_sink: bool = False) -> list[Place]:
+        source, sink = self._plan.source, self._plan.sink
         begin = [Place(0, source.written.name, source.step.says())] if source else []
-        return begin + [self._place(number, stage.step, stage.name) for number, stage in enumerate(self._stages)]
+        middle = [self._place(number, stage.step, stage.name) for number, stage in enumerate(self._stages)]
+        end = [self._place(len(middle), sink.step, sink.written.name)] if sink and with_sink else []
+        return begin + middle + end
 
     def _open_sides(self, begins: bool) -> SideFiles:
         late, dead = _side_paths(self._plan)
+        dead = dead or self._feed.dead_letter
         if self._checkpoints is None:
             sides = SideFiles(self._state, late, dead)
         else:
-            self._floats |= self._checkpoints.floats(self._places())
-            sides = StagedSides(self._checkpoints, self._first_hop, late, dead)
+            places = self._places(with_sink=True)
+            self._floats |= self._checkpoints.floats(places)
+            sides = StagedSides(self._checkpoints, places[0].hop, late, dead)
             begins = self._checkpoints.restore is None
         if begins:
-            _begin_anew(sides)
+            _begin_anew(sides, self._feed.run if self._checkpoints else 0)
         return sides
 
     def _want(self) -> None:
@@ -130,11 +134,14 @@ class _Run:
             try:
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
-                self._limit.check(accounts[0], final=True)
+                self._limit.check(self._judged(accounts[0]), final=True)
                 self._tell_of_nothing_good(loop.accounts[0])
                 accounts = self._end.finish(accounts, self._last_barrier())
                 self._sides.close()
             except BaseException:
+                if self._checkpoints:  # barriers that went on must find their files
+                    with suppress(ClickpipeError):
+                        self._checkpoints.close()
                 self._end.abandon()
                 raise
         return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path)
@@ -146,9 +153,21 @@ class _Run:
 
     def _dead(self, dead: Dead) -> None:
         self._sides.add_dead(dead)
-        self._limit.check(self._loop.accounts[0], final=False)
+        self._limit.check(self._judged(self._loop.accounts[0]), final=False)
 
     # Checkpoints.
+
+    def _judged(self, ledger: Ledger) -> Ledger:
+        """With the records of the runs before, which count for --max-errors too."""
+        restore = self._checkpoints.restore if self._checkpoints else None
+        return added(ledger, Ledger.from_json(dict(restore.accounts[0]))) if restore else ledger
+
+    def _advance(self, advance: Callable[[int | None], None], watermark: int | None) -> None:
+        """What has failed in the background must not stay unheard of while the input pauses."""
+        if self._checkpoints:
+            self._checkpoints.check()
+            self._end.check()
+        advance(watermark)
 
     def _accounts(self, inherited: list[Ledger]) -> list[Ledger]:
         return _joined(inherited, [replace(ledger) for ledger in self._loop.accounts])
@@ -191,13 +210,28 @@ class _Run:
             except ClickpipeError as error:
                 raise locate(error, node.written) from None
             return Tail(
-                lambda batch, count: self._write_to(writer, batch, count), writer.advance, self._sink_needs(), self._barrier
+                lambda batch, count: self._write_to(writer, batch, count),
+                lambda watermark: self._advance(writer.advance, watermark),
+                self._sink_needs(),
+                self._barrier,
             )
         feed, hop = self._feed, self._first_hop + len(self._stages)
-        line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, self._limit.text, feed.restore)
+        line = StreamLine(
+            self._columns, self._pipeline, hop, feed.run, self._state, self._limit.text, feed.restore, self._dead_letter()
+        )
         stream = StreamWriter(standard_output(), line, arrow=self._arrow)
         self._end = StreamEnd(stream)
-        return Tail(lambda batch, count: stream.write(batch, _records(batch, count)), stream.advance, (), self._barrier)
+        return Tail(
+            lambda batch, count: stream.write(batch, _records(batch, count)),
+            lambda watermark: self._advance(stream.advance, watermark),
+            (),
+            self._barrier,
+        )
+
+    def _dead_letter(self) -> str | None:
+        """Where dead letters go, if a person has said it: the steps behind this one put theirs there too."""
+        dead = _side_paths(self._plan)[1]
+        return os.path.abspath(dead) if dead else self._feed.dead_letter
 
     def _open_writer(self, step: SinkStep, name: str) -> Writer:
         if self._checkpoints is None:
@@ -209,7 +243,7 @@ class _Run:
         self._checkpoints.tables(place)  # or it is another sink
         saved = restore.entry(place.hop, "staged") if restore else None
         writer = step.open_staged(self._columns, self._feed.restore or 0, saved, self._checkpoints.directory)
-        self._end = CommittedEnd(self._pipeline, self._checkpoints, writer, place)
+        self._end = CommittedEnd(self._pipeline, self._checkpoints, writer, place, self._floats)
         return writer
 
     def _write_to(self, writer: Writer, batch: Batch, count: int) -> None:
@@ -267,10 +301,11 @@ def _side_paths(plan: Plan) -> tuple[str | None, str | None]:
     return (late[0] if late else None, dead[0] if dead else None)
 
 
-def _begin_anew(sides: SideFiles) -> None:
+def _begin_anew(sides: SideFiles, run: int) -> None:
+    """Side files are of one run; with checkpoints, those of runs before are put aside."""
     for path in (sides.late_path, sides.dead_path):
-        if path and os.path.isfile(path):
-            remove(path)
+        if os.path.isfile(path):
+            rename(path, f"{path}.before-run-{run}") if run else remove(path)
 
 
 def _error_limit(plan: Plan, feed: Feed) -> ErrorLimit:

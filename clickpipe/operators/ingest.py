@@ -80,10 +80,10 @@ class Ingest(SourceStep):
 
     harmless = frozenset({"checkpoint", "reset", "batch_bytes", "max_latency", "max_errors", "dead_letter", "name"})
     later = {
-        "--follow": "following growing files comes with checkpoints",
+        "--follow": "following growing files is not in this version",
         "--spool": "the durable log is not in this version",
-        "--from": "starting elsewhere than at the beginning comes with checkpoints",
-        "--until": "stopping before the end comes with checkpoints",
+        "--from": "starting elsewhere than at the beginning is not in this version",
+        "--until": "stopping before the end is not in this version",
         "--idle-timeout": "idle splits come with --follow",
         "--on-idle": "idle splits come with --follow",
     }
@@ -97,6 +97,8 @@ A line that is bad never takes its neighbours with it: it becomes a dead letter 
 
     def open(self, saved: Mapping[str, Any] | None = None) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""
+        if self.checkpoint is not None and self.checkpoint <= 0:
+            raise PlanError("--checkpoint must be longer than 0s", word="--checkpoint")
         try:
             ZoneInfo(self.time_zone)
         except (KeyError, ValueError, OSError):
@@ -136,6 +138,7 @@ class IngestFeed(Feed):
         self.pipeline = step.name or _pipeline_name(self._splits[0].name)
         self.is_live = any(split.is_live for split in self._splits)
         self._offsets: dict[int, int] = {}
+        self._identities: dict[int, Mapping[str, Any]] = {}  # of splits that were read to their end
         self._clocks: dict[int, SplitClock] = {}
         self._done: list[int] = []
         self._reached: int | None = None
@@ -248,6 +251,7 @@ class IngestFeed(Feed):
                     pull.barrier, is_new = self._barrier(self.epochs), False
                     due = time.monotonic() + self._interval()
                 yield pull
+            self._identities[number] = self._splits[number].identity(self._offsets.get(number, 0)) if self.epochs else {}
             self._done.append(number)
         if self.epochs:
             self.last = self._barrier(self.epochs)
@@ -280,7 +284,7 @@ class IngestFeed(Feed):
         return {
             "name": self._splits[number].name,
             "offset": offset,
-            "identity": self._splits[number].identity(offset),
+            "identity": self._identities.get(number) or self._splits[number].identity(offset),
             "done": number in self._done,
             "start": self._starts.get(number),
             "greatest": None if clock is None else clock.greatest,
@@ -289,6 +293,7 @@ class IngestFeed(Feed):
     def _restored(self, saved: Mapping[str, Any]) -> Columns:
         """Where an earlier run was, and the columns that it had. Raises StateError if its input is not there any more."""
         self.floats |= set(saved["floats"])
+        self._raw_columns = Columns.from_json(saved["columns"])
         self._format.restore(saved["format"])
         self._reached = saved["reached"]
         numbers = {split.name: number for number, split in enumerate(self._splits)}
@@ -301,7 +306,7 @@ class IngestFeed(Feed):
             elif not said["done"]:
                 raise StateError(f"{said['name']} is gone, and {said['offset']:,} bytes of it had been read only")
         self._order += self._in_order(sorted(numbers.values()))  # files that are new
-        return Columns.from_json(saved["columns"])
+        return self._raw_columns
 
     def _restore_split(self, number: int, said: Mapping[str, Any]) -> None:
         split = self._splits[number]
@@ -316,6 +321,7 @@ class IngestFeed(Feed):
             self.notes = (*self.notes, f"{split.name} cannot be read again: what had come since the last checkpoint is lost")
         if said["done"]:
             self._done.append(number)
+            self._identities[number] = said["identity"]
         if said["start"] is not None:
             self._starts[number] = said["start"]
         self._clocks[number] = SplitClock(self._step.max_out_of_orderness, self._skew(number), said["greatest"])

@@ -36,7 +36,7 @@ class Sink(SinkStep):
     rows: int = option("rows that a table shows; of more, the first and the last", default=20, metavar="N")
 
     later = {
-        "--pass": "sinks in the middle of a pipeline come with checkpoints",
+        "--pass": "sinks in the middle of a pipeline are not in this version",
         "--mode": "a view keeps the latest row of a key, and files keep all",
     }
     epilog = """\

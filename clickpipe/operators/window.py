@@ -78,7 +78,7 @@ Examples:
         return (self._time(given).name,) if set(WINDOW).isdisjoint(given.types) else tuple(given.types)
 
     def open(self, given: Columns, saved: Tables) -> Operator:
-        return WindowOperator(self, given, saved)
+        return WindowOperator(self, given)
 
     def describe(self, given: Columns) -> str:
         slide = f" every {format_duration(self._slide())}" if self.slide else ""
@@ -135,11 +135,11 @@ def windowed(types: Mapping[str, str]) -> dict[str, str]:
 
 
 class WindowOperator(Operator):
-    def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
+    def __init__(self, step: Window, given: Columns) -> None:
         self._size, self._slide, self._offset = int(step.size), step._slide(), int(step.offset)
         self._columns = step.columns(given)
         self._time = step._time(given)
-        self.partly_late = int(saved["partly_late"].item()) if saved else 0
+        self._partly_late = 0
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Late]:
         columns = replace(self._columns, types=windowed(batch.columns.types))
@@ -158,8 +158,9 @@ class WindowOperator(Operator):
         else:
             yield from self._hopped(batch, newest, instant, columns)
 
-    def snapshot(self) -> Tables:
-        return {"partly_late": pl.DataFrame({"count": [self.partly_late]})} if self.partly_late else {}
+    def take_partly_late(self) -> int:
+        taken, self._partly_late = self._partly_late, 0
+        return taken
 
     def _gone(self, batch: Batch, newest: pl.Series) -> pl.Series | None:
         """Which records have no open window left. Only marked ones can be late."""
@@ -194,5 +195,5 @@ class WindowOperator(Operator):
         opened = holding.filter(pl.col("mark").is_null() | (pl.col("window_start") + self._size > pl.col("mark")))
         if opened.height < holding.height:
             lost = holding.join(opened, on=["row", "window_start"], how="anti")
-            self.partly_late += lost["row"].n_unique()
+            self._partly_late += lost["row"].n_unique()
         return opened.sort("row", "window_start")

@@ -32,7 +32,7 @@ class File(Destination):
         self._check()
         goes_on = bool(saved and saved["begun"])
         return PartsWriter(
-            self.address, Parts(self.address, restored), Renderer(self.form, self.format(), given, goes_on=goes_on)
+            self.address, Parts(self.address, restored, saved), Renderer(self.form, self.format(), given, goes_on=goes_on)
         )
 
     def _check(self) -> None:
@@ -94,7 +94,7 @@ class PartsWriter(Writer):
         file, self._file = self._file, None
         if file and self._packer:
             file.write(self._packer.flush())
-        said = {"epoch": epoch, "rows": file is not None, "begun": self._begun, "ended": ended}
+        said = self._parts.said(epoch, has_rows=file is not None, begun=self._begun, ended=ended)
         return Staged(said, lambda: self._parts.durable(file, epoch) if file else None)
 
     def commit(self, said: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from clickpipe.core.sink import Destination, Form, Renderer
 from clickpipe.core.terminal import shown, standard_output
 from clickpipe.errors import PlanError, ReaderGone
 from clickpipe.state.directory import StateDirectory
+from clickpipe.state.files import sync_output
 
 
 class Stdout(Destination):
@@ -47,7 +48,11 @@ class StdoutWriter(Writer):
 
     def prepare(self, epoch: int, *, ended: bool) -> Staged:
         """What was written goes out before the checkpoint is complete: a crash in between repeats it, and loses nothing."""
-        return Staged({"begun": not self._renderer.is_first}, self._outbox.flush)
+        return Staged({"begun": not self._renderer.is_first}, self._durable)
+
+    def _durable(self) -> None:
+        self._outbox.flush()
+        sync_output(sys.stdout.fileno(), "standard output")
 
     def close(self, accounts: list[Ledger]) -> None:
         self._outbox.put(self._renderer.rest())

@@ -7,6 +7,7 @@ is an error, never an end.
 from __future__ import annotations
 
 import glob
+import io
 import os
 import stat
 import zlib
@@ -41,6 +42,8 @@ class File(Source):
 
 
 class FileSplit(Split):
+    _reading: io.FileIO | None = None
+
     def __init__(self, path: str) -> None:
         self.name = path
         try:
@@ -57,6 +60,7 @@ class FileSplit(Split):
         """Unit of `offset`: bytes of text, unpacked if the file is packed."""
         try:
             with open(self.name, "rb", buffering=0) as file:
+                self._reading = file
                 if _is_packed(file.fileno()):
                     yield from _skip(self._text(_read(file.fileno(), 0)), offset)
                 else:
@@ -65,16 +69,15 @@ class FileSplit(Split):
             raise OutsideError(f"{self.name}: {error.strerror}") from None
 
     def identity(self, offset: int) -> Mapping[str, Any]:
-        """The first and the last bytes that were read; of a packed file its size, since it must not grow."""
-        with open(self.name, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return {}
-            if _is_packed(file.fileno()):
-                return {"size": status.st_size, "head": digest(os.pread(file.fileno(), _SEEN, 0))}
-            head = os.pread(file.fileno(), min(_SEEN, offset), 0)
-            tail = os.pread(file.fileno(), min(_SEEN, offset), max(0, offset - _SEEN))
-            return {"head": digest(head), "tail": digest(tail), "at_least": min(offset, status.st_size)}
+        """Of the file that is being read, whatever has its name by now: the first and the last bytes that were read;
+        of a packed one its size, since it must not grow."""
+        try:
+            if self._reading is None or self._reading.closed:
+                with open(self.name, "rb", buffering=0) as file:
+                    return _identity(file.fileno(), offset)
+            return _identity(self._reading.fileno(), offset)
+        except OSError as error:
+            raise OutsideError(f"{self.name}: {error.strerror}") from None
 
     def _text(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The text of the file, unpacked if need be."""
@@ -109,6 +112,16 @@ class FileSplit(Split):
         yield bytes(held)
         if stream is not None:
             raise DataError(f"{self.name}: the {word} data stops before its end, after {size + len(held):,} bytes of text")
+
+
+def _identity(file: int, offset: int) -> Mapping[str, Any]:
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        return {}
+    if _is_packed(file):
+        return {"size": status.st_size, "head": digest(os.pread(file, _SEEN, 0))}
+    head, tail = os.pread(file, min(_SEEN, offset), 0), os.pread(file, min(_SEEN, offset), max(0, offset - _SEEN))
+    return {"head": digest(head), "tail": digest(tail), "at_least": min(offset, status.st_size)}
 
 
 def _is_packed(file: int) -> bool:

@@ -60,17 +60,17 @@ class StateDirectory:
         self._make()
         self._lock("start.lock", fcntl.LOCK_EX)
         held = self._lock("lock", fcntl.LOCK_EX)
-        if anew:
-            self._put_aside()
-        identity = self._identity()
+        epochs = self._epochs()
+        identity = self._identity(anew=anew)
+        run, epoch = identity["run"] + 1, max([identity["epoch"], *epochs]) + 1
+        if anew and epochs:
+            self._put_aside(run)
         restore = self.newest()
-        run = identity["run"] + 1
-        epoch = max([identity["epoch"], *self._epochs()]) + 1
+        if restore:
+            self.sync(restore.epoch)  # it may have been found before it was durable, and is redone now
         self._write_identity(run, epoch)
         kill_point("after-identity")
-        for number in self._epochs():
-            if self.manifest(number) is None:
-                self._remove(number)
+        self._tidy()
         fcntl.flock(held, fcntl.LOCK_SH)
         os.close(self._locks.pop(0))  # start.lock: the next start may try, and wait for ours
         kill_point("after-begin")
@@ -92,6 +92,8 @@ class StateDirectory:
     def _make(self) -> None:
         try:
             os.makedirs(os.path.join(self.path, "epochs"), mode=0o700, exist_ok=True)
+            sync_folder(os.path.dirname(self.path))
+            sync_folder(self.path)
             status = os.lstat(self.path)
         except OSError as error:
             raise PlanError(f"state directory {self.path}: {error.strerror}") from None
@@ -119,7 +121,20 @@ class StateDirectory:
                 self._locks.append(descriptor)
                 return descriptor
 
-    def _identity(self) -> dict[str, int]:
+    def _tidy(self) -> None:
+        """Take away what runs that died have left behind: nobody of them lives."""
+        for number in self._epochs():
+            if self.manifest(number) is None:
+                self._remove(number)
+        epochs = os.path.join(self.path, "epochs")
+        for name in os.listdir(epochs):
+            if name.endswith(".old"):
+                shutil.rmtree(os.path.join(epochs, name), ignore_errors=True)
+        for name in os.listdir(self.path):
+            if name.startswith(".") and name.endswith(".part"):
+                os.unlink(os.path.join(self.path, name))
+
+    def _identity(self, *, anew: bool = False) -> dict[str, int]:
         path = os.path.join(self.path, "identity.json")
         try:
             with open(path, "rb") as file:
@@ -127,6 +142,9 @@ class StateDirectory:
         except FileNotFoundError:
             return {"run": 0, "epoch": 0}
         if rest != digest(line + newline).encode() + b"\n":
+            if anew:
+                rename(path, f"{path}.damaged-{int(time.time())}")
+                return {"run": int(time.time()), "epoch": 0}  # beyond all runs that there can have been
             raise StateError(f"{path} is damaged", hint="--reset starts anew, and keeps what there is aside")
         said: dict[str, int] = orjson.loads(line)
         return said
@@ -135,12 +153,11 @@ class StateDirectory:
         line = orjson.dumps({"clickpipe": "identity", "v": 1, "run": run, "epoch": epoch}) + b"\n"
         write_whole(os.path.join(self.path, "identity.json"), line + digest(line).encode() + b"\n", "identity")
 
-    def _put_aside(self) -> None:
-        """What was saved gets another name; nothing is deleted. The run number goes on."""
+    def _put_aside(self, run: int) -> None:
+        """What was saved gets another name; nothing is deleted. Run and epoch numbers go on."""
         epochs = os.path.join(self.path, "epochs")
-        if self._epochs():
-            rename(epochs, f"{epochs}.before-reset-{int(time.time())}")
-            make_folder(epochs)
+        rename(epochs, f"{epochs}.before-run-{run}")
+        make_folder(epochs)
 
     # What there is.
 
@@ -153,6 +170,10 @@ class StateDirectory:
             manifest = self.manifest(epoch)
             if manifest:
                 yield manifest
+
+    def is_gone(self, epoch: int) -> bool:
+        """Whether a newer checkpoint has taken this one's place meanwhile."""
+        return not self.has(epoch, _MANIFEST)
 
     def unreadable(self) -> list[int]:
         """Checkpoints whose manifest is there and damaged."""
@@ -227,6 +248,13 @@ class StateDirectory:
         self.save(manifest.epoch, _MANIFEST, manifest.to_bytes())
         sync_folder(os.path.join(self.path, "epochs"))
         kill_point("after-manifest")
+
+    def sync(self, epoch: int) -> None:
+        """All names in a checkpoint's folder survive from here. Raises DiskError."""
+        folder = os.path.join(self.path, "epochs", str(epoch))
+        make_folder(folder)
+        sync_folder(folder)
+        sync_folder(os.path.join(self.path, "epochs"))
 
     def retire(self, keep: int) -> None:
         """Let checkpoints go but for the newest."""

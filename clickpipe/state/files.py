@@ -22,12 +22,13 @@ class AtomicFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._part = path if _is_special(path) else f"{os.path.realpath(path)}.{secrets.token_hex(2)}.part"
+        self._part = path if is_special(path) else f"{os.path.realpath(path)}.{secrets.token_hex(2)}.part"
         flags = os.O_WRONLY if self._part == path else os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
             self.descriptor = os.open(self._part, flags, 0o666)
         except OSError as error:
             raise PlanError(f"{path}: {error.strerror}", word=path) from None
+        self._is_open = True
         on_stop(self.discard)
 
     def commit(self) -> None:
@@ -35,6 +36,7 @@ class AtomicFile:
         try:
             if self._part != self.path:
                 os.fsync(self.descriptor)
+            self._is_open = False
             os.close(self.descriptor)
             if self._part != self.path:
                 os.replace(self._part, os.path.realpath(self.path))
@@ -45,8 +47,9 @@ class AtomicFile:
 
     def discard(self) -> None:
         forget(self.discard)
-        with contextlib.suppress(OSError):
-            os.close(self.descriptor)
+        if self._is_open:
+            with contextlib.suppress(OSError):
+                os.close(self.descriptor)
         if self._part != self.path:
             with contextlib.suppress(OSError):
                 os.unlink(self._part)
@@ -201,7 +204,7 @@ class AppendFile:
             return
         descriptor, self._descriptor = self._descriptor, None
         try:
-            if not _is_special(self.path):
+            if not is_special(self.path):
                 os.fsync(descriptor)
             os.close(descriptor)
         except OSError as error:
@@ -210,13 +213,21 @@ class AppendFile:
 
 def remove(path: str) -> None:
     """Begin a file anew."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise outside(error, path) from None
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise outside(error, path) from None
+
+
+def sync_output(descriptor: int, name: str) -> None:
+    """What was written to it survives, if it is a file. Raises DiskError."""
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fsync(descriptor)
+    except OSError as error:
+        raise outside(error, name) from None
 
 
 def sync_directory(path: str) -> None:
@@ -232,7 +243,8 @@ def outside(error: OSError, path: str) -> ClickpipeError:
     return OutsideError(f"{path}: {error.strerror}") if isinstance(kind, ReaderGone) else kind
 
 
-def _is_special(path: str) -> bool:
+def is_special(path: str) -> bool:
+    """Whether it is there and no regular file: a device, a pipe."""
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)
     except OSError:

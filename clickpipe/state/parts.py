@@ -23,18 +23,26 @@ _CHUNK = 1 << 20
 
 
 class Parts:
-    """The parts of one file. `restored`: the checkpoint that the run goes on from, 0 for none."""
+    """The parts of one file.
 
-    def __init__(self, path: str, restored: int) -> None:
+    `restored`: the checkpoint that the run goes on from, 0 for none; `saved`: what `said` had said for it.
+    """
+
+    def __init__(self, path: str, restored: int, saved: Mapping[str, Any] | None) -> None:
+        self._count = saved["parts"] if saved else 0
         self._path = os.path.abspath(path)
         self._folder = f"{self._path}.parts"
         self._suffix = os.path.splitext(path)[1]
         if not os.path.isdir(os.path.dirname(self._path)):
             raise PlanError(f"{path}: No such file or directory", word=path)
+        if saved and saved["to"] != self._path:
+            raise StateError(f"checkpoint {restored} has its results in {saved['to']}, and these would go to {self._path}")
         self._begin(restored)
 
-    def is_empty(self) -> bool:
-        return not self._visible()
+    def said(self, epoch: int, *, has_rows: bool, begun: bool, ended: bool) -> dict[str, Any]:
+        """What a checkpoint says of the file: where it is, and how many parts there are then."""
+        self._count += has_rows
+        return {"epoch": epoch, "rows": has_rows, "begun": begun, "ended": ended, "to": self._path, "parts": self._count}
 
     def stage(self) -> StagedFile:
         """A new part, not yet to be seen."""
@@ -50,11 +58,25 @@ class Parts:
         if said["rows"]:
             if os.path.exists(self._hidden(said["epoch"])):
                 rename(self._hidden(said["epoch"]), self._shown(said["epoch"]))
-            elif not os.path.exists(self._shown(said["epoch"])) and os.path.isdir(self._folder):
-                raise StateError(f"{self._folder}: the part of checkpoint {said['epoch']} is missing")
             kill_point("after-part-rename")
-        if said["ended"] and not (said["begun"] and not os.path.isdir(self._folder) and os.path.exists(self._path)):
+        if said["ended"] and said["begun"] and not os.path.isdir(self._folder) and os.path.exists(self._path):
+            return  # this has been done
+        self._check_count(said)
+        if said["ended"]:
             self._assemble()
+
+    def _check_count(self, said: Mapping[str, Any]) -> None:
+        """Nobody has taken parts away. Looked at once: what this run has shown, it knows of."""
+        if self._is_checked:
+            return
+        if len(self._visible()) != said["parts"]:
+            raise StateError(
+                f"{self._folder} holds {len(self._visible())} parts, and checkpoint {said['epoch']} knows of {said['parts']}",
+                notes=["either put what is missing back, or start anew with --reset at ingest"],
+            )
+        self._is_checked = True
+
+    _is_checked = False
 
     def _begin(self, restored: int) -> None:
         """Take away what no manifest names. Raises StateError when there are parts that no checkpoint knows of."""

@@ -42,7 +42,12 @@ def _said(signal: Signal) -> dict[str, Any]:
                 "hop": signal.hop,
                 "run": signal.run,
             }
-            said = {"state": signal.state, "max_errors": signal.max_errors, "restore": signal.restore}
+            said = {
+                "state": signal.state,
+                "max_errors": signal.max_errors,
+                "restore": signal.restore,
+                "dead_letter": signal.dead_letter,
+            }
             return head | {name: value for name, value in said.items() if value is not None} | signal.columns.to_json()
         case ColumnsChange():
             return {"@": "columns", "columns": signal.types}
@@ -90,10 +95,12 @@ def _meant(said: dict[str, Any]) -> Signal:
         case "stream":
             if said["v"] != VERSION:
                 raise DataError(f"the stream is of format version {said['v']}; this clickpipe reads version {VERSION}")
-            state, max_errors = (None if said.get(key) is None else str(said[key]) for key in ("state", "max_errors"))
+            state, max_errors, dead_letter = (
+                None if said.get(key) is None else str(said[key]) for key in ("state", "max_errors", "dead_letter")
+            )
             hop, run = _count(said["hop"]), _count(said["run"])
             restore = None if said.get("restore") is None else _count(said["restore"])
-            return StreamLine(Columns.from_json(said), str(said["pipeline"]), hop, run, state, max_errors, restore)
+            return StreamLine(Columns.from_json(said), str(said["pipeline"]), hop, run, state, max_errors, restore, dead_letter)
         case "columns":
             types = {str(name): str(kind) for name, kind in said["columns"].items()}
             if not set(types.values()) <= set(TYPES):

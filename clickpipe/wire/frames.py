@@ -21,6 +21,7 @@ class StreamLine:
     state: str | None = None
     max_errors: str | None = None  # how many bad records the pipeline allows
     restore: int | None = None  # the checkpoint to go on from, 0 for none; None: this pipeline takes no checkpoints
+    dead_letter: str | None = None  # where a person wants bad records
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,12 @@ def _chosen(directory: StateDirectory, epoch: int | None) -> Manifest:
 
 
 def _list(directories: list[StateDirectory], as_json: bool) -> None:
-    rows = [(directory.name, *_row(directory, manifest)) for directory in directories for manifest in directory.manifests()]
+    rows = [
+        (directory.name, *row)
+        for directory in directories
+        for manifest in directory.manifests()
+        if (row := _row(directory, manifest))
+    ]
     if as_json:
         names = ("pipeline", "epoch", "run", "when", "bytes", "ended")
         sys.stdout.buffer.write(b"".join(orjson.dumps(dict(zip(names, row, strict=True))) + b"\n" for row in rows))
@@ -89,8 +94,12 @@ def _list(directories: list[StateDirectory], as_json: bool) -> None:
         sys.stdout.write(f"{name}  {epoch}  run {run}  {when}  {size:,} bytes{'  ended' if ended else ''}\n")
 
 
-def _row(directory: StateDirectory, manifest: Manifest) -> tuple[int, int, str, int, bool]:
-    when = datetime.fromtimestamp(os.stat(directory.path_of(manifest.epoch, "MANIFEST.json")).st_mtime, UTC)
+def _row(directory: StateDirectory, manifest: Manifest) -> tuple[int, int, str, int, bool] | None:
+    """None for one that a running pipeline has let go meanwhile."""
+    try:
+        when = datetime.fromtimestamp(os.stat(directory.path_of(manifest.epoch, "MANIFEST.json")).st_mtime, UTC)
+    except FileNotFoundError:
+        return None
     size = sum(entry[key]["bytes"] for entry in manifest.steps for key in ("state", "append") if key in entry)
     return manifest.epoch, manifest.run, when.strftime("%Y-%m-%dT%H:%M:%SZ"), size, manifest.ended
 
@@ -119,9 +128,14 @@ def _lines(entry: Entry) -> Iterator[str]:
 
 
 def _verify(directory: StateDirectory) -> None:
+    damaged = directory.unreadable()
     for manifest in directory.manifests():
-        directory.verify(manifest)
+        try:
+            directory.verify(manifest)
+        except StateError:
+            if not directory.is_gone(manifest.epoch):  # or a running pipeline has let it go
+                damaged.append(manifest.epoch)
+            continue
         sys.stdout.write(f"{directory.name}  {manifest.epoch}  whole\n")
-    torn = directory.unreadable()
-    if torn:
-        raise StateError(f"{directory.name}: the manifest of checkpoint {torn[0]} is damaged")
+    if damaged:
+        raise StateError(f"{directory.name}: damaged checkpoints: {', '.join(map(str, sorted(damaged)))}")
