@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -95,7 +96,7 @@ class Checkpoints:
                 data = snapshot.to_bytes(place.name, tables)
                 name = f"{place.hop}-{place.name}.state"
                 entries.append({"hop": place.hop, "state": {"file": name, "bytes": len(data), "hash": digest(data)}})
-                self.in_background(lambda name=name, data=data: self.directory.save(epoch, name, data))  # type: ignore[misc]
+                self.in_background(partial(self.directory.save, epoch, name, data))
         kill_point("after-snapshot")
         return entries
 

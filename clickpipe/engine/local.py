@@ -74,6 +74,8 @@ class _Run:
         self._state = pipeline_directory(self._pipeline, self._feed.state)
         self._sides = self._open_sides(begins)
         self._limit = _error_limit(plan, self._feed)
+        self._last_epoch = 0
+        self._end = End()
         self._want()
 
     def _saved(self, number: int, step: Step, name: str) -> Tables:
@@ -198,9 +200,6 @@ class _Run:
         checkpoints.close()
         kill_point("before-end")
         return last
-
-    _last_epoch = 0
-    _end: End
 
     def _tail(self) -> Tail:
         node = self._plan.sink

@@ -29,7 +29,7 @@ class Parts:
     """
 
     def __init__(self, path: str, restored: int, saved: Mapping[str, Any] | None) -> None:
-        self._count = saved["parts"] if saved else 0
+        self._count, self._is_checked = saved["parts"] if saved else 0, False
         self._path = os.path.abspath(path)
         self._folder = f"{self._path}.parts"
         self._suffix = os.path.splitext(path)[1]
@@ -75,8 +75,6 @@ class Parts:
                 notes=["either put what is missing back, or start anew with --reset at ingest"],
             )
         self._is_checked = True
-
-    _is_checked = False
 
     def _begin(self, restored: int) -> None:
         """Take away what no manifest names. Raises StateError when there are parts that no checkpoint knows of."""
