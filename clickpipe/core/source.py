@@ -26,6 +26,9 @@ class Split:
         """What tells these bytes, up to `offset`, from others of the same name. Empty: they cannot be read again."""
         return {}
 
+    def close(self) -> None:
+        """It was read to its end, and nobody asks for its identity any more."""
+
     @property
     def is_live(self) -> bool:
         return self.inbox() is not None

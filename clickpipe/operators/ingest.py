@@ -252,6 +252,7 @@ class IngestFeed(Feed):
                     due = time.monotonic() + self._interval()
                 yield pull
             self._identities[number] = self._splits[number].identity(self._offsets.get(number, 0)) if self.epochs else {}
+            self._splits[number].close()
             self._done.append(number)
         if self.epochs:
             self.last = self._barrier(self.epochs)

@@ -7,7 +7,6 @@ is an error, never an end.
 from __future__ import annotations
 
 import glob
-import io
 import os
 import stat
 import zlib
@@ -42,10 +41,9 @@ class File(Source):
 
 
 class FileSplit(Split):
-    _reading: io.FileIO | None = None
-
     def __init__(self, path: str) -> None:
         self.name = path
+        self._known: int | None = None  # a descriptor of the file that is being read, from then until `close`
         try:
             mode = os.stat(path).st_mode
             if stat.S_ISREG(mode):  # a pipe must be opened once only: its writer would hear a reader leave
@@ -60,7 +58,7 @@ class FileSplit(Split):
         """Unit of `offset`: bytes of text, unpacked if the file is packed."""
         try:
             with open(self.name, "rb", buffering=0) as file:
-                self._reading = file
+                self._known = self._known or os.dup(file.fileno())
                 if _is_packed(file.fileno()):
                     yield from _skip(self._text(_read(file.fileno(), 0)), offset)
                 else:
@@ -72,12 +70,17 @@ class FileSplit(Split):
         """Of the file that is being read, whatever has its name by now: the first and the last bytes that were read;
         of a packed one its size, since it must not grow."""
         try:
-            if self._reading is None or self._reading.closed:
+            if self._known is None:
                 with open(self.name, "rb", buffering=0) as file:
                     return _identity(file.fileno(), offset)
-            return _identity(self._reading.fileno(), offset)
+            return _identity(self._known, offset)
         except OSError as error:
             raise OutsideError(f"{self.name}: {error.strerror}") from None
+
+    def close(self) -> None:
+        if self._known is not None:
+            os.close(self._known)
+            self._known = None
 
     def _text(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The text of the file, unpacked if need be."""
