@@ -447,4 +447,4 @@ def _format_name(step: Ingest, splits: list[Split]) -> str:
 def _pipeline_name(split: str) -> str:
     """`data/clicks.ndjson.zst` -> `clicks`"""
     stem = split.rsplit("/", 1)[-1].split(".", 1)[0]
-    return "stdin" if split == "standard input" else re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "unnamed"
+    return "stdin" if split == "standard input" else re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:100] or "unnamed"

@@ -45,7 +45,7 @@ def read_recipe(path: str, values: Mapping[str, str]) -> Recipe:
     if not isinstance(known, dict):
         raise PlanError(f"{path}: set must be a table of names and values")
     defaults = {str(key): str(value) for key, value in known.items()}
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.splitext(os.path.basename(path))[0]).lstrip(".") or "recipe"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.splitext(os.path.basename(path))[0]).lstrip(".")[:100] or "recipe"
     return Recipe(name, path, str(said.get("about", "")), fill_in(pipeline, defaults, values, path), _first_line(text))
 
 
