@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 
@@ -16,3 +19,9 @@ class Described(click.Command):
         formatter.write_paragraph()
         for line in (self.help or "").strip().splitlines():
             formatter.write(f"  {line}\n" if line else "\n")
+
+
+def described(name: str, text: str | None, epilog: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Makes a command of a function, with `text` as its help."""
+    settings = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+    return click.command(name, cls=Described, help=text, epilog=epilog, context_settings=settings)

@@ -52,6 +52,10 @@ class Place:
     name: str
     says: str
 
+    def entry(self, floats: set[str]) -> Entry:
+        """What a barrier says of the step itself. `floats`: integer columns in which its process has seen floats."""
+        return {"hop": self.hop, "step": self.name, "says": self.says, "floats": sorted(floats)}
+
 
 class Checkpoints:
     """One process's part in its pipeline's checkpoints."""
@@ -91,7 +95,7 @@ class Checkpoints:
         self.check()
         entries: list[Entry] = []
         for place, tables in places:
-            entries.append({"hop": place.hop, "step": place.name, "says": place.says, "floats": sorted(floats)})
+            entries.append(place.entry(floats))
             if tables:
                 data = snapshot.to_bytes(place.name, tables)
                 name = f"{place.hop}-{place.name}.state"
@@ -121,39 +125,35 @@ class Checkpoints:
 @dataclass(frozen=True)
 class _Pending:
     epoch: int
-    entries: list[Entry]
+    entries: Sequence[Entry]
+    step: Entry
     accounts: Sequence[Mapping[str, int]]
     staged: Staged
-    place: Place
-    floats: set[str]
     ended: bool
 
 
 class Committer:
-    """Completes checkpoints in the last process, in a thread of its own, strictly in the order of their numbers."""
+    """Completes checkpoints in the last process, in a thread of its own, strictly in the order of their numbers.
 
-    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer) -> None:
-        self._pipeline, self._checkpoints, self._writer = pipeline, checkpoints, writer
+    First it finishes the commits of the one that the run goes on from: whoever wrote that may have died before.
+    """
+
+    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, place: Place) -> None:
+        self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
+        if checkpoints.restore is not None:
+            self._commit(checkpoints.restore)
         self._queue: queue.Queue[_Pending | None] = queue.Queue(_PENDING)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="committer")
         self._thread.start()
 
-    @staticmethod
-    def redo(checkpoints: Checkpoints, writer: Writer, place: Place) -> None:
-        """Finish the commits of the checkpoint that the run goes on from; whoever wrote it may have died before."""
-        manifest = checkpoints.restore
-        if manifest is not None:
-            _commit(checkpoints.directory, manifest, writer, place)
-
-    def put(self, barrier: Barrier, accounts: Sequence[Ledger], place: Place, floats: set[str], *, ended: bool) -> None:
+    def put(self, barrier: Barrier, accounts: Sequence[Ledger], floats: set[str], *, ended: bool) -> None:
         """A checkpoint whose barrier has arrived. Raises what an earlier one raised."""
         self.check()
-        epoch, entries = barrier.epoch, list(barrier.state)
-        staged = self._writer.prepare(epoch, ended=ended)
+        staged = self._writer.prepare(barrier.epoch, ended=ended)
         kill_point("after-prepare")
         said = [ledger.to_json() for ledger in accounts]
-        self._queue.put(_Pending(epoch, entries, said, staged, place, set(floats), ended))
+        self._queue.put(_Pending(barrier.epoch, barrier.state, self._place.entry(floats), said, staged, ended))
 
     def close(self) -> None:
         """Wait until all are complete."""
@@ -175,20 +175,33 @@ class Committer:
                     self._failure = error
 
     def _complete(self, pending: _Pending) -> None:
-        directory, place = self._checkpoints.directory, pending.place
+        directory = self._checkpoints.directory
         pending.staged.durable()
         kill_point("after-staged-durable")
         entries = _with_lengths(pending.entries)
-        entries.append({"hop": place.hop, "step": place.name, "says": place.says, "floats": sorted(pending.floats)})
-        entries.append({"hop": place.hop, "staged": pending.staged.said})
+        entries += [pending.step, {"hop": self._place.hop, "staged": pending.staged.said}]
         self._wait_for_files(pending.epoch, entries)
         directory.sync(pending.epoch)
         kill_point("before-manifest")
         run = self._checkpoints.run
         manifest = Manifest(self._pipeline, run, pending.epoch, entries, pending.accounts, pending.ended)
         directory.commit(manifest)
-        _commit(directory, manifest, self._writer, place)
+        self._commit(manifest)
         directory.retire(_KEPT)
+
+    def _commit(self, manifest: Manifest) -> None:
+        """Show everything that the manifest names, as one unit. Repeating it is harmless."""
+        directory = self._checkpoints.directory
+        for entry in manifest.steps:
+            if "append" in entry:
+                said = entry["append"]
+                append_at(said["to"], said["at"], directory.read(manifest.epoch, said))
+                kill_point("after-append")
+        kill_point("before-commit")
+        staged: Mapping[str, Any] | None = manifest.entry(self._place.hop, "staged")
+        if staged is not None:
+            self._writer.commit(staged)
+        kill_point("after-commit")
 
     def _wait_for_files(self, epoch: int, entries: Sequence[Entry]) -> None:
         """Until all are in place: then everything before us is durable."""
@@ -208,20 +221,6 @@ def _step_before_is_gone() -> bool:
     poll = select.poll()
     poll.register(0, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))
-
-
-def _commit(directory: StateDirectory, manifest: Manifest, writer: Writer, place: Place) -> None:
-    """Show everything that the manifest names, as one unit. Repeating it is harmless."""
-    for entry in manifest.steps:
-        if "append" in entry:
-            said = entry["append"]
-            append_at(said["to"], said["at"], directory.read(manifest.epoch, said))
-            kill_point("after-append")
-    kill_point("before-commit")
-    staged: Mapping[str, Any] | None = manifest.entry(place.hop, "staged")
-    if staged is not None:
-        writer.commit(staged)
-    kill_point("after-commit")
 
 
 def _with_lengths(entries: Sequence[Entry]) -> list[Entry]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clickpipe.core.meter import Ledger, added, check
 from clickpipe.core.operator import Writer
 from clickpipe.engine.checkpoints import Checkpoints, Committer, Place
@@ -29,7 +31,7 @@ class StreamEnd(End):
         self._stream = stream
 
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
-        self._stream.barrier(Barrier(barrier.epoch, barrier.state, tuple(ledger.to_json() for ledger in accounts)))
+        self._stream.barrier(replace(barrier, accounts=tuple(ledger.to_json() for ledger in accounts)))
 
     def finish(self, accounts: list[Ledger], last: Barrier | None) -> list[Ledger]:
         check(accounts[:-1])
@@ -57,12 +59,11 @@ class CommittedEnd(End):
     def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, place: Place, floats: set[str]) -> None:
         restore = checkpoints.restore
         self._before = [Ledger.from_json(dict(said)) for said in restore.accounts] if restore else []
-        self._writer, self._place, self._floats = writer, place, floats
-        Committer.redo(checkpoints, writer, place)
-        self._committer = Committer(pipeline, checkpoints, writer)
+        self._writer, self._floats = writer, floats
+        self._committer = Committer(pipeline, checkpoints, writer, place)
 
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
-        self._committer.put(barrier, self._all(accounts), self._place, self._floats, ended=False)
+        self._committer.put(barrier, self._all(accounts), self._floats, ended=False)
 
     def check(self) -> None:
         self._committer.check()
@@ -71,7 +72,7 @@ class CommittedEnd(End):
         accounts = self._all(accounts)
         check(accounts)
         if last:
-            self._committer.put(last, accounts, self._place, self._floats, ended=True)
+            self._committer.put(last, accounts, self._floats, ended=True)
         self._committer.close()
         self._writer.close(accounts)
         return accounts

@@ -9,9 +9,10 @@ _ENOUGH_FOR_PERCENT = 1_000
 
 
 class ErrorLimit:
-    """A number is judged at each bad record. A percentage is judged at the end, so that batch sizes do not matter;
+    """Judges how many records were bad so far.
 
-    live input, which may have no end, is judged as it comes, from 1,000 records on.
+    A number is judged at each bad record, and a percentage at the end, so that batch sizes do not matter. Live input,
+    which may have no end, is judged by a percentage as it comes, from 1,000 records on.
     """
 
     def __init__(self, text: str | None, *, is_live: bool = False) -> None:

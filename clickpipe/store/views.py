@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import orjson
@@ -139,21 +140,15 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-class _told:  # noqa: N801  # reads like the built-in that it stands beside
+@contextmanager
+def _told(path: str) -> Iterator[None]:
     """SQLite's errors as ours."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, sqlite3.Error):
-            return
+    try:
+        yield
+    except sqlite3.Error as error:
         word = str(error)
         if "locked" in word or "busy" in word:
-            raise OutsideError(f"{self._path}: another process has held it for {_PATIENCE:.0f} s") from None
+            raise OutsideError(f"{path}: another process has held it for {_PATIENCE:.0f} s") from None
         if "full" in word or "I/O" in word:
-            raise DiskError(f"{self._path}: {word}") from None
-        raise StateError(f"{self._path}: {word}") from None
+            raise DiskError(f"{path}: {word}") from None
+        raise StateError(f"{path}: {word}") from None

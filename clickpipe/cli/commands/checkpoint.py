@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import click
 import orjson
 
-from clickpipe.cli.text import Described
+from clickpipe.cli.text import described
 from clickpipe.errors import PlanError, StateError, near
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.home import home, pipeline_directory
@@ -29,13 +29,7 @@ Examples:
     clickpipe window tumble 1d | clickpipe aggregate n='count(*)' | clickpipe sink - && clickpipe checkpoint show days"""
 
 
-@click.command(
-    "checkpoint",
-    cls=Described,
-    help=__doc__,
-    epilog=_EPILOG,
-    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
-)
+@described("checkpoint", __doc__, _EPILOG)
 @click.argument("action", type=click.Choice(["ls", "show", "verify"]), metavar="ls|show|verify", help="what to do")
 @click.argument("name", default="", metavar="[NAME]", help="a pipeline")
 @click.option("--epoch", type=int, metavar="N", help="this checkpoint instead of the newest")

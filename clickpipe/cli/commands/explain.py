@@ -11,7 +11,7 @@ import click
 import orjson
 
 from clickpipe.cli.commands.run import read_plan
-from clickpipe.cli.text import Described
+from clickpipe.cli.text import described
 from clickpipe.columns import Columns
 from clickpipe.core.step import RawStep
 from clickpipe.errors import ClickpipeError
@@ -26,13 +26,7 @@ Examples:
   clickpipe explain -c "ingest sample_data/access.log --format combined | filter 'status >= 500' | sink -" --json"""
 
 
-@click.command(
-    "explain",
-    cls=Described,
-    help=__doc__,
-    epilog=_EPILOG,
-    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
-)
+@described("explain", __doc__, _EPILOG)
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]", help="a pipeline in a TOML file")
 @click.option("-c", "pipeline", metavar="PIPELINE", help="explain this pipeline instead of a recipe")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")

@@ -9,7 +9,7 @@ import click
 
 from clickpipe.cli import catalog
 from clickpipe.cli.man import page
-from clickpipe.cli.text import Described
+from clickpipe.cli.text import described
 from clickpipe.errors import OutsideError, PlanError, near
 
 _EPILOG = """\
@@ -18,13 +18,7 @@ Examples:
   clickpipe help --man window | man -l -"""
 
 
-@click.command(
-    "help",
-    cls=Described,
-    help=__doc__,
-    epilog=_EPILOG,
-    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
-)
+@described("help", __doc__, _EPILOG)
 @click.argument("name", default="clickpipe", metavar="[NAME]", help="a command; without one, the overview")
 @click.option("--man", "as_man", is_flag=True, help="the manual page, in roff")
 @click.option("--man-pages", "folder", metavar="FOLDER", help="write the manual pages of all commands to a folder")

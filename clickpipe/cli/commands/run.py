@@ -13,7 +13,7 @@ import click
 
 from clickpipe.cli.accounts import report
 from clickpipe.cli.step import CODECS
-from clickpipe.cli.text import Described
+from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.errors import PlanError, Unsupported
 from clickpipe.operators.sink import Sink
@@ -28,13 +28,7 @@ Examples:
   clickpipe run recipes/trending.toml --set window=1d --format table"""
 
 
-@click.command(
-    "run",
-    cls=Described,
-    help=__doc__,
-    epilog=_EPILOG,
-    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
-)
+@described("run", __doc__, _EPILOG)
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]", help="a pipeline in a TOML file")
 @click.option("-c", "pipeline", metavar="PIPELINE", help="run this pipeline instead of a recipe")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")

@@ -13,7 +13,7 @@ import sys
 import click
 
 from clickpipe.batch import Batch
-from clickpipe.cli.text import Described
+from clickpipe.cli.text import described
 from clickpipe.columns import Columns, kind_of
 from clickpipe.errors import PlanError
 from clickpipe.operators.sink import Sink
@@ -27,13 +27,7 @@ Examples:
     clickpipe view ls"""
 
 
-@click.command(
-    "view",
-    cls=Described,
-    help=__doc__,
-    epilog=_EPILOG,
-    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
-)
+@described("view", __doc__, _EPILOG)
 @click.argument("action", type=click.Choice(["ls", "show"]), metavar="ls|show", help="what to do")
 @click.argument("name", default="", metavar="[NAME]", help="a view")
 @click.option(
