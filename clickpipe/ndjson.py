@@ -25,10 +25,8 @@ import polars as pl
 
 LONGEST_LINE = 1 << 20
 _PROBE = LONGEST_LINE // 2
-_NOTHING = {"\0": pl.String}  # a schema that asks for no column: the syntax is judged all the same
 _PIECE = 128 << 10
 _MANY = 4  # lines of a piece that do not pass: the next piece is not tried as a whole
-_PYTHON: dict[Any, Any] = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool}
 _BEGINS = (b"{", b" ", b"\t", b"\r", b"\n", b"")
 _REFUSES = (ValueError, RecursionError)  # msgspec's words for a line that it does not read
 _DEEP = 500  # brackets in a line from which Polars' depth limit must be asked for
@@ -151,8 +149,9 @@ class _Sieve:
     """Tells the lines that seem to be in order from the others. `good`: the former, as blocks of text."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        names = tuple(name for name, kind in schema.items() if kind in _PYTHON)
-        self._decoder = _glance(names, tuple(_PYTHON[schema[name]] for name in names))
+        python: dict[Any, Any] = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool}
+        names = tuple(name for name, kind in schema.items() if kind in python)
+        self._decoder = _glance(names, tuple(python[schema[name]] for name in names))
         self.good: list[bytes] = []
         self.refused: list[Line] = []
         self.count = 0
@@ -285,7 +284,7 @@ def _strict(block: bytes, schema: Mapping[str, Any]) -> pl.DataFrame | None:
 
 
 def _asked(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(schema) or _NOTHING
+    return dict(schema) or {"\0": pl.String}  # no column: the syntax is judged all the same
 
 
 def _reason_against(line: bytes) -> str:

@@ -1,7 +1,7 @@
-"""What must be cleared away when a signal ends this process at once.
+"""What happens when a signal asks this process to end: it ends by itself soon, or what must not stay is cleared away.
 
 A signal may come in the middle of an import or inside Polars, where an exception does harm; so its
-handler calls `clean_up` and leaves. Nothing here may block or raise.
+handler asks `ends_by_itself`, else calls `clean_up` and leaves. Nothing here may block or raise.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable
 
 _CLEANUPS: list[Callable[[], None]] = []
+_ASKED: list[Callable[[int], bool]] = []
 
 
 def on_stop(clean: Callable[[], None]) -> None:
@@ -27,3 +28,12 @@ def clean_up() -> None:
     for clean in list(_CLEANUPS):
         with contextlib.suppress(Exception):
             clean()
+
+
+def on_ask(take: Callable[[int], bool]) -> None:
+    """Ask this first, with the signal's number. True: the process will end by itself."""
+    _ASKED.append(take)
+
+
+def ends_by_itself(number: int) -> bool:
+    return any(take(number) for take in _ASKED)

@@ -249,9 +249,9 @@ def _serve() -> None:
 
 def _import_everything() -> None:
     """All that a run imports. Nothing is computed: a fork would lose the threads that Polars computes with."""
-    for name in ("commands.run", "main", "step"):
+    for name in ("commands.run", "main", "step", "supervised"):
         import_module(f"clickpipe.cli.{name}")
-    for name in ("local", "processes"):
+    for name in ("local", "supervisor"):
         import_module(f"clickpipe.engine.{name}")
     for folder in ("operators", "sources", "formats", "aggregates", "sinks"):
         package = import_module(f"clickpipe.{folder}")

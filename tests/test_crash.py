@@ -109,7 +109,7 @@ def test_a_fused_run_killed_there(point: str, tmp_path: Path, undisturbed: dict[
     if point == "after-join":
         pytest.skip("a fused run begins, and does not join")
     directory = _prepared(tmp_path)
-    steps = [["run", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
+    steps = [["run", "--restart", "no", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
     for number in range(2):
         codes = run_steps(steps, directory, kill={0: point})
         if number == 0 or point not in _ONCE:
@@ -120,7 +120,7 @@ def test_a_fused_run_killed_there(point: str, tmp_path: Path, undisturbed: dict[
 
 def test_a_run_that_has_ended_is_not_run_again(tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
     directory = _prepared(tmp_path)
-    steps = [["run", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
+    steps = [["run", "--restart", "no", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
     assert run_steps(steps, directory) == [0]
     first = _errors(directory)
     assert run_steps(steps, directory) == [0]
@@ -128,7 +128,7 @@ def test_a_run_that_has_ended_is_not_run_again(tmp_path: Path, undisturbed: dict
     assert "had come to its end at checkpoint" in _errors(directory)
     assert first.splitlines()[:2] == _errors(directory).splitlines()[1:3]  # the accounts are those of the whole
     (directory / "out.ndjson").unlink()
-    steps[0][2] = steps[0][2].replace("--checkpoint", "--reset --checkpoint")
+    steps[0][-1] = steps[0][-1].replace("--checkpoint", "--reset --checkpoint")
     assert run_steps(steps, directory) == [0]
     assert _results(directory) == undisturbed
 
@@ -146,7 +146,7 @@ def test_another_pipeline_is_refused_with_both_shown(tmp_path: Path) -> None:
 
 def test_a_changed_input_is_refused(tmp_path: Path) -> None:
     directory = _prepared(tmp_path)
-    steps = [["run", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
+    steps = [["run", "--restart", "no", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
     assert run_steps(steps, directory, kill={0: "after-commit:3"}) == [-signal.SIGKILL]
     data = bytearray((directory / "in.ndjson").read_bytes())
     data[20] ^= 1
@@ -175,7 +175,7 @@ def test_the_same_pipeline_twice_is_refused_while_the_first_lives(tmp_path: Path
 
 def _line(directory: Path, text: str, kill: dict[int, str] | None = None, *, fused: bool = False) -> list[int]:
     """Exit codes of `a | b | c`, a process each, or all in one."""
-    steps = [["run", "-c", text]] if fused else [_words(step) for step in text.split(" | ")]
+    steps = [["run", "--restart", "no", "-c", text]] if fused else [_words(step) for step in text.split(" | ")]
     return run_steps(steps, directory, kill=kill)
 
 

@@ -98,7 +98,7 @@ def test_the_version() -> None:
         (["ingest", "x", "--tim", "ts"], "--time"),
         (["run"], "no recipe"),
         (["run", "nowhere.toml"], "nowhere.toml: No such file or directory"),
-        (["run", "a.toml", "b.toml"], "notimpl"),
+        (["run", "recipes/trending.toml", "recipes/trending.toml"], 'two pipelines are called "trending"'),
         (["run", "-c", "ingest x |"], "no step after the last |"),
         (["run", "-c", "| sink -"], "no step before this |"),
         (["run", "-c", "sink - | filter 'a'"], "it cannot stand before another step"),

@@ -27,7 +27,7 @@ def _prepared(directory: Path) -> Path:
 
 def _run(directory: Path, more: str = "", kill: str = "", calls: str = CALLS, line: str = LINE) -> int:
     text = line.format(more=more, calls=calls)
-    return run_steps([["run", "-q", "-c", text]], directory, kill={0: kill} if kill else None)[0]
+    return run_steps([["run", "-q", "--restart", "no", "-c", text]], directory, kill={0: kill} if kill else None)[0]
 
 
 def _rows(directory: Path, name: str = "pages") -> list[tuple[object, ...]]:

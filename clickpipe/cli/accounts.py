@@ -17,5 +17,7 @@ def report(outcome: Outcome) -> None:
         lines.append(f"late records: {outcome.late_path}")
     if any(ledger.dead for ledger in outcome.accounts) and outcome.dead_path:
         lines.append(f"dead letters: {outcome.dead_path}")
+    if outcome.stopped_at is not None:
+        lines.append(f"stopped at checkpoint {outcome.stopped_at}; the next run goes on from there")
     for line in lines:
         say(line)

@@ -16,7 +16,9 @@ from clickpipe import __version__
 from clickpipe.cli import catalog
 from clickpipe.cli.words import say
 from clickpipe.errors import ClickpipeError, DiskError, OursError, PlanError, ReaderGone, StepBeforeFailed, near
-from clickpipe.stopping import clean_up
+from clickpipe.stopping import clean_up, ends_by_itself
+
+_PR_SET_PDEATHSIG = 1
 
 EPILOG = """\
 A pipeline is ordinary commands in a shell, or the same line in a recipe:
@@ -70,8 +72,9 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line and exit."""
     _open_standard_streams()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, _stop)
+    _die_with_parent()
     code = _run(sys.argv[1:])
     if code and catalog.gives_stream(sys.argv[1:]):
         _pass_on_failure()
@@ -102,8 +105,23 @@ def _open_standard_streams() -> None:
 
 def _stop(number: int, _: Any) -> None:
     """Leave at once: an exception could strike in an import or inside Polars, and be lost there."""
+    if ends_by_itself(number) or number == signal.SIGUSR1:
+        return
     clean_up()
     os._exit(128 + number)
+
+
+def _die_with_parent() -> None:
+    """A process of a supervised pipeline outlives its supervisor by no moment, however that ends."""
+    parent = os.environ.pop("CLICKPIPE_PARENT", "")
+    if not parent:
+        return
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if str(os.getppid()) != parent:  # it had died before we said so
+        os._exit(75)
 
 
 def _run(words: list[str]) -> int:

@@ -17,7 +17,7 @@ import polars as pl
 
 from clickpipe.errors import Unsupported
 
-Exprs = Mapping[str, pl.Expr]
+Exprs = Mapping[str, "pl.Expr"]
 SUB_KEY = "\0sub"
 
 

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 import polars as pl
 
 _STEP = float(2**60)
-_ZERO = pl.lit(0, pl.Int128)  # Polars 2.1 has no minus sign for 128 bits
 _LARGEST = float(2**100)
 PIECES = ("whole", "high", "low", "beyond")
 
@@ -46,7 +45,8 @@ def final(piece: Mapping[str, pl.Expr], prefix: str = "") -> pl.Expr:
     """The sum as a double. Error: one unit in the last place."""
     whole, high, low = _carried(*(piece[prefix + name] for name in PIECES[:3]))
     # Below zero the lanes would be a large whole and what is missing to it: the digits of a small sum would be lost.
-    positive, negative = _rounded(whole, high, low), -_rounded(*_carried(*(_ZERO - lane for lane in (whole, high, low))))
+    zero = pl.lit(0, pl.Int128)  # Polars 2.1 has no minus sign for 128 bits
+    positive, negative = _rounded(whole, high, low), -_rounded(*_carried(*(zero - lane for lane in (whole, high, low))))
     return pl.when(whole < 0).then(negative).otherwise(positive) + piece[prefix + "beyond"]
 
 

@@ -65,7 +65,7 @@ class Loop:
                 self.accounts.append(Ledger())
 
     def run(self) -> None:
-        """Raises what the feed, an operator or the tail raises."""
+        """Raises what the feed, an operator or the tail raises. Windows stay open when the run is stopped."""
         if not self._is_done():
             for pull in self._feed.pulls():
                 self._take(pull.batches, pull.dead, pull.read, pull.removed)
@@ -76,7 +76,8 @@ class Loop:
                     self._tail.barrier(pull.barrier)
                 if self._is_done():
                     break
-        self._advance(0, FOREVER)
+        if not self._feed.is_stopped:
+            self._advance(0, FOREVER)
 
     def _is_done(self) -> bool:
         return any(stage.operator.done for stage in self._stages)

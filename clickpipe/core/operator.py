@@ -72,6 +72,7 @@ class Feed:
     notes: tuple[str, ...] = ()  # what a person should know of the input
     inherited: list[Ledger]  # accounts of the steps before, known at the end
     last: Barrier | None = None  # the end as a barrier, known then; None where nothing is saved
+    is_stopped: bool = False  # the run ended and the input did not
     restore: int | None = None  # the checkpoint to go on from, 0 for none; None: no checkpoints are taken
 
     def want(self, names: list[str] | None, text: bool) -> None:
@@ -79,6 +80,9 @@ class Feed:
 
     def pulls(self) -> Iterator[Pull]:
         raise NotImplementedError
+
+    def stop(self, *, drain: bool) -> None:
+        """End soon: where it stands (`is_stopped`), or with `drain` as if the input ended there. For signal handlers."""
 
     def close(self) -> None:
         pass

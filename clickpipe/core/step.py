@@ -15,7 +15,7 @@ from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError, Unsupported
 from clickpipe.state.directory import StateDirectory
 
-Tables = Mapping[str, pl.DataFrame]
+Tables = Mapping[str, "pl.DataFrame"]
 
 
 class Step:

@@ -15,8 +15,11 @@ class End:
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
         """All that came before the barrier was written."""
 
-    def finish(self, accounts: list[Ledger], last: Barrier | None) -> list[Ledger]:
-        """The stream ended as it should; `last`: the end as a barrier. The accounts of all runs of this pipeline."""
+    def finish(self, accounts: list[Ledger], last: Barrier | None, *, is_stopped: bool) -> list[Ledger]:
+        """The stream ended as it should; `last`: the end as a barrier; `is_stopped`: the next run goes on from it.
+
+        The accounts of all runs of this pipeline.
+        """
         raise NotImplementedError
 
     def check(self) -> None:
@@ -33,10 +36,10 @@ class StreamEnd(End):
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
         self._stream.barrier(replace(barrier, accounts=tuple(ledger.to_json() for ledger in accounts)))
 
-    def finish(self, accounts: list[Ledger], last: Barrier | None) -> list[Ledger]:
+    def finish(self, accounts: list[Ledger], last: Barrier | None, *, is_stopped: bool) -> list[Ledger]:
         check(accounts[:-1])
         said = [ledger.to_json() for ledger in accounts]
-        self._stream.end(said, *((last.epoch, last.state) if last else ()))
+        self._stream.end(said, *((last.epoch, last.state) if last else ()), is_stopped=is_stopped)
         return accounts
 
 
@@ -44,7 +47,7 @@ class SinkEnd(End):
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    def finish(self, accounts: list[Ledger], last: Barrier | None) -> list[Ledger]:
+    def finish(self, accounts: list[Ledger], last: Barrier | None, *, is_stopped: bool) -> list[Ledger]:
         check(accounts)
         self._writer.close(accounts)
         return accounts
@@ -68,11 +71,11 @@ class CommittedEnd(End):
     def check(self) -> None:
         self._committer.check()
 
-    def finish(self, accounts: list[Ledger], last: Barrier | None) -> list[Ledger]:
+    def finish(self, accounts: list[Ledger], last: Barrier | None, *, is_stopped: bool) -> list[Ledger]:
         accounts = self._all(accounts)
         check(accounts)
         if last:
-            self._committer.put(last, accounts, self._floats, ended=True)
+            self._committer.put(last, accounts, self._floats, ended=not is_stopped)
         self._committer.close()
         self._writer.close(accounts)
         return accounts

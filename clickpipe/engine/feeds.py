@@ -81,6 +81,7 @@ class StreamFeed(Feed):
                     raise DataError(f"the stream says it had {frame.rows} records; {rows} came")
                 self.inherited = [Ledger.from_json(ledger) for ledger in frame.accounts]
                 self.last = Barrier(frame.epoch, frame.state) if frame.epoch else None
+                self.is_stopped = frame.is_stopped
                 return
             if isinstance(frame, Barrier):
                 yield Pull(barrier=frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -29,6 +30,7 @@ from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 from clickpipe.state.files import remove, rename
 from clickpipe.state.home import pipeline_directory
+from clickpipe.stopping import on_ask
 from clickpipe.wire.frames import Barrier, StreamLine
 from clickpipe.wire.pump import Inbox
 from clickpipe.wire.stream import StreamWriter
@@ -42,6 +44,7 @@ class Outcome:
     has_sink: bool = False
     late_path: str | None = None
     dead_path: str | None = None
+    stopped_at: int | None = None  # the checkpoint from which the next run goes on
 
 
 def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outcome:
@@ -76,6 +79,9 @@ class _Run:
         self._limit = _error_limit(plan, self._feed)
         self._last_epoch = 0
         self._end = End()
+        self._was_asked = False
+        if begins and self._checkpoints:
+            on_ask(self._asked)
         self._want()
 
     def _saved(self, number: int, step: Step, name: str) -> Tables:
@@ -136,9 +142,10 @@ class _Run:
             try:
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
-                self._limit.check(self._judged(accounts[0]), final=True)
+                self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)
                 self._tell_of_nothing_good(loop.accounts[0])
-                accounts = self._end.finish(accounts, self._last_barrier())
+                last = self._last_barrier()
+                accounts = self._end.finish(accounts, last, is_stopped=self._feed.is_stopped)
                 self._sides.close()
             except BaseException:
                 if self._checkpoints:  # barriers that went on must find their files
@@ -146,7 +153,20 @@ class _Run:
                         self._checkpoints.close()
                 self._end.abandon()
                 raise
-        return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path)
+        stopped_at = last.epoch if last and self._feed.is_stopped else None
+        return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path, stopped_at)
+
+    def _asked(self, number: int) -> bool:
+        """A signal asks for the end: after a last checkpoint. A second time, and for Ctrl-C in a shell pipeline, whose
+        other processes have ended by it, at once."""
+        if number == signal.SIGUSR1:
+            self._feed.stop(drain=True)
+            return True
+        is_soft = not self._was_asked and (number == signal.SIGTERM or self._plan.sink is not None)
+        self._was_asked = True
+        if is_soft:
+            self._feed.stop(drain=False)
+        return is_soft
 
     def _tell_of_nothing_good(self, ledger: Ledger) -> None:
         """A wrong --format or --time looks like this, and must not look like an empty input."""

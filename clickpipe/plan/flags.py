@@ -47,8 +47,9 @@ class _Names(click.ParamType[Any]):
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+DURATION = _Parsed("duration", parse_duration, Duration)
 _TYPES: dict[Any, click.ParamType[Any]] = {
-    Duration: _Parsed("duration", parse_duration, Duration),
+    Duration: DURATION,
     Size: _Parsed("size", parse_size, Size),
     int: click.INT,
     float: click.FLOAT,

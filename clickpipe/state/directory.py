@@ -1,9 +1,10 @@
 """A pipeline's state directory: who may write to it, and which checkpoint to go on from.
 
     pipelines/clicks/
-        identity.json      run number and epoch, both only ever raised
+        identity.json      run number and epoch, both only ever raised, and the process that reads the input
         lock               shared by all processes of a run; exclusive for the moment in which a run begins
         start.lock         held while a run begins
+        supervisor.lock    held by the supervisor that starts its runs; supervisor.json is what it says
         epochs/42/         2-aggregate.state, 1-late.ndjson, MANIFEST.json: a checkpoint, once the last is there
         late.ndjson  dead.ndjson
 
@@ -19,8 +20,9 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -84,6 +86,11 @@ class StateDirectory:
             raise OutsideError(f"{self.name}: a newer run has begun ({newest}, this is {run})")
         kill_point("after-join")
 
+    def supervise(self) -> None:
+        """Be the one who starts its runs. Raises OutsideError when somebody is."""
+        self._make()
+        self._lock("supervisor.lock", fcntl.LOCK_EX, "it has a supervisor already")
+
     def leave(self) -> None:
         """Let the locks go before the process ends."""
         while self._locks:
@@ -103,7 +110,7 @@ class StateDirectory:
             raise StateError(f"state directory {self.path} belongs to another user (uid {status.st_uid})")
         os.chmod(self.path, 0o700)
 
-    def _lock(self, name: str, kind: int) -> int:
+    def _lock(self, name: str, kind: int, trouble: str = "an earlier run still lives") -> int:
         path = os.path.join(self.path, name)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -115,7 +122,9 @@ class StateDirectory:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise OutsideError(f"{self.name}: an earlier run still lives", notes=_holders(path)) from None
+                    raise OutsideError(
+                        f"{self.name}: {trouble}", notes=[f"process {pid}: {_command_line(pid)}" for pid in _holders(path)]
+                    ) from None
                 time.sleep(0.02)
             else:
                 self._locks.append(descriptor)
@@ -150,7 +159,8 @@ class StateDirectory:
         return said
 
     def _write_identity(self, run: int, epoch: int) -> None:
-        line = orjson.dumps({"clickpipe": "identity", "v": 1, "run": run, "epoch": epoch}) + b"\n"
+        said = {"clickpipe": "identity", "v": 1, "run": run, "epoch": epoch, "process": os.getpid()}
+        line = orjson.dumps(said) + b"\n"
         write_whole(os.path.join(self.path, "identity.json"), line + digest(line).encode() + b"\n", "identity")
 
     def _put_aside(self, run: int) -> None:
@@ -159,7 +169,42 @@ class StateDirectory:
         rename(epochs, f"{epochs}.before-run-{run}")
         make_folder(epochs)
 
+    # Who lives.
+
+    def run(self) -> int:
+        """The number of the newest run. Raises StateError."""
+        return int(self._identity()["run"])
+
+    def processes(self) -> list[int]:
+        """Of the run that lives, if one does."""
+        return _holders(os.path.join(self.path, "lock"))
+
+    def source(self) -> int | None:
+        """The process that reads the input: the one to ask for an end."""
+        process = self._identity().get("process")
+        return process if process in self.processes() else None
+
+    def supervisor(self) -> int | None:
+        return next(iter(_holders(os.path.join(self.path, "supervisor.lock"))), None)
+
+    def tell_of_supervisor(self, said: Mapping[str, Any]) -> None:
+        """What the supervisor knows, for `status`. Raises DiskError."""
+        write_whole(os.path.join(self.path, "supervisor.json"), orjson.dumps(said) + b"\n", "supervisor")
+
+    def told_by_supervisor(self) -> dict[str, Any]:
+        """What the last one said; empty where there was none."""
+        try:
+            with open(os.path.join(self.path, "supervisor.json"), "rb") as file:
+                said: dict[str, Any] = orjson.loads(file.read())
+        except (OSError, ValueError):
+            return {}
+        return said
+
     # What there is.
+
+    def newest_epoch(self) -> int:
+        """The number of the newest checkpoint, 0 for none; whether it is whole is not looked at."""
+        return max((epoch for epoch in self._epochs() if self.has(epoch, _MANIFEST)), default=0)
 
     def _epochs(self) -> list[int]:
         return sorted(int(name) for name in os.listdir(os.path.join(self.path, "epochs")) if name.isdigit())
@@ -273,19 +318,19 @@ class StateDirectory:
         return os.path.join(self.path, "epochs", str(epoch), name)
 
 
-def _holders(path: str) -> list[str]:
+def _holders(path: str) -> list[int]:
     """The processes that hold a lock on this file, as far as they can be told."""
-    inode = os.stat(path).st_ino
     try:
+        inode = os.stat(path).st_ino
         with open("/proc/locks", encoding="ascii", errors="replace") as file:
             locks = [line.split() for line in file]
     except OSError:
         return []
     pids = {fields[4] for fields in locks if len(fields) > 5 and fields[5].endswith(f":{inode}") and fields[1] == "FLOCK"}
-    return [f"process {pid}: {_command_line(pid)}" for pid in sorted(pids, key=int)]
+    return sorted(map(int, pids))
 
 
-def _command_line(pid: str) -> str:
+def _command_line(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()[:200]

@@ -59,7 +59,8 @@ def _said(signal: Signal) -> dict[str, Any]:
             return {"@": "barrier", "epoch": signal.epoch, "state": signal.state, "accounts": signal.accounts}
         case End():
             last = {"epoch": signal.epoch, "state": signal.state} if signal.epoch else {}
-            return {"@": "end", "rows": signal.rows, "accounts": signal.accounts, **last}
+            stopped = {"stopped": True} if signal.is_stopped else {}
+            return {"@": "end", "rows": signal.rows, "accounts": signal.accounts, **last, **stopped}
         case Failed():
             return {"@": "failed"}
 
@@ -113,7 +114,8 @@ def _meant(said: dict[str, Any]) -> Signal:
         case "barrier":
             return Barrier(_count(said["epoch"]), tuple(said.get("state", ())), _ledgers(said))
         case "end":
-            return End(_count(said["rows"]), _ledgers(said), _count(said.get("epoch", 0)), tuple(said.get("state", ())))
+            epoch, steps = _count(said.get("epoch", 0)), tuple(said.get("state", ()))
+            return End(_count(said["rows"]), _ledgers(said), epoch, steps, said.get("stopped") is True)
         case "failed":
             return Failed()
         case other:

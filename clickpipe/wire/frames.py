@@ -67,12 +67,14 @@ class End:
     """The stream ended as it should. `accounts`: what became of every record so far, oldest ledger first.
 
     `epoch`: the end is the last barrier too; 0 where there are no checkpoints, or nothing new to save.
+    `is_stopped`: the run ends, and the input does not: windows stay open, and the next run goes on.
     """
 
     rows: int
     accounts: tuple[dict[str, int], ...] = field(default=())
     epoch: int = 0
     state: tuple[Any, ...] = ()
+    is_stopped: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 import click
 import orjson
 
+from clickpipe.cli import pipelines
 from clickpipe.cli.text import described
-from clickpipe.errors import PlanError, StateError, near
+from clickpipe.errors import PlanError, StateError
 from clickpipe.state.directory import StateDirectory
-from clickpipe.state.home import home, pipeline_directory
 from clickpipe.state.manifest import Entry, Manifest
 
 _EPILOG = """\
@@ -36,34 +36,15 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def command(action: str, name: str, epoch: int | None, as_json: bool) -> None:
     if action == "ls":
-        _list([_opened(name)] if name else [StateDirectory(pipeline_directory(one)) for one in _names()], as_json)
+        _list(pipelines.chosen((name,) if name else ()), as_json)
         return
     if not name:
-        raise PlanError(f"checkpoint {action} needs a pipeline", notes=_known())
-    directory = _opened(name)
+        raise PlanError(f"checkpoint {action} needs a pipeline", notes=pipelines.known())
+    directory = pipelines.opened(name)
     if action == "show":
         _show(_chosen(directory, epoch), as_json)
     else:
         _verify(directory)
-
-
-def _names() -> list[str]:
-    folder = os.path.join(home(), "pipelines")
-    return sorted(name for name in (os.listdir(folder) if os.path.isdir(folder) else ()) if _has_epochs(name))
-
-
-def _has_epochs(name: str) -> bool:
-    return os.path.isdir(os.path.join(home(), "pipelines", name, "epochs"))
-
-
-def _known() -> list[str]:
-    return [f"there are: {', '.join(_names())}"] if _names() else [f"no pipeline has saved anything under {home()}"]
-
-
-def _opened(name: str) -> StateDirectory:
-    if not _has_epochs(name):
-        raise PlanError(f'no pipeline "{name}" has saved a checkpoint', hint=near(name, _names()), notes=_known())
-    return StateDirectory(pipeline_directory(name))
 
 
 def _chosen(directory: StateDirectory, epoch: int | None) -> Manifest:

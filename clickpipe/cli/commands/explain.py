@@ -10,11 +10,11 @@ import sys
 import click
 import orjson
 
-from clickpipe.cli.commands.run import read_plan
+from clickpipe.cli.commands.run import read_plans
 from clickpipe.cli.text import described
 from clickpipe.columns import Columns
 from clickpipe.core.step import RawStep
-from clickpipe.errors import ClickpipeError
+from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.explain import Told, guarantees, tell, to_json
 from clickpipe.plan.parse import locate
@@ -32,7 +32,10 @@ Examples:
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def command(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, ...], as_json: bool) -> None:
-    plan = read_plan(recipes, pipeline, values)
+    plans = read_plans(recipes, pipeline, values)
+    if len(plans) > 1:
+        raise PlanError("one recipe at a time")
+    plan = plans[0]
     is_live = _is_live(plan)
     told = tell(plan, None if is_live else _columns(plan))
     said = guarantees(plan, is_live=is_live)

@@ -1,7 +1,12 @@
-"""Run a recipe, or a pipeline given with -c.
+"""Run recipes, or a pipeline given with -c.
 
-All steps run in one process and hand each other columns; --no-fuse gives each step a process of its
-own, joined by pipes, with the same results.
+All steps of a pipeline run in one process and hand each other columns; --no-fuse gives each step a process
+of its own, joined by pipes, with the same results.
+
+A pipeline that takes checkpoints is supervised: when a process of it dies, all are started again from the
+last checkpoint, after a pause that grows. It is given up after 10 restarts that bring no new checkpoint, and
+not started again at all when its data, its plan or its saved state is what is wrong. SIGTERM or Ctrl-C stop
+it after a last checkpoint, with windows left open; a second one stops it at once.
 """
 
 from __future__ import annotations
@@ -13,10 +18,14 @@ import click
 
 from clickpipe.cli.accounts import report
 from clickpipe.cli.step import CODECS
+from clickpipe.cli.supervised import step_words, supervise, takes_checkpoints
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
-from clickpipe.errors import PlanError, Unsupported
+from clickpipe.core.option import Duration
+from clickpipe.errors import PlanError
+from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
+from clickpipe.plan.flags import DURATION
 from clickpipe.plan.parse import parse
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.plan.recipe import fill_in, read_recipe
@@ -25,14 +34,19 @@ _EPILOG = """\
 Examples:
   clickpipe run recipes/trending.toml --format table
   clickpipe run -c 'ingest sample_data/clicks.ndjson.zst | select event_id page country | limit 2 | sink -'
-  clickpipe run recipes/trending.toml --set window=1d --format table"""
+  clickpipe run recipes/trending.toml --set window=1d --format table
+  clickpipe run recipes/trending.toml recipes/countries.toml --format ndjson --quiet | wc -l"""
 
 
 @described("run", __doc__, _EPILOG)
-@click.argument("recipes", nargs=-1, metavar="[RECIPE]", help="a pipeline in a TOML file")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...", help="pipelines in TOML files")
 @click.option("-c", "pipeline", metavar="PIPELINE", help="run this pipeline instead of a recipe")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
 @click.option("--format", "form", type=click.Choice(["ndjson", "csv", "table"]), help="how a sink on standard output writes")
+@click.option("--checkpoint", type=DURATION, metavar="DURATION", help="save state this often; as at ingest  [e.g. 1s]")
+@click.option(
+    "--restart", type=click.Choice(["on-failure", "no"]), default="on-failure", help="with checkpoints: start again what died"
+)
 @click.option("--no-fuse", is_flag=True, help="one process per step")
 @click.option("--codec", type=click.Choice(CODECS), help="with --no-fuse: how records travel between steps")
 @click.option("--quiet", "-q", is_flag=True, help="do not print the accounts at the end")
@@ -41,38 +55,46 @@ def command(
     pipeline: str | None,
     values: tuple[str, ...],
     form: str | None,
+    checkpoint: int | None,
+    restart: str,
     no_fuse: bool,
     codec: str | None,
     quiet: bool,
 ) -> int:
-    plan = formatted(read_plan(recipes, pipeline, values), form)
+    plans = [saved_every(formatted(plan, form), checkpoint) for plan in read_plans(recipes, pipeline, values)]
     codec = codec or os.environ.get("CLICKPIPE_CODEC") or "ndjson"
     if codec not in CODECS:
         raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
     if no_fuse:
-        from clickpipe.engine.processes import run_processes
-
-        return run_processes(plan, codec, quiet)
+        return supervise(plans, [step_words(plan, quiet=quiet) for plan in plans], codec, restarts=restart != "no")
+    if len(plans) > 1 or (restart != "no" and takes_checkpoints(plans[0])):
+        more = [f"--set={value}" for value in values] + ([f"--format={form}"] if form else []) + (["--quiet"] if quiet else [])
+        more += [] if checkpoint is None else [f"--checkpoint={checkpoint}ms"]
+        origins = [[path] for path in recipes] or [["-c", pipeline or ""]]
+        words = [[["run", "--restart=no", *more, *origin]] for origin in origins]
+        return supervise(plans, words, codec, restarts=restart != "no")
     from clickpipe.engine.local import run
 
-    outcome = run(plan, say, arrow=codec == "arrow")
+    outcome = run(plans[0], say, arrow=codec == "arrow")
     if not quiet:
         report(outcome)
     return 0
 
 
-def read_plan(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, ...]) -> Plan:
-    """The plan that the words name. Raises PlanError."""
+def read_plans(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, ...]) -> list[Plan]:
+    """The plans that the words name. Raises PlanError."""
     filled = dict(_named(value) for value in values)
     if pipeline is not None:
         if recipes:
             raise PlanError("a recipe or -c PIPELINE, not both")
-        return parse(fill_in(pipeline, {}, filled, "-c"))
+        return [parse(fill_in(pipeline, {}, filled, "-c"))]
     if not recipes:
         raise PlanError("no recipe", hint="clickpipe run recipes/trending.toml, or -c 'ingest … | … | sink -'")
-    if len(recipes) > 1:
-        raise Unsupported("notimpl", "several recipes at once", "that takes the supervisor, which is not in this version")
-    recipe = read_recipe(recipes[0], filled)
+    return [_read(path, filled) for path in recipes]
+
+
+def _read(path: str, filled: dict[str, str]) -> Plan:
+    recipe = read_recipe(path, filled)
     return parse(recipe.pipeline, name=recipe.name, origin=recipe.path, first_line=recipe.first_line)
 
 
@@ -83,9 +105,24 @@ def formatted(plan: Plan, form: str | None) -> Plan:
         return plan
     if node is None or not isinstance(node.step, Sink) or node.step.destination != "-":
         raise PlanError("--format is for a pipeline that ends in sink -")
-    step = dataclasses.replace(node.step, format=form)
-    written = dataclasses.replace(node.written, words=(*node.written.words, "--format", form))
-    return dataclasses.replace(plan, nodes=(*plan.nodes[:-1], Node(step, written)))
+    return _with_option(plan, len(plan.nodes) - 1, "format", form, form)
+
+
+def saved_every(plan: Plan, interval: int | None) -> Plan:
+    """The plan with the interval of checkpoints that a person wants."""
+    if interval is None:
+        return plan
+    at = next((number for number, node in enumerate(plan.nodes) if isinstance(node.step, Ingest)), None)
+    if at is None:
+        raise PlanError("--checkpoint is for a pipeline that begins with ingest")
+    return _with_option(plan, at, "checkpoint", Duration(interval), f"{interval}ms")
+
+
+def _with_option(plan: Plan, at: int, name: str, value: object, word: str) -> Plan:
+    node = plan.nodes[at]
+    step = dataclasses.replace(node.step, **{name: value})  # type: ignore[type-var]  # steps are dataclasses
+    written = dataclasses.replace(node.written, words=(*node.written.words, f"--{name}", word))
+    return dataclasses.replace(plan, nodes=(*plan.nodes[:at], Node(step, written), *plan.nodes[at + 1 :]))
 
 
 def _named(value: str) -> tuple[str, str]:

@@ -1,0 +1,47 @@
+"""Ask running pipelines to end, and wait until they have."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+
+from clickpipe.cli import pipelines
+from clickpipe.errors import OutsideError, PlanError
+from clickpipe.state.directory import StateDirectory
+
+
+def end(names: tuple[str, ...], number: signal.Signals, timeout: float, *, every: bool) -> None:
+    """Send them the signal. Raises PlanError, and OutsideError for those that still run after `timeout` seconds."""
+    if every == bool(names):
+        raise PlanError("name pipelines, or --all", notes=pipelines.known())
+    asked = [directory for directory in pipelines.chosen(names) if _ask(directory, number, every=every)]
+    deadline = time.monotonic() + timeout
+    for directory in asked:
+        while directory.processes() or directory.supervisor():
+            if time.monotonic() > deadline:
+                raise OutsideError(
+                    f"{directory.name} still runs {timeout:.0f} s after it was asked to end",
+                    notes=["it may wait for a disk or a reader; clickpipe status shows its processes"],
+                )
+            time.sleep(0.05)
+        newest = next(directory.manifests(), None)
+        what = (
+            f"{'ended' if newest.ended else 'stopped'} at checkpoint {newest.epoch}" if newest else "stopped; nothing was saved"
+        )
+        sys.stdout.write(f"{directory.name}: {what}\n")
+        sys.stdout.flush()
+
+
+def _ask(directory: StateDirectory, number: signal.Signals, *, every: bool) -> bool:
+    """Whether there was somebody to ask."""
+    process = directory.supervisor() or directory.source()
+    if process is None:
+        if not every:
+            sys.stdout.write(f"{directory.name}: does not run\n")
+        return False
+    with suppress(ProcessLookupError):  # it has ended by itself meanwhile
+        os.kill(process, number)
+    return True

@@ -1,0 +1,54 @@
+"""Plans -> processes under the supervisor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from clickpipe.cli.words import say
+from clickpipe.core.step import SinkStep, SourceStep
+from clickpipe.engine.restart import Policy
+from clickpipe.engine.supervisor import Pipeline, Supervisor
+from clickpipe.errors import PlanError
+from clickpipe.operators.ingest import Ingest
+from clickpipe.plan.plan import Node, Plan
+from clickpipe.state.home import pipeline_directory
+
+
+def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: str, *, restarts: bool) -> int:
+    """The exit code. `words`: of each plan's processes, `clickpipe` left out. Raises PlanError, OutsideError."""
+    pipelines = [_pipeline(plan, said) for plan, said in zip(plans, words, strict=True)]
+    names = [one.name for one in pipelines]
+    for plan, name in zip(plans, names, strict=True):
+        if names.count(name) > 1:
+            raise PlanError(f'two pipelines are called "{name}"', hint="ingest --name")
+        if len(plans) > 1 and any("-" in node.step.source for node in plan.nodes if isinstance(node.step, Ingest)):
+            raise PlanError(f"{name} reads standard input: it must be the only one")
+    environment = {**os.environ, "CLICKPIPE_CODEC": codec}
+    return Supervisor(pipelines, environment, say, Policy() if restarts else None).run()
+
+
+def takes_checkpoints(plan: Plan) -> bool:
+    return any(isinstance(node.step, Ingest) and node.step.checkpoint for node in plan.nodes)
+
+
+def step_words(plan: Plan, *, quiet: bool) -> list[list[str]]:
+    """A process per step."""
+    return [_words(node, plan, quiet) for node in plan.nodes]
+
+
+def _words(node: Node, plan: Plan, quiet: bool) -> list[str]:
+    words = [node.written.name, *node.written.words]
+    if isinstance(node.step, SourceStep) and plan.name and getattr(node.step, "name", "") is None:
+        words += ["--name", plan.name]
+    if isinstance(node.step, SinkStep) and quiet:
+        words.append("--quiet")
+    return words
+
+
+def _pipeline(plan: Plan, words: list[list[str]]) -> Pipeline:
+    commands = [[sys.executable, "-m", "clickpipe", *one] for one in words]
+    sources = [node.step for node in plan.nodes if isinstance(node.step, Ingest)]
+    name = next((step.name or plan.name or step.pipeline() for step in sources), plan.name or "pipeline")
+    return Pipeline(name, commands, pipeline_directory(name) if takes_checkpoints(plan) else None)

@@ -1,0 +1,64 @@
+"""A pipeline as processes joined by pipes: one for all steps, or one per step, as a shell does it.
+
+Each dies with the process that started it: nobody is left behind who writes to a state that a newer run has taken over.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+PARENT = "CLICKPIPE_PARENT"  # tells a process whose child it is: it dies with that one
+
+
+class Group:
+    """Started when it is made. Raises OSError when a process cannot be started; then none is left."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> None:
+        self._processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for number, words in enumerate(commands):
+                self._start(words, environment, is_last=number == len(commands) - 1)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _start(self, words: Sequence[str], environment: Mapping[str, str], *, is_last: bool) -> None:
+        before = self._processes[-1].stdout if self._processes else None
+        process = subprocess.Popen(
+            words,
+            stdin=before,
+            stdout=None if is_last else subprocess.PIPE,
+            env={**environment, PARENT: str(os.getpid())},
+            process_group=0,  # Ctrl-C is for us alone, who stop them one after the other
+        )
+        self._processes.append(process)
+        if before:
+            before.close()  # or the step before would never hear that its reader is gone
+
+    def codes(self) -> list[int | None]:
+        """Exit codes, None for those that live; 128 + n for signal n. Takes the dead out of the process table."""
+        return [None if code is None else 128 - code if code < 0 else code for code in (p.poll() for p in self._processes)]
+
+    def tell_source(self, number: signal.Signals) -> None:
+        """Send a signal to the process that reads the input: the others end when the stream does."""
+        with suppress(OSError):
+            self._processes[0].send_signal(number)
+
+    def kill(self) -> None:
+        """At once, also those that have been stopped; none of them is a zombie after it."""
+        for process in self._processes:
+            process.kill()
+            if process.stdout:
+                process.stdout.close()
+        for process in self._processes:
+            process.wait()
+
+
+def verdict(codes: Sequence[int]) -> int:
+    """The exit code of the whole. 75 says that the step before failed; any other code says more."""
+    failed = [code for code in codes if code]
+    return next((code for code in failed if code != 75), failed[0] if failed else 0)

@@ -1,0 +1,228 @@
+"""Keep pipelines running: start their processes, start them again when they die, stop them when asked.
+
+    running ──ended well──────────────► done
+       │ died   ▲
+       ▼        │ after a while
+    waiting ────┴──no progress, or not worth trying──► failed
+
+The supervisor touches no data and does not load Polars. SIGTERM and SIGINT stop: a last checkpoint, windows stay
+open. A second one ends all at once. SIGUSR1 drains: the input ends, windows close.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from clickpipe.engine.group import Group, verdict
+from clickpipe.engine.restart import History, Over, Policy, after_end
+from clickpipe.errors import ClickpipeError
+from clickpipe.state.directory import StateDirectory
+
+_GRACE = 0.5  # seconds that the others have, to end by themselves and say why, when one has failed
+_LOOK = """
+  what its processes said stands above; clickpipe checkpoint show {} shows how far it came"""
+_STOPS = {signal.SIGTERM: "stop", signal.SIGINT: "stop", signal.SIGUSR1: "drain"}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What to supervise. `state`: its state directory; None for one that takes no checkpoints, and is never started again."""
+
+    name: str
+    commands: Sequence[Sequence[str]]
+    state: str | None
+
+
+class Supervisor:
+    """`say`: what a person should know meanwhile. `policy` None: nothing is started again."""
+
+    def __init__(
+        self, pipelines: Sequence[Pipeline], environment: Mapping[str, str], say: Callable[[str], None], policy: Policy | None
+    ) -> None:
+        self._all = [_Supervised(one, environment, say, policy if one.state else None) for one in pipelines]
+        self._asked = ""
+
+    def run(self) -> int:
+        """Until all are over. The exit code: 0, or that of the first that failed."""
+        with _signals() as taken:
+            try:
+                for one in self._all:
+                    one.claim()
+                while self._turn():
+                    for number in taken(min((one.due for one in self._all), default=0.0) - time.monotonic()):
+                        self._take(number)
+            finally:
+                for one in self._all:
+                    one.kill()
+        return next((one.code for one in self._all if one.code), 0)
+
+    def _turn(self) -> bool:
+        """Do what there is to do; whether there may be more."""
+        for one in self._all:
+            one.turn(time.monotonic())
+        return any(not one.is_over for one in self._all)
+
+    def _take(self, number: int) -> None:
+        wanted = _STOPS.get(signal.Signals(number))
+        if wanted is None:
+            return
+        for one in self._all:
+            if self._asked == "stop" and wanted == "stop":
+                one.end_now(128 + number)
+            else:
+                one.ask(number)
+        self._asked = wanted
+
+
+@dataclass
+class _Supervised:
+    """One pipeline and what became of it."""
+
+    pipeline: Pipeline
+    environment: Mapping[str, str]
+    say: Callable[[str], None]
+    policy: Policy | None
+    due: float = 0.0  # when there is something to do even if no process ends
+    code: int = 0
+    is_over: bool = False
+    restarts: int = 0
+    _asked: int = 0  # the signal by which it was asked to end
+    _history: History = field(default_factory=History)
+    _group: Group | None = None
+    _directory: StateDirectory | None = None
+
+    def claim(self) -> None:
+        """Nobody else supervises it. Raises OutsideError that says who does."""
+        if self.pipeline.state:
+            self._directory = StateDirectory(self.pipeline.state)
+            self._directory.supervise()
+            self._history = History(self._directory.newest_epoch())
+
+    def turn(self, now: float) -> None:
+        """Do what there is to do."""
+        if self.is_over:
+            return
+        if self._group is None:
+            if now >= self.due:
+                self._start()
+            return
+        codes = self._group.codes()
+        if None not in codes:
+            self._ended(verdict([code for code in codes if code is not None]), now)
+        elif any(codes):
+            self._hurry(now)
+
+    def _start(self) -> None:
+        try:
+            self._group, self.due = Group(self.pipeline.commands, self.environment), float("inf")
+        except OSError as error:
+            self._over(Over(75, f"its processes cannot be started: {error.strerror}"))
+            return
+        self._tell("running")
+
+    def _hurry(self, now: float) -> None:
+        """One has failed. The others hear of it by their pipes; who does not is stuck."""
+        if self.due == float("inf"):
+            self.due = now + _GRACE
+        elif now >= self.due and self._group:
+            self._group.kill()
+
+    def _ended(self, code: int, now: float) -> None:
+        self._group = None
+        epoch = self._directory.newest_epoch() if self._directory else 0
+        if self._asked:
+            self._over(Over(code, f"ended at checkpoint {epoch} before it could write a last one" if code else ""))
+            return
+        if self.policy is None:
+            self._over(Over(code))
+            return
+        found = after_end(self.policy, self._history, code, epoch, random.random())
+        if isinstance(found, Over):
+            self._over(found)
+            return
+        self._history, self.due, self.restarts = found.history, now + found.delay, self.restarts + 1
+        again = f", restart {found.history.without_progress} from there" if found.history.without_progress > 1 else ""
+        self.say(f"{self.pipeline.name}: {_died(code)}; goes on from checkpoint {epoch} in {found.delay:.1f} s{again}")
+        self._tell("waiting", last=_died(code))
+
+    def _over(self, over: Over) -> None:
+        self.is_over, self.code, self.due = True, over.code, float("inf")
+        if over.reason:
+            self.say(f"{self.pipeline.name}: {over.reason}{_LOOK.format(self.pipeline.name) if over.code == 1 else ''}")
+        self._tell("failed" if over.code else "ended", code=over.code, reason=over.reason)
+        if self._directory:
+            self._directory.leave()
+
+    def ask(self, number: int) -> None:
+        """To end well. One that takes no checkpoints has nothing to save."""
+        if self.is_over:
+            return
+        self._asked = number
+        if self._group is None:
+            self._over(Over(0))
+        elif self.pipeline.state is None:
+            self.end_now(128 + number)
+        else:
+            self._group.tell_source(signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM)
+            self._tell("draining" if number == signal.SIGUSR1 else "stopping")
+
+    def end_now(self, code: int) -> None:
+        if not self.is_over:
+            self.kill()
+            self._over(Over(code))
+
+    def kill(self) -> None:
+        if self._group:
+            self._group.kill()
+            self._group = None
+
+    def _tell(self, state: str, **more: Any) -> None:
+        """For `status`. That this cannot be written is no reason to stop."""
+        if self._directory is None:
+            return
+        try:
+            self._directory.tell_of_supervisor({"state": state, "restarts": self.restarts, "since": time.time(), **more})
+        except ClickpipeError as error:
+            self.say(str(error))
+
+
+def _died(code: int) -> str:
+    return f"killed by {signal.Signals(code - 128).name}" if 128 < code < 193 else f"failed with exit code {code}"
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[float], list[int]]]:
+    """Signals come out of a descriptor, so that waiting for a time, a death or a person is one wait, and none is missed.
+
+    Gives a function that waits some seconds (a tenth at most where it cannot know) and returns the signals taken.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    numbers = [signal.SIGCHLD, *_STOPS]
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    old = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+
+    def taken(seconds: float) -> list[int]:
+        select.select([ours], [], [], None if seconds == float("inf") else max(0.0, seconds))
+        try:
+            return list(ours.recv(4096))
+        except BlockingIOError:
+            return []
+
+    try:
+        yield taken
+    finally:
+        signal.set_wakeup_fd(old)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        ours.close()
+        theirs.close()
