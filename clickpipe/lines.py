@@ -132,3 +132,7 @@ def joined(blocks: list[Block]) -> Block:
         return blocks[0]
     skipped = tuple(line for block in blocks for line in block.overlong)
     return Block(b"".join(block.data for block in blocks), blocks[0].offset, skipped)
+
+
+def line_count(blocks: list[Block]) -> int:
+    return sum(block.data.count(b"\n") for block in blocks)

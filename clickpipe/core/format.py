@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
+from clickpipe.core.catalog import Catalog
 from clickpipe.lines import Block, Overlong
 from clickpipe.ndjson import LONGEST_LINE, Line
 
+FORMATS = Catalog("clickpipe.formats", "format")
 SAMPLE = 1_000  # records that types are inferred from
 
 

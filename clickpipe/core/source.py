@@ -6,7 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clickpipe.core.address import part_of
+from clickpipe.core.catalog import Catalog
+from clickpipe.errors import PlanError
 from clickpipe.wire.pump import Inbox
+
+SOURCES = Catalog("clickpipe.sources", "source")
 
 
 class Split:
@@ -43,3 +48,21 @@ class Source:
     def splits(self) -> list[Split]:
         """At least one. Raises PlanError or OutsideError when there is nothing."""
         raise NotImplementedError
+
+
+def splits_of(addresses: tuple[str, ...]) -> list[Split]:
+    """All that the addresses name, in order. Raises PlanError or OutsideError."""
+    if not addresses:
+        raise PlanError("no source", hint="a file, a glob, or - for standard input")
+    found = [split for address in addresses for split in _source(address).splits()]
+    names = [split.name for split in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise PlanError(f"{name} is named twice", word=name)
+    return found
+
+
+def _source(address: str) -> Source:
+    part, rest = part_of(address, SOURCES, "stdin")
+    source: Source = SOURCES.find(part, Source)(rest)
+    return source

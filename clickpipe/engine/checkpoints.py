@@ -25,11 +25,12 @@ from typing import Any
 
 import polars as pl
 
+from clickpipe.core.intake import IngestFeed
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Feed, Staged, Writer
 from clickpipe.errors import OutsideError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.operators.ingest import Ingest, IngestFeed
+from clickpipe.operators.ingest import Ingest
 from clickpipe.state import snapshot
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import append_at, length_of

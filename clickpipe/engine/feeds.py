@@ -13,7 +13,7 @@ from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.source import Split
 from clickpipe.core.time import instants
 from clickpipe.errors import DataError
-from clickpipe.operators.ingest import Ingest, IngestFeed
+from clickpipe.operators.ingest import Ingest
 from clickpipe.text import Text
 from clickpipe.wire.frames import Barrier, End, StreamLine
 from clickpipe.wire.pump import Inbox
@@ -24,7 +24,7 @@ def open_stream(inbox: Inbox) -> Feed:
     """The feed for standard input, whichever kind of stream it is."""
     reader = StreamReader(inbox)
     if reader.line is None:
-        return IngestFeed(Ingest(("-",)), [RawSplit(reader.raw())])
+        return Ingest(("-",)).feed([RawSplit(reader.raw())])
     return StreamFeed(reader, reader.line)
 
 

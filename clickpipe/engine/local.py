@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
+from clickpipe.core.intake import IngestFeed
 from clickpipe.core.loop import Asides, Loop, Stage, Tail
 from clickpipe.core.meter import OUTCOMES, Ledger, added
 from clickpipe.core.operator import Feed, Writer
@@ -24,7 +25,7 @@ from clickpipe.engine.feeds import ProducedSplit, open_stream
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.errors import ClickpipeError, DataError, PlanError
 from clickpipe.faults import kill_point
-from clickpipe.operators.ingest import Ingest, IngestFeed
+from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.window import Window
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
@@ -281,7 +282,7 @@ def _open_feed(plan: Plan) -> tuple[Feed, bool, Checkpoints | None]:
         if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
             if plan.nodes[1].step.checkpoint:
                 raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
-            return IngestFeed(plan.nodes[1].step, [ProducedSplit(first.step.raw())]), True, None
+            return plan.nodes[1].step.feed([ProducedSplit(first.step.raw())]), True, None
         if isinstance(first.step, Ingest) and first.step.checkpoint:
             begun, checkpoints = begin(first.step, plan.name, first.written.name)
             return begun, True, checkpoints

@@ -1,0 +1,141 @@
+"""Splits that end, read one after the other in the order of their first event times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from clickpipe.batch import Batch, Dead
+from clickpipe.core.format import SAMPLE, Wants
+from clickpipe.core.intake import IngestFeed, Taking
+from clickpipe.core.operator import Pull
+from clickpipe.core.progress import Progress
+from clickpipe.core.reading import blocks, parsed
+from clickpipe.core.source import Split
+from clickpipe.errors import StateError
+from clickpipe.lines import Block, line_count
+
+_WORKERS = 2
+_QUIET = 0.2  # seconds without a byte after which a live input is judged by what has come
+_ENOUGH = 16 << 20  # bytes of a file that are searched for its first time
+
+
+class InOrder(IngestFeed):
+    def __init__(self, taking: Taking, splits: list[Split], saved: Mapping[str, Any] | None = None) -> None:
+        """Raises StateError if `saved` is of another input."""
+        self._splits = splits
+        super().__init__(taking, saved)
+
+    def _prepare(self) -> None:
+        self.is_live = any(split.is_live for split in self._splits)
+        self._all = [Progress(split, self._time) for split in self._splits]
+        self._order: list[Progress] | None = None
+
+    def _first_name(self) -> str:
+        return self._splits[0].name
+
+    def _sample(self) -> list[Block]:
+        sample: list[Block] = []
+        for one in self._all:
+            taken: list[Block] = []
+            if inbox := one.split.inbox():  # the sample must not depend on how much a first read brings
+                inbox.gather(SAMPLE, _QUIET)
+            stream = self._blocks(one)
+            for block in stream:
+                taken.append(block)
+                has_some = one.split.is_live and any(block.data for block in taken)  # more than a header line
+                if has_some or line_count(sample + taken) >= SAMPLE:
+                    break
+            one.opened = chain(taken, stream)
+            sample += taken
+            if line_count(sample) >= SAMPLE:
+                break
+        return sample
+
+    def pulls(self) -> Iterator[Pull]:
+        self._order = self._order or self._in_order(self._all)
+        self._wait_for_next()
+        for at, one in enumerate(self._order):
+            if one.is_done:
+                continue
+            held = [later.start for later in self._order[at + 1 :] if later.start is not None]
+            for batch, dead, read, end in self._read(one):
+                arrival = int(time.time() * 1_000) if one.split.is_live else None
+                pull = self._judged(batch, one.clock, dead, read, arrival)
+                pull.watermark = self._advanced(one, held)
+                one.offset = end
+                pull.barrier = self._next_barrier()
+                yield pull
+            one.finish(is_saved=self.epochs is not None)
+        if self.epochs:
+            self.last = self._barrier(self.epochs)
+
+    def _advanced(self, one: Progress, held: list[int]) -> int | None:
+        """The watermark, which waits for the first records of the splits to come."""
+        now = one.clock.watermark
+        bound = min([start - self._time.out_of_orderness for start in held], default=now)
+        if now is not None and bound is not None:
+            self._reached = max(min(now, bound), self._reached if self._reached is not None else bound)
+        return self._reached
+
+    def _in_order(self, splits: list[Progress]) -> list[Progress]:
+        if len(splits) < 2 or self._time.field is None:
+            return splits
+        for one in splits:
+            stream = one.opened or self._blocks(one)
+            taken: list[Block] = []
+            start = None
+            while start is None and sum(len(block.data) for block in taken) < _ENOUGH and (block := next(stream, None)):
+                taken.append(block)
+                start = self._first_time(block)
+            one.opened = chain(taken, stream)
+            if start is not None:
+                one.start = start
+        return sorted(splits, key=lambda one: one.start or 0)
+
+    def _first_time(self, block: Block) -> int | None:
+        assert self._time.field is not None
+        batch, _, _ = self._format.read(block, self._raw_columns, Wants([self._time.field], False, set()), "")
+        times = self._time.instants(batch).drop_nulls()
+        return int(times[0]) if len(times) else None
+
+    def _blocks(self, one: Progress) -> Iterator[Block]:
+        pace = self._pace
+        stream = blocks(one.split, self._format.cut, pace.batch_bytes, pace.latency, one.offset, pace.interval or None)
+        first = next((block for block in stream if block.data or block.overlong), None)
+        if first is None:
+            return iter(())
+        return chain([first if one.offset else self._format.begin(first)], stream)
+
+    def _read(self, one: Progress) -> Iterator[tuple[Batch, list[Dead], int, int]]:
+        """Batches, bad records, how many were read, and where the next begins."""
+        stream, one.opened = one.opened or self._blocks(one), None
+
+        def read(block: Block) -> tuple[Batch, list[Dead], int, int]:
+            return *self._format.read(block, self._raw_columns, self._wants, one.split.name), block.end
+
+        return parsed(stream, read, 0 if one.split.is_live else _WORKERS)
+
+    # Where it is, and how to go on from there.
+
+    def finish(self) -> None:
+        for one in self._all:
+            one.is_done = True
+
+    def _positions(self) -> list[dict[str, Any]]:
+        return [one.to_json() for one in self._order or []]
+
+    def _restore(self, splits: list[Mapping[str, Any]]) -> None:
+        fresh = {one.split.name: one for one in self._all}
+        order = []
+        for said in splits:
+            one = fresh.pop(said["name"], None)
+            if one is not None:
+                order.append(one)
+                note = one.restore(said)
+                self.notes = (*self.notes, note) if note else self.notes
+            elif not said["done"]:
+                raise StateError(f"{said['name']} is gone, and {said['offset']:,} bytes of it had been read only")
+        self._order = order + self._in_order([*fresh.values()])  # files that are new

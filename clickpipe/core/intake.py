@@ -1,0 +1,186 @@
+"""Raw input as a feed: what its columns are, when its records were, and where it is for a checkpoint.
+
+    InOrder    splits that end, one after the other           (core/inorder.py)
+
+A subclass says which blocks come next; everything else is the same for all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from clickpipe.batch import Batch, Dead
+from clickpipe.columns import RESERVED, TYPES, Columns, can_be_named, check_new
+from clickpipe.core.eventtime import EventTime, streamed
+from clickpipe.core.format import FORMATS, Format, Wants
+from clickpipe.core.operator import Feed, Pull
+from clickpipe.core.time import SplitClock
+from clickpipe.errors import DataError, PlanError
+from clickpipe.lines import Block
+from clickpipe.wire.frames import Barrier
+
+_PACKED = {b"\x1f\x8b": "zcat", b"\x28\xb5\x2f\xfd": "zstdcat"}  # by the first bytes
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much is read at once, and how often something happens. Unit: seconds; an `interval` of 0: no checkpoints."""
+
+    batch_bytes: int
+    latency: float
+    interval: float = 0.0
+
+
+@dataclass(frozen=True)
+class Taking:
+    """How raw input is taken: what its records are. `columns`: as a person declares them."""
+
+    pipeline: str
+    format: str
+    time: EventTime
+    pace: Pace
+    columns: str | None = None
+    strict: bool = False
+
+
+class IngestFeed(Feed):
+    """Raw input, judged record by record. `epochs`: with checkpoints, the numbers of those to come."""
+
+    epochs: Iterator[int] | None = None
+
+    def __init__(self, taking: Taking, saved: Mapping[str, Any] | None = None) -> None:
+        """`saved`: the position of an earlier run. Raises StateError if its input is not there any more."""
+        self._taking, self._pace, self.pipeline = taking, taking.pace, taking.pipeline
+        self._format: Format = FORMATS.find(taking.format, Format)()
+        self._time = replace(taking.time, field=taking.time.field or self._format.time)
+        self.floats = set()
+        self.inherited = []
+        self._wants = Wants(None, True, self.floats)
+        self._reached: int | None = None
+        self._due, self._is_new = 0.0, False
+        self._prepare()
+        if saved:
+            self._restore_common(saved)
+            self._restore(saved["splits"])
+        else:
+            self._raw_columns = self._time.found_in(self._declared(taking.columns) if taking.columns else self._inferred())
+        self.columns = streamed(self._raw_columns)
+
+    # What a subclass says.
+
+    def _prepare(self) -> None:
+        """Before anything is read."""
+
+    def _sample(self) -> list[Block]:
+        """The first records. They are read again."""
+        raise NotImplementedError
+
+    def _first_name(self) -> str:
+        """Of the first split."""
+        raise NotImplementedError
+
+    def _positions(self) -> list[dict[str, Any]]:
+        """Where each split is, as JSON."""
+        raise NotImplementedError
+
+    def _restore(self, splits: list[Mapping[str, Any]]) -> None:
+        """Go on from these positions."""
+        raise NotImplementedError
+
+    # What the columns are.
+
+    def check_reserved(self) -> None:
+        """Raises DataError for a field that has a name of ours."""
+        for name in RESERVED:
+            if name in self._raw_columns.types:
+                raise DataError(f'the input has a field "{name}", a name that clickpipe reserves: rename it first')
+
+    def _declared(self, text: str) -> Columns:
+        types: dict[str, str] = {}
+        for part in text.split(","):
+            name, colon, kind = part.strip().rpartition(":")
+            if not colon or kind not in TYPES or kind == "time":
+                known = ", ".join(t for t in TYPES if t != "time")
+                raise PlanError(f'"{part.strip()}" is not NAME:TYPE; types are {known}', word=text)
+            check_new(name, text)
+            types[name] = kind
+        if not self._format.has_text:
+            inferred = self._inferred().types
+            types = {name: types.get(name, kind) for name, kind in inferred.items()}
+        return Columns(types, frozenset(types))
+
+    def _inferred(self) -> Columns:
+        sample = self._sample()
+        types = self._nameable(self._format.infer(sample))
+        if not types and any(b"\0" in block.data[:4096] for block in sample):
+            packed = next((tool for magic, tool in _PACKED.items() if sample[0].data.startswith(magic)), "")
+            hint = f"unpack it before: {packed} FILE | clickpipe ingest - …" if packed else ""
+            raise DataError(f"{self._first_name()} is binary, not {self._taking.format}", hint=hint)
+        return Columns(types)
+
+    def _nameable(self, types: dict[str, str]) -> dict[str, str]:
+        """Fields that can be columns. In NDJSON the others stay what they are: text that nobody looks at."""
+        for name in types:
+            if not can_be_named(name) and not self._format.has_text:
+                raise DataError(f'a column cannot be called "{name}"')
+        return {name: kind for name, kind in types.items() if can_be_named(name)}
+
+    # What the records are.
+
+    def want(self, names: list[str] | None, text: bool) -> None:
+        if self._taking.strict:
+            names = None
+        if names is not None:
+            names = [name for name in self._raw_columns.types if name in names or name == self._time.field]
+        elif self._format.has_text:
+            names = list(self._raw_columns.types)
+        self._wants = Wants(names, text, self.floats)
+
+    def _judged(self, batch: Batch, clock: SplitClock, dead: list[Dead], read: int, arrival: int | None) -> Pull:
+        """Event time, lateness and the guard against clocks that run ahead."""
+        dead = list(dead)
+        if self._taking.strict or not self._format.has_text:  # a value that fits no type cannot become JSON
+            batch, misfits = batch.need([name for name in batch.columns.types if name in batch.frame.columns], set())
+            dead += [misfits] if misfits else []
+        batch, more = self._time.judged(batch, clock, arrival, self.columns)
+        self._is_new |= read > 0
+        return Pull([batch], None, dead + more, read)
+
+    # Where it is, and how to go on from there.
+
+    def finish(self) -> None:
+        """Nothing is left to read: the run before had come to the end."""
+        raise NotImplementedError
+
+    def _next_barrier(self) -> Barrier | None:
+        """A checkpoint, if one is due and there is something new to save."""
+        if not self.epochs or not self._is_new or time.monotonic() < self._due:
+            return None
+        barrier = self._barrier(self.epochs)
+        self._wait_for_next()
+        return barrier
+
+    def _wait_for_next(self) -> None:
+        self._is_new, self._due = False, time.monotonic() + self._pace.interval
+
+    def _barrier(self, epochs: Iterator[int]) -> Barrier:
+        return Barrier(next(epochs), ({"hop": 0, "source": self._position()},))
+
+    def _position(self) -> dict[str, Any]:
+        """What a later run needs to go on from here, as JSON."""
+        return {
+            "columns": self._raw_columns.to_json(),
+            "floats": sorted(self.floats),
+            "format": self._format.saved(),
+            "reached": self._reached,
+            "splits": self._positions(),
+        }
+
+    def _restore_common(self, saved: Mapping[str, Any]) -> None:
+        self.floats |= set(saved["floats"])
+        self._raw_columns = Columns.from_json(saved["columns"])
+        self._format.restore(saved["format"])
+        self._reached = saved["reached"]

@@ -1,0 +1,56 @@
+"""How far a split has been read: what a checkpoint keeps of it, and how a later run goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clickpipe.core.eventtime import EventTime
+from clickpipe.core.source import Split
+from clickpipe.core.time import SplitClock
+from clickpipe.errors import StateError
+from clickpipe.lines import Block
+
+
+class Progress:
+    """Of one split. Unit of `offset`: bytes of text; of `start`, the first event time in it: milliseconds."""
+
+    def __init__(self, split: Split, time: EventTime) -> None:
+        self.split, self._time = split, time
+        self.clock: SplitClock = time.clock(is_live=split.is_live)
+        self.offset = 0
+        self.start: int | None = None
+        self.is_done = False
+        self.opened: Iterator[Block] | None = None  # blocks that were looked at, and those behind them
+        self._identity: Mapping[str, Any] | None = None  # once it was read to its end
+
+    def finish(self, *, is_saved: bool) -> None:
+        """It was read to its end. `is_saved`: checkpoints will ask which file it was."""
+        self._identity = self.split.identity(self.offset) if is_saved else {}
+        self.split.close()
+        self.is_done = True
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.split.name,
+            "offset": self.offset,
+            "identity": self._identity or self.split.identity(self.offset),
+            "done": self.is_done,
+            "start": self.start,
+            "greatest": self.clock.greatest,
+        }
+
+    def restore(self, said: Mapping[str, Any]) -> str | None:
+        """Go on from there. What a person should know, if anything. Raises StateError if it is another file by now."""
+        now = self.split.identity(said["offset"])
+        if now != said["identity"]:
+            raise StateError(
+                f"{self.split.name} is not the file that was read before: its first {said['offset']:,} bytes have changed",
+                hint="--reset starts anew, and keeps what there is aside",
+            )
+        self.offset, self.start, self.is_done = said["offset"] if now else 0, said["start"], said["done"]
+        self._identity = said["identity"] if self.is_done else None
+        self.clock = self._time.clock(is_live=self.split.is_live, greatest=said["greatest"])
+        if now or self.is_done:
+            return None
+        return f"{self.split.name} cannot be read again: what had come since the last checkpoint is lost"
