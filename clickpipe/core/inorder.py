@@ -58,19 +58,25 @@ class InOrder(IngestFeed):
         self._order = self._order or self._in_order(self._all)
         self._wait_for_next()
         for at, one in enumerate(self._order):
-            if one.is_done:
-                continue
             held = [later.start for later in self._order[at + 1 :] if later.start is not None]
-            for batch, dead, read, end in self._read(one):
-                arrival = int(time.time() * 1_000) if one.split.is_live else None
-                pull = self._judged(batch, one.clock, dead, read, arrival)
-                pull.watermark = self._advanced(one, held)
-                one.offset = end
-                pull.barrier = self._next_barrier()
-                yield pull
+            if not one.is_done:
+                yield from self._pulls_of(one, held)
+            if self._is_stopping:
+                break
+        self._end()
+
+    def _pulls_of(self, one: Progress, held: list[int]) -> Iterator[Pull]:
+        """`held`: the first event times of the splits to come."""
+        for batch, dead, read, end in self._read(one):
+            pull = self._judged(batch, one.clock, dead, read, int(time.time() * 1_000) if one.split.is_live else None)
+            pull.watermark = self._advanced(one, held)
+            one.offset = end
+            pull.barrier = self._next_barrier()
+            yield pull
+            if self._is_stopping and not one.split.is_live:  # what is live ends by itself, with what has come
+                return
+        if not self._is_stopping:
             one.finish(is_saved=self.epochs is not None)
-        if self.epochs:
-            self.last = self._barrier(self.epochs)
 
     def _advanced(self, one: Progress, held: list[int]) -> int | None:
         """The watermark, which waits for the first records of the splits to come."""
@@ -103,7 +109,15 @@ class InOrder(IngestFeed):
 
     def _blocks(self, one: Progress) -> Iterator[Block]:
         pace = self._pace
-        stream = blocks(one.split, self._format.cut, pace.batch_bytes, pace.latency, one.offset, pace.interval or None)
+        stream = blocks(
+            one.split,
+            self._format.cut,
+            pace.batch_bytes,
+            pace.latency,
+            one.offset,
+            pace.interval or None,
+            lambda: self._is_stopping,
+        )
         first = next((block for block in stream if block.data or block.overlong), None)
         if first is None:
             return iter(())

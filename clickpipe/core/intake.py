@@ -1,6 +1,7 @@
 """Raw input as a feed: what its columns are, when its records were, and where it is for a checkpoint.
 
-    InOrder    splits that end, one after the other           (core/inorder.py)
+    InOrder      splits that end, one after the other        (core/inorder.py)
+    Following    files that grow, in turn                    (core/following.py)
 
 A subclass says which blocks come next; everything else is the same for all.
 """
@@ -17,12 +18,11 @@ from clickpipe.columns import RESERVED, TYPES, Columns, can_be_named, check_new
 from clickpipe.core.eventtime import EventTime, streamed
 from clickpipe.core.format import FORMATS, Format, Wants
 from clickpipe.core.operator import Feed, Pull
+from clickpipe.core.packing import UNPACK
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import DataError, PlanError
 from clickpipe.lines import Block
 from clickpipe.wire.frames import Barrier
-
-_PACKED = {b"\x1f\x8b": "zcat", b"\x28\xb5\x2f\xfd": "zstdcat"}  # by the first bytes
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,23 @@ class IngestFeed(Feed):
         self._wants = Wants(None, True, self.floats)
         self._reached: int | None = None
         self._due, self._is_new = 0.0, False
+        self._is_stopping = self._drains = False
         self._prepare()
         if saved:
             self._restore_common(saved)
             self._restore(saved["splits"])
         else:
+            self._begin()
             self._raw_columns = self._time.found_in(self._declared(taking.columns) if taking.columns else self._inferred())
         self.columns = streamed(self._raw_columns)
 
     # What a subclass says.
 
     def _prepare(self) -> None:
-        """Before anything is read."""
+        """Before anything is read or restored."""
+
+    def _begin(self) -> None:
+        """Without an earlier run."""
 
     def _sample(self) -> list[Block]:
         """The first records. They are read again."""
@@ -116,7 +121,7 @@ class IngestFeed(Feed):
         sample = self._sample()
         types = self._nameable(self._format.infer(sample))
         if not types and any(b"\0" in block.data[:4096] for block in sample):
-            packed = next((tool for magic, tool in _PACKED.items() if sample[0].data.startswith(magic)), "")
+            packed = next((tool for magic, tool in UNPACK.items() if sample[0].data.startswith(magic)), "")
             hint = f"unpack it before: {packed} FILE | clickpipe ingest - …" if packed else ""
             raise DataError(f"{self._first_name()} is binary, not {self._taking.format}", hint=hint)
         return Columns(types)
@@ -148,6 +153,18 @@ class IngestFeed(Feed):
         batch, more = self._time.judged(batch, clock, arrival, self.columns)
         self._is_new |= read > 0
         return Pull([batch], None, dead + more, read)
+
+    # How it ends.
+
+    def stop(self, *, drain: bool) -> None:
+        self._drains = drain
+        self._is_stopping = True
+
+    def _end(self) -> None:
+        """Nothing more is handed on."""
+        self.is_stopped = self._is_stopping and not self._drains
+        if self.epochs:
+            self.last = self._barrier(self.epochs)
 
     # Where it is, and how to go on from there.
 

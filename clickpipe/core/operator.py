@@ -72,8 +72,8 @@ class Feed:
     notes: tuple[str, ...] = ()  # what a person should know of the input
     inherited: list[Ledger]  # accounts of the steps before, known at the end
     last: Barrier | None = None  # the end as a barrier, known then; None where nothing is saved
-    is_stopped: bool = False  # the run ended and the input did not
     restore: int | None = None  # the checkpoint to go on from, 0 for none; None: no checkpoints are taken
+    is_stopped: bool = False  # `pulls` ended because of `stop`, and more may be read another time
 
     def want(self, names: list[str] | None, text: bool) -> None:
         """What the plan needs of the records: the values of these columns (None: of all), and their text."""
@@ -82,7 +82,7 @@ class Feed:
         raise NotImplementedError
 
     def stop(self, *, drain: bool) -> None:
-        """End soon: where it stands (`is_stopped`), or with `drain` as if the input ended there. For signal handlers."""
+        """End `pulls` soon. `drain`: as if the input had ended. May be called in a signal handler. By default it goes on."""
 
     def close(self) -> None:
         pass

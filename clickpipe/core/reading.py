@@ -24,6 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _PAUSE = 0.005  # seconds without a byte after which a live batch goes out early
+_BEAT = 0.1  # seconds after which whoever waits looks whether to stop
 _AHEAD = 2  # blocks
 
 
@@ -34,22 +35,30 @@ def blocks(
     max_latency: float,
     offset: int = 0,
     tick: float | None = None,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Block]:
     """The whole lines of a split from `offset` on, about `batch_bytes` at a time.
 
     Unit: seconds for `max_latency` and `tick`, which are for live splits. After each `tick` without input an empty
-    block comes. A batch holds at least half of `batch_bytes`, so that a chunk and the line it cuts are not joined to a
-    second one.
+    block comes. A live split that is stopped ends with the whole lines that have come. A batch holds at least half
+    of `batch_bytes`, so that a chunk and the line it cuts are not joined to a second one.
     """
     inbox = split.inbox()
     if inbox:
-        return _pieces(_cut(_live(inbox, batch_bytes, max_latency, tick), whole, 0), whole, batch_bytes)
+        chunks = _live(inbox, batch_bytes, max_latency, tick, is_stopping)
+        return _pieces(_cut(chunks, whole, 0, has_ended=lambda: inbox.is_at_end), whole, batch_bytes)
     return ahead(_pieces(_cut(split.chunks(offset), whole, batch_bytes // 2, offset), whole, batch_bytes))
 
 
-def _cut(chunks: Iterator[bytes], whole: Callable[[bytes], int], at_least: int, offset: int = 0) -> Iterator[Block]:
+def _cut(
+    chunks: Iterator[bytes],
+    whole: Callable[[bytes], int],
+    at_least: int,
+    offset: int = 0,
+    has_ended: Callable[[], bool] = lambda: True,
+) -> Iterator[Block]:
     held: list[Block] = []
-    for block in _fed(chunks, Cutter(whole, offset)):
+    for block in _fed(chunks, Cutter(whole, offset), has_ended):
         if held and block.offset != held[-1].end:  # an overlong line lay between
             yield joined(held)
             held = []
@@ -61,12 +70,13 @@ def _cut(chunks: Iterator[bytes], whole: Callable[[bytes], int], at_least: int, 
         yield joined(held)
 
 
-def _fed(chunks: Iterator[bytes], cutter: Cutter) -> Iterator[Block]:
+def _fed(chunks: Iterator[bytes], cutter: Cutter, has_ended: Callable[[], bool]) -> Iterator[Block]:
+    """`has_ended`: whether the last line is whole although it may lack its newline."""
     for chunk in chunks:
         block = cutter.feed(chunk) if chunk else Block(b"", cutter.offset)
         if block:
             yield block
-    last = cutter.finish()
+    last = cutter.finish() if has_ended() else None
     if last:
         yield last
 
@@ -93,20 +103,35 @@ def _piece_end(data: bytes, start: int, whole: Callable[[bytes], int], stretch: 
     return end
 
 
-def _live(inbox: Inbox, batch_bytes: int, max_latency: float, tick: float | None) -> Iterator[bytes]:
+def _live(
+    inbox: Inbox, batch_bytes: int, max_latency: float, tick: float | None, is_stopping: Callable[[], bool]
+) -> Iterator[bytes]:
     """Chunks of a live split. What is there goes out at once; while more pours in, a batch fills up. Empty: a tick."""
-    while (chunk := inbox.get(tick)) != b"":
-        if chunk is None:
+    while not is_stopping():
+        chunk = _next(inbox, tick, is_stopping)
+        if chunk == b"":
+            return
+        if not chunk:
             yield b""
             continue
         parts, size, deadline = [chunk], len(chunk), time.monotonic() + max_latency
-        while size < batch_bytes and (left := deadline - time.monotonic()) > 0:
+        while size < batch_bytes and (left := deadline - time.monotonic()) > 0 and not is_stopping():
             chunk = inbox.get(min(_PAUSE, left))
             if not chunk:
                 break
             parts.append(chunk)
             size += len(chunk)
         yield b"".join(parts)
+    yield from inbox.read_ahead()
+
+
+def _next(inbox: Inbox, tick: float | None, is_stopping: Callable[[], bool]) -> bytes | None:
+    """The next chunk; None when `tick` has passed, or nothing more is to be waited for."""
+    deadline = float("inf") if tick is None else time.monotonic() + tick
+    chunk = None
+    while chunk is None and not is_stopping() and (left := deadline - time.monotonic()) > 0:
+        chunk = inbox.get(min(_BEAT, left))
+    return chunk
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

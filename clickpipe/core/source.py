@@ -49,6 +49,10 @@ class Source:
         """At least one. Raises PlanError or OutsideError when there is nothing."""
         raise NotImplementedError
 
+    def followed(self) -> str:
+        """The path or glob whose files may grow. Raises PlanError where there are none."""
+        raise PlanError(f"--follow is for files that grow: {self.address} is none", word="--follow")
+
 
 def splits_of(addresses: tuple[str, ...]) -> list[Split]:
     """All that the addresses name, in order. Raises PlanError or OutsideError."""
@@ -60,6 +64,16 @@ def splits_of(addresses: tuple[str, ...]) -> list[Split]:
         if names.count(name) > 1:
             raise PlanError(f"{name} is named twice", word=name)
     return found
+
+
+def followed(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """Paths and globs that are followed. Raises PlanError."""
+    if not addresses:
+        raise PlanError("no source", hint="a file or a glob")
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise PlanError(f"{address} is named twice", word=address)
+    return tuple(_source(address).followed() for address in addresses)
 
 
 def _source(address: str) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import polars as pl
@@ -83,8 +83,11 @@ class OperatorStep(Step):
 class SourceStep(Step):
     """A step that begins a plan."""
 
-    def open(self) -> Feed:
-        """A running feed: the columns are known, no record has been given out. Raises PlanError."""
+    def open(self, *, say: Callable[[str], None] = lambda _: None) -> Feed:
+        """A running feed: the columns are known, no record has been given out. Raises PlanError.
+
+        `say`: what a person should know meanwhile.
+        """
         raise NotImplementedError
 
 
@@ -95,7 +98,7 @@ class RawStep(SourceStep):
         """Blocks of whole lines."""
         raise NotImplementedError
 
-    def open(self) -> Feed:
+    def open(self, *, say: Callable[[str], None] = lambda _: None) -> Feed:
         raise PlanError("its lines are raw: put ingest - behind it")
 
 

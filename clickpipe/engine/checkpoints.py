@@ -237,13 +237,13 @@ def _with_lengths(entries: Sequence[Entry]) -> list[Entry]:
     return placed
 
 
-def begin(step: Ingest, name: str, word: str) -> tuple[IngestFeed, Checkpoints]:
+def begin(step: Ingest, name: str, word: str, say: Callable[[str], None]) -> tuple[IngestFeed, Checkpoints]:
     """Begin a run of a pipeline with checkpoints, where its last one left off. Raises StateError, OutsideError, PlanError."""
     directory = StateDirectory(pipeline_directory(step.name or name or step.pipeline()))
     run = directory.begin(anew=step.reset)
     checkpoints = Checkpoints(directory, run.number, run.restore)
     checkpoints.tables(Place(0, word, step.says()))
-    feed = step.open(run.restore.entry(0, "source") if run.restore else None)
+    feed = step.open(run.restore.entry(0, "source") if run.restore else None, say=say)
     feed.run, feed.restore = run.number, run.restore.epoch if run.restore else 0
     if run.restore and run.restore.ended:
         feed.notes = (f"{directory.name} had come to its end at checkpoint {run.restore.epoch}; --reset at ingest begins anew",)

@@ -67,7 +67,7 @@ def _write_raw(step: RawStep) -> Outcome:
 class _Run:
     def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool) -> None:
         self._plan, self._say, self._arrow = plan, say, arrow
-        self._feed, begins, self._checkpoints = _open_feed(plan)
+        self._feed, begins, self._checkpoints = _open_feed(plan, say)
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
@@ -275,7 +275,7 @@ def _records(batch: Batch, count: int) -> int | None:
     return count if batch.columns.is_hopping() else None
 
 
-def _open_feed(plan: Plan) -> tuple[Feed, bool, Checkpoints | None]:
+def _open_feed(plan: Plan, say: Callable[[str], None]) -> tuple[Feed, bool, Checkpoints | None]:
     """The feed, whether the pipeline begins here, and this process's part in its checkpoints."""
     first = plan.nodes[0]
     try:
@@ -284,10 +284,10 @@ def _open_feed(plan: Plan) -> tuple[Feed, bool, Checkpoints | None]:
                 raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
             return plan.nodes[1].step.feed([ProducedSplit(first.step.raw())]), True, None
         if isinstance(first.step, Ingest) and first.step.checkpoint:
-            begun, checkpoints = begin(first.step, plan.name, first.written.name)
+            begun, checkpoints = begin(first.step, plan.name, first.written.name, say)
             return begun, True, checkpoints
         if isinstance(first.step, SourceStep):
-            return first.step.open(), True, None
+            return first.step.open(say=say), True, None
     except ClickpipeError as error:
         raise locate(error, first.written) from None
     if os.isatty(sys.stdin.fileno()):

@@ -8,17 +8,18 @@ other, by the time of their first record. Memory: some blocks of --batch-bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from clickpipe.columns import Columns
 from clickpipe.core.eventtime import EventTime
+from clickpipe.core.following import Following
 from clickpipe.core.inorder import InOrder
 from clickpipe.core.intake import IngestFeed, Pace, Taking
 from clickpipe.core.option import Duration, Size, argument, option
-from clickpipe.core.source import Split, splits_of
+from clickpipe.core.source import Split, followed, splits_of
 from clickpipe.core.step import SourceStep
 from clickpipe.core.time import UNITS
 from clickpipe.core.units import format_duration
@@ -30,6 +31,11 @@ _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
 @dataclass(frozen=True)
 class Ingest(SourceStep):
     source: tuple[str, ...] = argument("files, globs, or - for standard input", metavar="SOURCE")
+    follow: bool = option(
+        "read on as the files grow, through rotation and truncation, and take in new ones; a file may come later; "
+        "the watermark waits for each file that has given records, also for one that is silent",
+        default=False,
+    )
     time: str | None = option("field that holds event time", default=None, example="ts", metavar="FIELD")
     time_unit: str = option(
         "unit of a numeric time; auto tells them apart by magnitude", default="auto", choices=("auto", *UNITS)
@@ -42,7 +48,7 @@ class Ingest(SourceStep):
         aliases=("--watermark-delay",),
     )
     max_future_skew: Duration | None = option(
-        "a time further ahead than this is a dead letter; files: off, live: 1h", default=None, example="1h"
+        "a time further ahead than this is a dead letter; files: off, live and --follow: 1h", default=None, example="1h"
     )
     format: str | None = option("format of the input; by default csv for *.csv, else ndjson", default=None, metavar="FORMAT")
     columns: str | None = option(
@@ -65,12 +71,11 @@ class Ingest(SourceStep):
 
     harmless = frozenset({"checkpoint", "reset", "batch_bytes", "max_latency", "max_errors", "dead_letter", "name"})
     later = {
-        "--follow": "following growing files is not in this version",
         "--spool": "the durable log is not in this version",
         "--from": "starting elsewhere than at the beginning is not in this version",
         "--until": "stopping before the end is not in this version",
-        "--idle-timeout": "idle splits come with --follow",
-        "--on-idle": "idle splits come with --follow",
+        "--idle-timeout": "a file that gives nothing holds the watermark back in this version",
+        "--on-idle": "a file that gives nothing holds the watermark back in this version",
     }
     epilog = """\
 Examples:
@@ -80,24 +85,30 @@ Examples:
 
 A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted."""
 
-    def open(self, saved: Mapping[str, Any] | None = None) -> IngestFeed:
+    def open(self, saved: Mapping[str, Any] | None = None, *, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""
         self._check()
-        feed = self.feed(splits_of(self.source), saved)
+        feed = self._following(saved, say) if self.follow else self.feed(splits_of(self.source), saved)
         feed.check_reserved()
         return feed
 
+    def _following(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> IngestFeed:
+        addresses = followed(self.source)
+        return Following(self._taking(addresses[0]), addresses, say, saved)
+
     def feed(self, splits: list[Split], saved: Mapping[str, Any] | None = None) -> IngestFeed:
         """The same for these splits, whose records may come from a step of ours."""
+        if self.follow:
+            raise PlanError(f"--follow is for files that grow: {splits[0].name} is none", word="--follow")
         return InOrder(self._taking(splits[0].name), splits, saved)
 
     def pipeline(self) -> str:
         """Its name, by which its state is kept."""
-        return self.name or _pipeline_name(splits_of(self.source)[0].name)
+        return self.name or _pipeline_name(followed(self.source)[0] if self.follow else splits_of(self.source)[0].name)
 
     def describe(self, given: Columns) -> str:
         delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.time else ""
-        return f"event time {self.time}{delay}" if self.time else "no event time"
+        return ("follows; " if self.follow else "") + (f"event time {self.time}{delay}" if self.time else "no event time")
 
     def memory(self) -> str:
         return f"about five batches of {self.batch_bytes >> 20} MiB"

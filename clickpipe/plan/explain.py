@@ -49,6 +49,8 @@ def guarantees(plan: Plan, *, is_live: bool) -> list[str]:
     has_checkpoints = any(getattr(node.step, "checkpoint", None) for node in plan.nodes)
     if is_live:
         said.append("source: standard input cannot be replayed: at most once")
+    elif any(getattr(node.step, "follow", False) for node in plan.nodes):
+        said.append(_of_followed(has_checkpoints=has_checkpoints))
     elif has_checkpoints:
         said.append("source: files are read again from the position of the last checkpoint: exactly once")
     else:
@@ -59,6 +61,15 @@ def guarantees(plan: Plan, *, is_live: bool) -> list[str]:
     else:
         said.append("sink: none: the stream goes to standard output, its end said by a signal")
     return said
+
+
+def _of_followed(*, has_checkpoints: bool) -> str:
+    if not has_checkpoints:
+        return "source: files are followed; without --checkpoint a run that died starts from the beginning of what is there"
+    return (
+        "source: files are read on from the position of the last checkpoint: exactly once, as long as a rotated file stays "
+        "unpacked in its directory until it has been read; what is written between copying and truncating may be lost"
+    )
 
 
 def to_json(told: list[Told], said: list[str]) -> dict[str, Any]:

@@ -13,14 +13,13 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from clickpipe.core.packing import GZIP, MAGIC_BYTES, ZSTD, is_packed
 from clickpipe.core.source import Source, Split
 from clickpipe.errors import DataError, OutsideError, PlanError
 from clickpipe.state.manifest import digest
 
 _CHUNK = 8 << 20
 _EDGE = 64 << 10
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
 # A compressed byte can stand for 30,000: small pieces bound what one call may give back.
 _PIECE = 4 << 10
 _WORTH = 1 << 20
@@ -30,6 +29,9 @@ _SEEN = 4 << 10  # bytes that tell a file from another of its name
 class File(Source):
     def splits(self) -> list[Split]:
         return [FileSplit(path) for path in self._paths()]
+
+    def followed(self) -> str:
+        return self.address
 
     def _paths(self) -> list[str]:
         if os.path.lexists(self.address) or not glob.has_magic(self.address):
@@ -85,9 +87,9 @@ class FileSplit(Split):
     def _text(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The text of the file, unpacked if need be."""
         first = next(chunks, b"")
-        if first.startswith(_GZIP):
+        if first.startswith(GZIP):
             return self._unpacked(first, chunks, lambda: zlib.decompressobj(wbits=31), "gzip")
-        if first.startswith(_ZSTD):
+        if first.startswith(ZSTD):
             import zstandard
 
             return self._unpacked(first, chunks, lambda: zstandard.ZstdDecompressor().decompressobj(), "zstd")
@@ -130,7 +132,7 @@ def _identity(file: int, offset: int) -> Mapping[str, Any]:
 def _is_packed(file: int) -> bool:
     if not stat.S_ISREG(os.fstat(file).st_mode):
         return False
-    return os.pread(file, len(_ZSTD), 0).startswith((_GZIP, _ZSTD))
+    return is_packed(os.pread(file, MAGIC_BYTES, 0))
 
 
 def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:

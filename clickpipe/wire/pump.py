@@ -70,6 +70,19 @@ class Inbox:
             held.append(chunk)
         self.put_back(b"".join(held))
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the end of the input was seen by `get`."""
+        return self._is_at_end
+
+    def read_ahead(self) -> Iterator[bytes]:
+        """What has come already, and nothing that would have to be waited for."""
+        for _ in range(_QUEUED_IN + 1):
+            chunk = self.get(0)
+            if not chunk:
+                return
+            yield chunk
+
     def put_back(self, data: bytes) -> None:
         """These bytes, which were looked at, are read again before all others."""
         self._held = data

@@ -5,6 +5,7 @@ Reads the beginning of the input to learn its columns, and writes nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import click
@@ -51,14 +52,26 @@ def _is_live(plan: Plan) -> bool:
     return plan.source is None or isinstance(first, RawStep) or (isinstance(first, Ingest) and "-" in first.source)
 
 
-def _columns(plan: Plan) -> Columns:
+def _columns(plan: Plan) -> Columns | None:
+    """None where they are known only when the first record comes."""
     node = plan.source
     assert node is not None
     assert isinstance(node.step, Ingest)
     try:
-        return node.step.open().columns
+        if not node.step.follow:
+            return node.step.open().columns
+        return _columns_so_far(node.step)
     except ClickpipeError as error:
         raise locate(error, node.written) from None
+
+
+def _columns_so_far(step: Ingest) -> Columns | None:
+    """Of files that are followed: nothing is waited for."""
+    try:
+        columns = dataclasses.replace(step, follow=False).open().columns
+    except PlanError:  # a file that has not come yet
+        return None
+    return columns if step.columns or not set(columns.types) <= {step.time} else None
 
 
 def _text(told: list[Told], said: list[str]) -> str:

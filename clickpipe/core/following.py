@@ -1,0 +1,127 @@
+"""Files that grow: what is appended goes out at once, in turn, and the input never ends by itself.
+
+    round    app.log --block--> judged by its clock -->     the watermark and a checkpoint
+             web.log --block--> judged by its clock -->     come behind the last block of a round
+
+The watermark is the least of those of the files that have given records; it never goes back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from clickpipe.core.format import SAMPLE
+from clickpipe.core.intake import IngestFeed, Taking
+from clickpipe.core.operator import Pull
+from clickpipe.core.tail import Tail
+from clickpipe.core.watch import LOOK, Watch
+from clickpipe.lines import Block, line_count
+
+_QUIET = 0.2  # seconds without a record after which the columns are judged by what has come
+
+
+class Following(IngestFeed):
+    is_live = True
+
+    def __init__(
+        self, taking: Taking, addresses: tuple[str, ...], say: Callable[[str], None], saved: Mapping[str, Any] | None = None
+    ) -> None:
+        """Raises PlanError for what cannot be followed, StateError if a file of `saved` cannot be found again."""
+        self._addresses, self._say = addresses, say
+        super().__init__(taking, saved)
+
+    def _prepare(self) -> None:
+        self._watch = Watch(self._addresses, self._format, self._time, self._say)
+        self._changes = 0
+
+    def _first_name(self) -> str:
+        return self._watch.tails[0].name
+
+    def _begin(self) -> None:
+        self._watch.begin()
+
+    def _sample(self) -> list[Block]:
+        sample: list[Block] = []
+        since = time.monotonic()
+        while line_count(sample) < SAMPLE:
+            found = self._watch.sample(self._pace.batch_bytes)
+            if found:
+                sample, since = sample + found, time.monotonic()
+            elif any(block.data for block in sample) and time.monotonic() - since >= _QUIET:
+                break
+            else:
+                time.sleep(_QUIET / 4)
+        self._watch.rewind()
+        return sample
+
+    def pulls(self) -> Iterator[Pull]:
+        self._wait_for_next()
+        while not self._is_stopping:
+            yield from self.round()
+            self._rest()
+        if self._drains:
+            self._tell_of_unfinished()
+        self._end()
+
+    def round(self) -> Iterator[Pull]:
+        """What has been appended to each file. A barrier comes last: then all that was read has been handed on."""
+        last: Pull | None = None
+        for tail, block in self._watch.blocks(self._pace.batch_bytes):
+            if last:
+                yield last
+            last = self._pull(tail, block)
+            if self._is_stopping:
+                break
+        before = self._reached
+        self._advance()
+        changes = sum(tail.changes for tail in self._watch.tails)
+        self._is_new, self._changes = self._is_new or changes != self._changes, changes
+        barrier = self._next_barrier()
+        if last or barrier or before != self._reached:
+            last = last or Pull()
+            last.watermark, last.barrier = self._reached, barrier
+            yield last
+
+    def _rest(self) -> None:
+        """Until more may have come. A little more is waited for, so that a batch fills up."""
+        if self._watch.taken < self._pace.batch_bytes:
+            time.sleep(min(LOOK, self._pace.latency) if self._watch.taken else LOOK)
+
+    def _pull(self, tail: Tail, block: Block) -> Pull:
+        batch, dead, read = self._format.read(block, self._raw_columns, self._wants, tail.name)
+        if not tail.has_given and self._reached is not None:  # the others have gone on without it
+            reached = self._reached + self._time.out_of_orderness
+            tail.clock.greatest = max(tail.clock.greatest or reached, reached)
+        pull = self._judged(batch, tail.clock, dead, read, int(time.time() * 1_000))
+        tail.has_given = tail.has_given or tail.clock.greatest is not None
+        return pull
+
+    def _advance(self) -> None:
+        marks = []
+        for tail in self._watch.tails:
+            tail.has_given = tail.has_given and not tail.is_done
+            if tail.has_given and tail.clock.watermark is not None:
+                marks.append(tail.clock.watermark)
+        if marks:
+            self._reached = max(min(marks), self._reached if self._reached is not None else min(marks))
+
+    def _tell_of_unfinished(self) -> None:
+        for tail in self._watch.tails:
+            if tail.unfinished:
+                self._say(f"{tail.name} ends with {tail.unfinished:,} bytes of a line without its newline, which is left unread")
+
+    def close(self) -> None:
+        self._watch.close()
+
+    # Where it is, and how to go on from there.
+
+    def finish(self) -> None:
+        self.stop(drain=True)
+
+    def _positions(self) -> list[dict[str, Any]]:
+        return [tail.to_json() for tail in self._watch.tails]
+
+    def _restore(self, splits: list[Mapping[str, Any]]) -> None:
+        self._watch.restore(splits)

@@ -1,0 +1,164 @@
+"""Paths and globs that are followed: what has been appended, in which file, and which files are new.
+
+A file is read once, whatever names it is found under.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from clickpipe.core.eventtime import EventTime
+from clickpipe.core.format import Format
+from clickpipe.core.generation import opened
+from clickpipe.core.packing import MAGIC_BYTES, is_packed
+from clickpipe.core.tail import Tail
+from clickpipe.errors import PlanError
+from clickpipe.lines import Block
+
+LOOK = 0.1  # seconds between two looks at a path
+SCAN = 1.0  # and at a glob
+
+
+class Watch:
+    """`taken`: the bytes that the last round has read. Raises PlanError for what cannot be followed."""
+
+    def __init__(self, addresses: tuple[str, ...], form: Format, time: EventTime, say: Callable[[str], None]) -> None:
+        self._addresses, self._format, self._time, self._say = addresses, form, time, say
+        self.tails: list[Tail] = []
+        self.taken = 0
+        self._next_look = self._next_scan = 0.0
+        self._passed: set[str] = set()
+        for address in addresses:
+            if not is_glob(address):
+                _check(address)
+
+    def begin(self) -> None:
+        self._add()
+        for tail in self.tails:
+            if tail.is_done:
+                self._say(f"waiting for {tail.name}")
+        for address in filter(is_glob, self._addresses):
+            if not glob.glob(address, recursive=True):
+                self._say(f"waiting for a file that matches {address}")
+
+    def restore(self, splits: list[Mapping[str, Any]]) -> None:
+        """All files that were being read are found before anything else is taken for new."""
+        for said in splits:
+            self.tails.append(Tail(str(said["name"]), self._format, self._time, self._say))
+            self.tails[-1].restore(said)
+        for tail in self.tails:
+            tail.look(self)
+        self._add()
+
+    def knows(self, file: int) -> bool:
+        """Whether a file is read already, or was, under any name."""
+        return any(tail.knows(file) for tail in self.tails)
+
+    def blocks(self, at_most: int) -> Iterator[tuple[Tail, Block]]:
+        """One round: of each path that has something new, the next records."""
+        self._look()
+        self.taken = 0
+        for tail in self.tails:
+            block = tail.read(at_most, self)
+            self.taken += tail.taken
+            if block:
+                yield tail, block
+
+    def sample(self, at_most: int) -> list[Block]:
+        """The same, as often as one likes; `rewind` gives it all back."""
+        self._look()
+        return [block for tail in self.tails if (block := tail.peek(at_most))]
+
+    def rewind(self) -> None:
+        for tail in self.tails:
+            tail.rewind()
+
+    def close(self) -> None:
+        for tail in self.tails:
+            tail.close()
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK
+        for tail in self.tails:
+            tail.look(self)
+        if now >= self._next_scan:
+            self._next_scan = now + SCAN
+            self._add()
+
+    def _add(self) -> None:
+        """Paths that are not followed yet."""
+        old = {tail.name for tail in self.tails}
+        new = [Tail(path, self._format, self._time, self._say) for path in self._paths() if path not in old]
+        for tail in new:
+            tail.open(self)
+            self.tails.append(tail)
+        for tail in new:
+            tail.ignore_others(self)
+
+    def _paths(self) -> list[str]:
+        found: list[str] = []
+        for address in self._addresses:
+            if is_glob(address):
+                found += [path for path in sorted(glob.glob(address, recursive=True)) if self._is_new(path)]
+            else:
+                found.append(address)
+        return list(dict.fromkeys(found))
+
+    def _is_new(self, path: str) -> bool:
+        """Whether a path that a glob matches has a file that nobody reads."""
+        if path in self._passed or any(tail.name == path for tail in self.tails) or os.path.isdir(path):
+            return False
+        with suppress(FileNotFoundError):
+            if reason := _unfit(path):
+                self._passed.add(path)
+                self._say(f"{path} {reason}, and is passed over")
+                return False
+            file = opened(path)
+            try:
+                return not self.knows(file) and not self._is_copy(path, file)
+            finally:
+                os.close(file)
+        return False
+
+    def _is_copy(self, path: str, file: int) -> bool:
+        """Whether it is a copy of what is read under a shorter name, or may become one."""
+        of = [tail for tail in self.tails if path.startswith((f"{tail.name}.", f"{tail.name}-"))]
+        return any(not os.fstat(file).st_size or tail.is_copied_in(file) for tail in of)
+
+
+def is_glob(address: str) -> bool:
+    return glob.has_magic(address) and not os.path.lexists(address)
+
+
+def _check(path: str) -> None:
+    """Raises PlanError for a file that cannot be followed. One that is not there may come."""
+    try:
+        reason = _unfit(path)
+        os.close(opened(path)) if not reason else None
+    except FileNotFoundError:
+        return
+    if reason:
+        raise PlanError(f"{path} {reason}: --follow is for plain files", word=path)
+
+
+def _unfit(path: str) -> str:
+    """Why a file cannot be followed, if it cannot."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        return "is a directory"
+    if not stat.S_ISREG(mode):
+        return "is a pipe or a device"
+    file = opened(path)
+    try:
+        return "is packed" if is_packed(os.pread(file, MAGIC_BYTES, 0)) else ""
+    finally:
+        os.close(file)
