@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from running import PIPELINE, Start, children_of, epoch, errors, expected, has_ended_before, lives, rows, status, until
 
 from clickpipe.testing import environment
 
-PIPELINE = (
-    "ingest {file} --time ts --name {name} --checkpoint 1ms --batch-bytes 2KiB | window tumble 5s"
-    " | aggregate --by page n='count(*)' | sink {name}.ndjson"
-)
 # Deaths cost nothing here: a supervisor with short delays, over commands of its own.
 QUICK = """
 import os, sys
@@ -38,113 +32,43 @@ print("code", code, "descriptors", fds() - before)
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    lines = [json.dumps({"ts": 1_767_225_600_000 + n * 20, "page": f"/p/{n % 7}"}) for n in range(6_000)]
-    (tmp_path / "in.ndjson").write_text("\n".join(lines) + "\n")
-    return tmp_path
-
-
-@pytest.fixture
-def start(folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `clickpipe …` in the folder; whatever still lives at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def go(*words: str, **more: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "clickpipe", *words]
-        with open(folder / "errors", "a") as errors:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stderr=errors, text=True, cwd=folder, env=environment(folder, **more)
-            )
-        started.append(process)
-        return process
-
-    yield go
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def _until(is_so: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _epoch(folder: Path, name: str = "c") -> int:
-    epochs = folder / ".home" / "pipelines" / name / "epochs"
-    return max((int(path.parent.name) for path in epochs.glob("*/MANIFEST.json") if path.parent.name.isdigit()), default=0)
-
-
-def _has_ended_before(process: subprocess.Popen[str], epoch: int, folder: Path) -> bool:
-    """Waits for a checkpoint, or the end."""
-    _until(lambda: _epoch(folder) >= epoch or process.poll() is not None, "no checkpoint comes")
-    return process.poll() is not None
-
-
-def _expected(folder: Path) -> list[str]:
-    line = "ingest in.ndjson --time ts --name plain | window tumble 5s | aggregate --by page n='count(*)' | sink plain.ndjson"
-    subprocess.run([sys.executable, "-m", "clickpipe", "run", "-q", "-c", line], cwd=folder, env=environment(folder), check=True)
-    return sorted((folder / "plain.ndjson").read_text().splitlines())
-
-
-def _rows(folder: Path, name: str = "c") -> list[str]:
-    return sorted((folder / f"{name}.ndjson").read_text().splitlines())
-
-
-def _errors(folder: Path) -> str:
-    return (folder / "errors").read_text()
-
-
 @pytest.mark.parametrize("more", [[], ["--no-fuse"]])
-def test_what_is_killed_is_started_again(more: list[str], folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_what_is_killed_is_started_again(more: list[str], folder: Path, start: Start) -> None:
     process = start("run", *more, "-c", PIPELINE.format(file="in.ndjson", name="c"))
     for number in range(3):
-        if not _has_ended_before(process, _epoch(folder) + 3, folder) and (children := _children(process.pid)):
+        if not has_ended_before(process, epoch(folder) + 3, folder) and (children := children_of(process.pid)):
             os.kill(children[number % len(children)], signal.SIGKILL)
-    assert process.wait(60) == 0, _errors(folder)
-    assert "goes on from checkpoint" in _errors(folder)
-    assert _rows(folder) == _expected(folder)
+    assert process.wait(60) == 0, errors(folder)
+    assert "goes on from checkpoint" in errors(folder)
+    assert rows(folder) == expected(folder)
 
 
-def test_the_supervisor_loads_no_polars(folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_the_supervisor_loads_no_polars(folder: Path, start: Start) -> None:
     process = start("run", "-c", PIPELINE.format(file="in.ndjson", name="c"))
-    _until(lambda: _epoch(folder) or process.poll() is not None, "no checkpoint")
+    until(lambda: epoch(folder) or process.poll() is not None, "no checkpoint")
     assert "polars" not in Path(f"/proc/{process.pid}/maps").read_text()
-    assert process.wait(60) == 0, _errors(folder)
+    assert process.wait(60) == 0, errors(folder)
 
 
 @pytest.mark.parametrize("form", [[], ["--no-fuse"]])
-def test_nobody_outlives_the_supervisor(form: list[str], folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_nobody_outlives_the_supervisor(form: list[str], folder: Path, start: Start) -> None:
     """Killed alone, then killed with all the others, then twice while it recovers."""
     words = ["run", *form, "-c", PIPELINE.format(file="in.ndjson", name="c")]
     for kill_all in (False, True, False, False):
         process = start(*words)
-        if _has_ended_before(process, _epoch(folder) + 1, folder):
+        if has_ended_before(process, epoch(folder) + 1, folder):
             break
-        children = _children(process.pid)
+        children = children_of(process.pid)
         process.kill()
         for child in children if kill_all else []:
             os.kill(child, signal.SIGKILL)
         process.wait()
-        _until(lambda children=children: not any(_lives(child) for child in children), f"{children} live")
-    assert start(*words).wait(60) == 0, _errors(folder)
-    assert _rows(folder) == _expected(folder)
+        until(lambda children=children: not any(lives(child) for child in children), f"{children} live")
+    assert start(*words).wait(60) == 0, errors(folder)
+    assert rows(folder) == expected(folder)
 
 
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def test_several_recipes_at_once(folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_several_recipes_at_once(folder: Path, start: Start) -> None:
     """One is killed, one fails for good; the others are not disturbed, and the exit code says what happened."""
     for name in ("one", "two"):
         text = PIPELINE.format(file="in.ndjson", name=name).replace("'", '"')
@@ -152,22 +76,22 @@ def test_several_recipes_at_once(folder: Path, start: Callable[..., subprocess.P
     (folder / "bad.ndjson").write_text('{"ts":1}\noops\n')
     (folder / "bad.toml").write_text('pipeline = "ingest bad.ndjson --checkpoint 1ms --max-errors 0 | sink bad.out"\n')
     process = start("run", "one.toml", "two.toml", "bad.toml")
-    _until(lambda: _epoch(folder, "one") and _epoch(folder, "two"), _errors(folder))
-    children = _children(process.pid)
+    until(lambda: epoch(folder, "one") and epoch(folder, "two"), errors(folder))
+    children = children_of(process.pid)
     if children:
         os.kill(children[0], signal.SIGKILL)
-    assert process.wait(60) == 65, _errors(folder)
-    assert _rows(folder, "one") == _rows(folder, "two") == _expected(folder)
-    assert "bad: not started again: its data" in _errors(folder)
+    assert process.wait(60) == 65, errors(folder)
+    assert rows(folder, "one") == rows(folder, "two") == expected(folder)
+    assert "bad: not started again: its data" in errors(folder)
 
 
-def test_a_second_supervisor_is_refused(folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_second_supervisor_is_refused(folder: Path, start: Start) -> None:
     os.mkfifo(folder / "pipe")
     line = "ingest pipe --name c --columns a:int --checkpoint 1s | sink out.ndjson"
     first = start("run", "-c", line)
-    _until(lambda: (folder / ".home/pipelines/c/supervisor.json").exists(), "it does not start")
+    until(lambda: (folder / ".home/pipelines/c/supervisor.json").exists(), "it does not start")
     assert start("run", "-c", line).wait(60) == 75
-    assert re.search(rf"c: it has a supervisor already\n  process {first.pid}: ", _errors(folder))
+    assert re.search(rf"c: it has a supervisor already\n  process {first.pid}: ", errors(folder))
 
 
 def test_no_progress_is_an_end(folder: Path) -> None:
@@ -208,27 +132,20 @@ def _quick(folder: Path, commands: list[list[str]], tries: int, **more: str) -> 
         return words.read()
 
 
-def test_a_pipeline_without_checkpoints_is_not_started_again(folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_pipeline_without_checkpoints_is_not_started_again(folder: Path, start: Start) -> None:
     (folder / "bad.ndjson").write_text("oops\n")
     assert start("run", "--no-fuse", "-c", "ingest bad.ndjson --max-errors 0 | sink out.ndjson").wait(60) == 65
-    assert "goes on" not in _errors(folder)
+    assert "goes on" not in errors(folder)
 
 
-def test_status_says_what_runs(folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_status_says_what_runs(folder: Path, start: Start) -> None:
     os.mkfifo(folder / "pipe")
     line = "ingest pipe --name c --columns a:int --checkpoint 1s | sink out.ndjson"
     process = start("run", "-c", line)
-    _until(lambda: _status(folder).get("processes"), _errors(folder))
-    told = _status(folder)
+    until(lambda: status(folder).get("processes"), errors(folder))
+    told = status(folder)
     assert (told["state"], told["supervisor"], told["run"], told["checkpoint"]) == ("running", process.pid, 1, None)
-    assert told["processes"] == _children(process.pid)
+    assert told["processes"] == children_of(process.pid)
     process.kill()
-    _until(lambda: not _status(folder)["processes"], "it lives")
-    assert _status(folder)["state"] == "stopped"
-
-
-def _status(folder: Path) -> dict[str, object]:
-    command = [sys.executable, "-m", "clickpipe", "status", "--json"]
-    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=True)
-    told: dict[str, object] = json.loads(done.stdout or "{}")
-    return told
+    until(lambda: not status(folder)["processes"], "it lives")
+    assert status(folder)["state"] == "stopped"

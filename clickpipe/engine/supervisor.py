@@ -139,6 +139,8 @@ class _Supervised:
         self._group = None
         epoch = self._directory.newest_epoch() if self._directory else 0
         if self._asked:
+            has_just_begun = self._asked != signal.SIGUSR1 and code == 128 + signal.SIGTERM  # and has nothing to save yet
+            code = 0 if has_just_begun else code
             self._over(Over(code, f"ended at checkpoint {epoch} before it could write a last one" if code else ""))
             return
         if self.policy is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
@@ -40,27 +41,35 @@ def parts(file: Path, folder: Path, environment: dict[str, str]) -> dict[str, li
 def restarts(file: Path, tries: int, environment: dict[str, str]) -> tuple[list[float], float]:
     """Seconds from the death of the worker to the next checkpoint that is committed; and the MiB of state it came back with."""
     state = Path(environment["CLICKPIPE_HOME"]) / "pipelines" / "bench-back"
-    line = f"ingest {file} --time ts --name bench-back --reset --checkpoint 200ms --batch-bytes 1MiB | {STEPS_64} | sink view:bench_back"
-    taken, size = [], 0.0
+    line = f"ingest {file} --time ts --name bench-back --checkpoint 200ms --batch-bytes 1MiB | {STEPS_64} | sink view:bench_back"
+    taken: list[float] = []
+    size = 0.0
     while len(taken) < tries:
+        shutil.rmtree(state, ignore_errors=True)
+        Path(environment["CLICKPIPE_HOME"], "views", "bench_back.sqlite").unlink(missing_ok=True)
         words = [sys.executable, "-m", "clickpipe", "run", "--quiet", "-c", line]
-        line = line.replace("--reset ", "")
-        process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
-        try:
-            _wait(lambda: _size(state) >= 64 or process.poll() is not None)
-            while len(taken) < tries and process.poll() is None and (workers := _children(process.pid)):
-                before = _newest(state)
-                os.kill(workers[0], signal.SIGKILL)
-                died = time.perf_counter()
-                _wait(lambda before=before: _newest(state) > before or process.poll() is not None)  # type: ignore[misc]
-                if process.poll() is None:
-                    taken.append(time.perf_counter() - died)
-                    size = max(size, _size(state))
-        finally:
+        with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and len(taken) < tries:
+                if _size(state) < 64 or not (workers := _children(process.pid)):
+                    time.sleep(0.01)
+                    continue
+                size = max(size, _size(state))
+                seconds = _back(process, workers[0], state)
+                taken += [seconds] if seconds else []
             process.kill()
-            process.wait()
-        line = line.replace("--name bench-back ", "--name bench-back --reset ")
     return taken, size
+
+
+def _back(process: subprocess.Popen[bytes], worker: int, state: Path) -> float:
+    """Kill it; seconds until the next checkpoint, 0 where the input had ended."""
+    before = _newest(state)
+    os.kill(worker, signal.SIGKILL)
+    died = time.perf_counter()
+    while _newest(state) <= before:
+        if process.poll() is not None:
+            return 0.0
+        time.sleep(0.002)
+    return time.perf_counter() - died
 
 
 def _children(pid: int) -> list[int]:
@@ -81,14 +90,6 @@ def _size(state: Path) -> float:
         return sum(path.stat().st_size for path in folder.iterdir()) / (1 << 20)
     except OSError:
         return 0.0
-
-
-def _wait(is_so: object) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            raise TimeoutError("nothing happens")
-        time.sleep(0.002)
 
 
 def at(share: float, values: list[float]) -> float:

@@ -97,7 +97,8 @@ def _lines(entry: Entry) -> Iterator[str]:
             yield f"{step} {says}".rstrip()
         case {"source": {"splits": splits}}:
             for split in splits:
-                yield f"  {split['name']} read to byte {split['offset']:,}{', its end' if split['done'] else ''}"
+                for one in split.get("generations", [split]):  # a followed file may have been rotated
+                    yield f"  {split['name']} read to byte {one['offset']:,}{', its end' if split['done'] else ''}"
         case {"state": {"file": file, "bytes": size}} | {"append": {"file": file, "bytes": size}}:
             yield f"  {file}  {size:,} bytes"
 

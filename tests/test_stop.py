@@ -1,0 +1,128 @@
+"""Asked to end, a pipeline ends well: where it stands, to go on from there, or as if the input had ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import PIPELINE, Start, children_of, epoch, errors, expected, rows, status, until
+
+from clickpipe.state.directory import StateDirectory
+from clickpipe.testing import environment
+
+FOLLOWED = PIPELINE.format(file="log.ndjson --follow", name="c")
+
+
+def _words(form: str, line: str) -> list[str]:
+    return ["run", *([] if form == "fused" else ["--no-fuse"] if form == "processes" else ["--restart", "no"]), "-c", line]
+
+
+def _append(folder: Path, begin: int, end: int) -> None:
+    """Some records of the input, to the file that is followed."""
+    lines = (folder / "in.ndjson").read_text().splitlines(keepends=True)
+    with open(folder / "log.ndjson", "a") as file:
+        file.writelines(lines[begin:end])
+
+
+def _is_read_to(folder: Path, records: int) -> bool:
+    """Whether a checkpoint holds the end of so many records."""
+    manifest = next(StateDirectory(str(folder / ".home/pipelines/c")).manifests(), None) if epoch(folder) else None
+    if manifest is None:
+        return False
+    length = sum(map(len, (folder / "in.ndjson").read_text().splitlines(keepends=True)[:records]))
+    return any(one["offset"] == length for split in manifest.entry(0, "source")["splits"] for one in split["generations"])
+
+
+def _ask(folder: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "clickpipe", *words]
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("form", ["fused", "processes", "alone"])
+def test_stopped_it_goes_on_with_its_windows(form: str, folder: Path, start: Start) -> None:
+    """Stopped by the command, and by a signal; then drained. The rows are those of one run."""
+    line = _words(form, FOLLOWED)
+    process = start(*line)
+    _append(folder, 0, 2_050)
+    until(lambda: _is_read_to(folder, 2_050), "the first records are not read")
+    assert _ask(folder, "stop", "c").startswith("c: stopped at checkpoint ")
+    assert process.wait(60) == 0, errors(folder)
+    assert status(folder)["state"] == "stopped"
+    before = _parts(folder)
+    assert '"window_start":"2026-01-01T00:00:40Z"' not in before  # the window in which it was stopped is not given
+
+    process = start(*line)
+    _append(folder, 2_050, 4_000)
+    until(lambda: _is_read_to(folder, 4_000), "it does not go on")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, errors(folder)
+
+    process = start(*line)
+    _append(folder, 4_000, 6_000)
+    until(lambda: _is_read_to(folder, 6_000), "it does not go on")
+    assert _ask(folder, "drain", "--all").startswith("c: ended at checkpoint ")
+    assert process.wait(60) == 0, errors(folder)
+    assert status(folder)["state"] == "ended"
+    assert rows(folder) == expected(folder)
+
+
+def _parts(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted((folder / "c.ndjson.parts").glob("0*")))
+
+
+def test_ctrl_c_once_stops_and_twice_ends_at_once(folder: Path, start: Start) -> None:
+    _append(folder, 0, 100)
+    process = start(*_words("fused", FOLLOWED))
+    until(lambda: _is_read_to(folder, 100), errors(folder))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0, errors(folder)
+    assert "stopped at checkpoint" in errors(folder)
+
+    process = start(*_words("fused", FOLLOWED))
+    until(lambda: status(folder)["processes"], errors(folder))
+    worker = children_of(process.pid)[0]
+    os.kill(worker, signal.SIGSTOP)  # it cannot end by itself
+    process.send_signal(signal.SIGINT)
+    until(lambda: status(folder)["state"] == "stopping", "it was not heard")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert not status(folder)["processes"]
+
+
+def test_stopped_while_it_waits_for_a_restart(folder: Path, start: Start) -> None:
+    process = start(*_words("fused", FOLLOWED), CLICKPIPE_KILL_POINT="after-begin")
+    until(lambda: status(folder).get("state") == "waiting" and status(folder)["restarts"] >= 3, errors(folder))
+    assert _ask(folder, "stop", "c") == "c: stopped; nothing was saved\n"
+    assert process.wait(60) == 0
+
+
+def test_a_shell_pipeline_is_stopped_at_its_source(folder: Path) -> None:
+    """SIGTERM at ingest reaches all the others as the end of a stream that goes on later."""
+    _append(folder, 0, 2_050)
+    line = " | ".join(f"clickpipe {step}" for step in FOLLOWED.split(" | "))
+    with open(folder / "errors", "a") as words:
+        shell = subprocess.Popen(
+            ["bash", "-c", f"set -o pipefail; {line}"], cwd=folder, env=environment(folder), stderr=words, start_new_session=True
+        )
+    try:
+        until(lambda: _is_read_to(folder, 2_050), "the records are not read")
+        assert _ask(folder, "stop", "c").startswith("c: stopped at checkpoint ")
+        assert shell.wait(60) == 0, errors(folder)
+        assert "stopped at checkpoint" in errors(folder)
+    finally:
+        if shell.poll() is None:
+            os.killpg(shell.pid, signal.SIGKILL)
+
+
+def test_a_file_at_rest_can_be_stopped_in_its_middle(folder: Path, start: Start) -> None:
+    line = _words("alone", PIPELINE.format(file="in.ndjson", name="c"))
+    process = start(*line)
+    until(lambda: epoch(folder) >= 3, errors(folder))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert start(*line).wait(60) == 0, errors(folder)
+    assert rows(folder) == expected(folder)
