@@ -28,8 +28,10 @@ def has(name: str) -> bool:
 
 
 def gives_stream(words: list[str]) -> bool:
-    """Whether these words run a step that writes a stream: not generate, whose lines are raw, and not a sink."""
-    return bool(words) and _STEPS.has(words[0]) and words[0] not in ("generate", "sink")
+    """Whether these words run a step that writes a stream: not generate, whose lines are raw, and no last sink."""
+    if not words or not _STEPS.has(words[0]) or words[0] == "generate":
+        return False
+    return words[0] != "sink" or "--pass" in words
 
 
 def summaries() -> list[tuple[str, list[tuple[str, str]]]]:

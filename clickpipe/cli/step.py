@@ -42,11 +42,14 @@ def step_command(name: str) -> click.Command:
     is_sink = issubclass(step, SinkStep)
 
     def act(codec: str | None = None, quiet: bool = False, **values: Any) -> None:
-        run_step(name, say(**values), codec or os.environ.get("CLICKPIPE_CODEC") or "ndjson", quiet)
+        step = say(**values)
+        if codec and isinstance(step, SinkStep) and not step.is_middle():
+            raise PlanError("--codec is for a sink that passes records on: --pass", word="--codec").at(name)
+        run_step(name, step, codec or os.environ.get("CLICKPIPE_CODEC") or "ndjson", quiet)
 
     shell = ShellCommand(
         name,
-        params=[*plain.params, *([_QUIET] if is_sink else [_CODEC])],
+        params=[*plain.params, _CODEC, *([_QUIET] if is_sink else [])],
         callback=act,
         help=plain.help,
         epilog=plain.epilog,

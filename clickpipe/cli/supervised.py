@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from clickpipe.cli.words import say
-from clickpipe.core.step import SinkStep, SourceStep
+from clickpipe.core.step import SourceStep
 from clickpipe.engine.restart import Policy
 from clickpipe.engine.supervisor import Pipeline, Supervisor
 from clickpipe.errors import PlanError
@@ -42,7 +42,7 @@ def _words(node: Node, plan: Plan, quiet: bool) -> list[str]:
     words = [node.written.name, *node.written.words]
     if isinstance(node.step, SourceStep) and plan.name and getattr(node.step, "name", "") is None:
         words += ["--name", plan.name]
-    if isinstance(node.step, SinkStep) and quiet:
+    if node is plan.sink and quiet:
         words.append("--quiet")
     return words
 

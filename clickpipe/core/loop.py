@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TypeVar
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import FOREVER, Feed, Late, Operator
-from clickpipe.core.step import OperatorStep
+from clickpipe.core.step import FlowStep, SinkStep
 from clickpipe.errors import ClickpipeError
 from clickpipe.wire.frames import Barrier
 
@@ -28,11 +29,15 @@ class Stage:
     """A running step. `given` are the columns before it."""
 
     name: str
-    step: OperatorStep
+    step: FlowStep
     given: Columns
     operator: Operator
     needs: tuple[str, ...]
     ledger: int = 0  # which ledger its records belong to
+
+    @property
+    def is_sink(self) -> bool:
+        return isinstance(self.step, SinkStep)
 
 
 @dataclass
@@ -54,10 +59,14 @@ class Asides:
 
 
 class Loop:
-    """Runs stages over a feed until it ends. `accounts`: one ledger per stretch between aggregates."""
+    """Runs stages over a feed until it ends. `accounts`: one ledger per stretch between aggregates.
+
+    A stage that needs no more input ends the run, unless a sink stands before it: that one is given every record.
+    """
 
     def __init__(self, feed: Feed, stages: list[Stage], tail: Tail, asides: Asides, floats: set[str]) -> None:
         self._feed, self._stages, self._tail, self._asides, self._floats = feed, stages, tail, asides, floats
+        self._before_sinks = [] if feed.sinks else list(takewhile(lambda stage: not stage.is_sink, stages))
         self.accounts = [Ledger()]
         for stage in stages:
             stage.ledger = len(self.accounts) - 1
@@ -80,7 +89,7 @@ class Loop:
             self._advance(0, FOREVER)
 
     def _is_done(self) -> bool:
-        return any(stage.operator.done for stage in self._stages)
+        return any(stage.operator.done for stage in self._before_sinks)
 
     def _take(self, batches: list[Batch], dead: list[Dead], read: int, removed: int) -> None:
         ledger = self.accounts[0]

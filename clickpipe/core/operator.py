@@ -65,6 +65,7 @@ class Feed:
     state: str | None = None  # the pipeline's state directory
     max_errors: str | None = None  # how many bad records the pipeline allows
     dead_letter: str | None = None  # where a person wants bad records
+    sinks: tuple[str, ...] = ()  # where steps before write
     is_live: bool = False  # more may come at any time
     hop: int = 0
     run: int = 0
@@ -92,18 +93,20 @@ class Feed:
 class Staged:
     """What a writer has taken since the last checkpoint.
 
-    `said` goes into the manifest, and is all that `commit` needs, in this process or a later one;
-    `durable` makes it survive, and may be called in another thread.
+    `said` goes into the manifest, and is all that a commit needs, in this process or another one (core/sink.py);
+    `durable` makes it survive, and may be called in another thread; `appears`: a path that is there from then on only.
     """
 
     said: Mapping[str, Any]
     durable: Callable[[], None]
+    appears: str | None = None
 
 
 class Writer:
     """Where a plan's records go.
 
-    With checkpoints: `prepare` once per checkpoint, then its `durable`, then, when the manifest is written, `commit`.
+    With checkpoints: `prepare` once per checkpoint, then its `durable`. When the manifest is written, the pipeline's
+    last process commits what all writers have prepared.
     """
 
     def write(self, batch: Batch) -> None:
@@ -118,9 +121,6 @@ class Writer:
     def prepare(self, epoch: int, *, ended: bool) -> Staged:
         """What was written since the last checkpoint, not yet to be seen."""
         return Staged({}, lambda: None)
-
-    def commit(self, said: Mapping[str, Any]) -> None:
-        """To be seen from here on. Repeating it is harmless. Raises StateError when it cannot be done."""
 
     def abandon(self) -> None:
         """The stream failed: leave nothing behind that looks finished."""

@@ -55,9 +55,37 @@ class Destination:
         """See SinkStep.open_staged."""
         return self.open(given)
 
+    @classmethod
+    def commits(cls, directory: StateDirectory) -> Commits:
+        """What makes visible what a writer of this kind has staged, in whatever process."""
+        return Commits(directory)
+
+    def check_middle(self) -> None:
+        """Raises PlanError where records cannot be written and passed on."""
+
+    def place(self) -> str:
+        """Where it is, in one spelling."""
+        return self.address
+
     def guarantee(self, *, has_checkpoints: bool) -> str:
         """What a reader may rely on, and why it is not more."""
         raise NotImplementedError
+
+
+class Commits:
+    """Makes visible what one sink has staged, from nothing but what the manifest says of it.
+
+    `directory`: where the pipeline's checkpoints are.
+    """
+
+    def __init__(self, directory: StateDirectory) -> None:
+        self._directory = directory
+
+    def commit(self, said: Mapping[str, Any]) -> None:
+        """To be seen from here on. Repeating it is harmless. Raises StateError when it cannot be done."""
+
+    def close(self) -> None:
+        """No more commits will come."""
 
 
 class Renderer:

@@ -51,8 +51,8 @@ def _spelled(value: Any) -> str:
     return format_duration(value) if isinstance(value, Duration) else str(value)
 
 
-class OperatorStep(Step):
-    """A step between two streams."""
+class FlowStep(Step):
+    """A step that records flow into, and mostly out of."""
 
     outcome: ClassVar[str] = "filtered"  # what became of a record that comes in and does not go out
 
@@ -67,6 +67,10 @@ class OperatorStep(Step):
     def passes(self) -> bool:
         """Whether columns that the step does not need pass through untouched."""
         return True
+
+
+class OperatorStep(FlowStep):
+    """A step between two streams."""
 
     def keys(self) -> tuple[str, ...] | None:
         """Records equal in these must meet in one worker; (): all records; None: no matter."""
@@ -102,12 +106,20 @@ class RawStep(SourceStep):
         raise PlanError("its lines are raw: put ingest - behind it")
 
 
-class SinkStep(Step):
-    """A step that ends a plan."""
+class SinkStep(FlowStep):
+    """A step that writes what it is given: the last one, or one in the middle that passes it on."""
 
-    def needs(self, given: Columns) -> tuple[str, ...]:
-        """The columns that must be parsed before they are written."""
-        return ()
+    def is_middle(self) -> bool:
+        """Whether it passes on what it is given."""
+        return False
+
+    def destination_kind(self) -> str:
+        """The part of clickpipe.sinks that commits what its writer has staged."""
+        raise NotImplementedError
+
+    def place(self) -> str:
+        """Where it writes, in one spelling: two sinks of a pipeline must not write to one place."""
+        return ""
 
     def open(self, given: Columns) -> Writer:
         """A writer for records with these columns."""

@@ -12,6 +12,7 @@ needs to look for names only.
 
 from __future__ import annotations
 
+import os
 import queue
 import select
 import threading
@@ -21,16 +22,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any
 
 import polars as pl
 
 from clickpipe.core.intake import IngestFeed
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Feed, Staged, Writer
+from clickpipe.core.sink import Commits, Destination
 from clickpipe.errors import OutsideError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
+from clickpipe.operators.sink import SINKS
 from clickpipe.state import snapshot
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import append_at, length_of
@@ -56,6 +58,11 @@ class Place:
     def entry(self, floats: set[str]) -> Entry:
         """What a barrier says of the step itself. `floats`: integer columns in which its process has seen floats."""
         return {"hop": self.hop, "step": self.name, "says": self.says, "floats": sorted(floats)}
+
+    def staged(self, kind: str, staged: Staged) -> Entry:
+        """What a barrier says of the step's output. `kind`: the part of clickpipe.sinks that commits it."""
+        appears = {"appears": staged.appears} if staged.appears else {}
+        return {"hop": self.hop, "sink": kind, "staged": staged.said, **appears}
 
 
 class Checkpoints:
@@ -107,9 +114,10 @@ class Checkpoints:
 
     def in_background(self, work: Callable[[], None]) -> None:
         """Durable work of a checkpoint. What it raises is raised soon. A disk that is too slow is waited for."""
-        while len(self._saving) > _MOST_SAVING:
-            self._saving.pop(0).result()
-        self._saving.append(self._pool.submit(work))
+        while self._saving and (self._saving[0].done() or len(self._saving) > _MOST_SAVING):
+            self._saving[0].result()
+            self._saving = self._saving[1:]
+        self._saving = [*self._saving, self._pool.submit(work)]
 
     def close(self) -> None:
         """Wait for the files that are on their way. Raises what writing one raised."""
@@ -117,17 +125,16 @@ class Checkpoints:
         self.check()
 
     def check(self) -> None:
-        """Raises what writing a file raised."""
-        for future in [future for future in self._saving if future.done()]:
-            self._saving.remove(future)
-            future.result()
+        """Raises what writing a file raised. Several threads ask, so a list of futures is replaced, never changed."""
+        for future in self._saving:
+            if future.done():
+                future.result()
 
 
 @dataclass(frozen=True)
 class _Pending:
     epoch: int
     entries: Sequence[Entry]
-    step: Entry
     accounts: Sequence[Mapping[str, int]]
     staged: Staged
     ended: bool
@@ -136,11 +143,15 @@ class _Pending:
 class Committer:
     """Completes checkpoints in the last process, in a thread of its own, strictly in the order of their numbers.
 
-    First it finishes the commits of the one that the run goes on from: whoever wrote that may have died before.
+    A manifest is a redo log: what all sinks have staged for a checkpoint, those in the middle too, is committed from what
+    the manifest says of it and from nothing else. First the commits of the one that the run goes on from are finished:
+    whoever wrote that may have died before.
     """
 
-    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, place: Place) -> None:
+    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, kind: str, place: Place) -> None:
         self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
+        self._kind = kind
+        self._commits: dict[int, Commits] = {}
         if checkpoints.restore is not None:
             self._commit(checkpoints.restore)
         self._queue: queue.Queue[_Pending | None] = queue.Queue(_PENDING)
@@ -154,12 +165,15 @@ class Committer:
         staged = self._writer.prepare(barrier.epoch, ended=ended)
         kill_point("after-prepare")
         said = [ledger.to_json() for ledger in accounts]
-        self._queue.put(_Pending(barrier.epoch, barrier.state, self._place.entry(floats), said, staged, ended))
+        entries = [*barrier.state, self._place.entry(floats), self._place.staged(self._kind, staged)]
+        self._queue.put(_Pending(barrier.epoch, entries, said, staged, ended))
 
     def close(self) -> None:
         """Wait until all are complete."""
         self._queue.put(None)
         self._thread.join()
+        for commits in self._commits.values():
+            commits.close()
         self.check()
 
     def check(self) -> None:
@@ -180,7 +194,6 @@ class Committer:
         pending.staged.durable()
         kill_point("after-staged-durable")
         entries = _with_lengths(pending.entries)
-        entries += [pending.step, {"hop": self._place.hop, "staged": pending.staged.said}]
         self._wait_for_files(pending.epoch, entries)
         directory.sync(pending.epoch)
         kill_point("before-manifest")
@@ -199,22 +212,34 @@ class Committer:
                 append_at(said["to"], said["at"], directory.read(manifest.epoch, said))
                 kill_point("after-append")
         kill_point("before-commit")
-        staged: Mapping[str, Any] | None = manifest.entry(self._place.hop, "staged")
-        if staged is not None:
-            self._writer.commit(staged)
-        kill_point("after-commit")
+        for entry in manifest.steps:
+            if "staged" in entry:
+                self._commits_of(entry).commit(entry["staged"])
+                kill_point("after-commit")
+
+    def _commits_of(self, entry: Entry) -> Commits:
+        if entry["hop"] not in self._commits:
+            destination: type[Destination] = SINKS.find(entry["sink"], Destination)
+            self._commits[entry["hop"]] = destination.commits(self._checkpoints.directory)
+        return self._commits[entry["hop"]]
 
     def _wait_for_files(self, epoch: int, entries: Sequence[Entry]) -> None:
         """Until all are in place: then everything before us is durable."""
         deadline = time.monotonic() + _PATIENCE
-        for name in [entry[key]["file"] for entry in entries for key in ("state", "append") if key in entry]:
-            while not self._checkpoints.directory.has(epoch, name):
+        for path in self._paths(epoch, entries):
+            while not os.path.exists(path):
                 self._checkpoints.check()
                 if _step_before_is_gone():  # what it had begun to write may still come from a process before it
                     deadline = min(deadline, time.monotonic() + _GRACE)
                 if time.monotonic() > deadline:
-                    raise OutsideError(f"checkpoint {epoch}: {name} did not come: its step has died or stands still")
+                    raise OutsideError(f"checkpoint {epoch}: {path} did not come: its step has died or stands still")
                 time.sleep(0.001)
+
+    def _paths(self, epoch: int, entries: Sequence[Entry]) -> list[str]:
+        """What the entries name and is there only when it is durable."""
+        names = [entry[key]["file"] for entry in entries for key in ("state", "append") if key in entry]
+        appear = [entry["appears"] for entry in entries if "appears" in entry]
+        return [self._checkpoints.directory.path_of(epoch, name) for name in names] + appear
 
 
 def _step_before_is_gone() -> bool:

@@ -59,11 +59,13 @@ class SinkEnd(End):
 class CommittedEnd(End):
     """The last process of a pipeline with checkpoints."""
 
-    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, place: Place, floats: set[str]) -> None:
+    def __init__(
+        self, pipeline: str, checkpoints: Checkpoints, writer: Writer, kind: str, place: Place, floats: set[str]
+    ) -> None:
         restore = checkpoints.restore
         self._before = [Ledger.from_json(dict(said)) for said in restore.accounts] if restore else []
         self._writer, self._floats = writer, floats
-        self._committer = Committer(pipeline, checkpoints, writer, place)
+        self._committer = Committer(pipeline, checkpoints, writer, kind, place)
 
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
         self._committer.put(barrier, self._all(accounts), self._floats, ended=False)

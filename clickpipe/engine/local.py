@@ -14,8 +14,8 @@ from clickpipe.columns import Columns
 from clickpipe.core.intake import IngestFeed
 from clickpipe.core.loop import Asides, Loop, Stage, Tail
 from clickpipe.core.meter import OUTCOMES, Ledger, added
-from clickpipe.core.operator import Feed, Writer
-from clickpipe.core.step import RawStep, SinkStep, SourceStep, Step, Tables
+from clickpipe.core.operator import Feed, Operator, Writer
+from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SinkStep, SourceStep, Step, Tables
 from clickpipe.core.terminal import standard_output
 from clickpipe.engine.asides import SideFiles, StagedSides
 from clickpipe.engine.checkpoints import Checkpoints, Place, begin, join
@@ -23,7 +23,8 @@ from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
 from clickpipe.engine.memory import keep_freed_memory
-from clickpipe.errors import ClickpipeError, DataError, PlanError
+from clickpipe.engine.middle import MiddleSink, Unheeding
+from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.window import Window
@@ -74,7 +75,9 @@ class _Run:
         self._pipeline = given or plan.name or self._feed.pipeline
         self._first_hop = self._feed.hop + (plan.source is not None)
         self._floats = self._feed.floats
-        self._stages, self._columns = open_stages(plan, self._feed.columns, self._saved)
+        self._middle: list[MiddleSink] = []
+        self._written_to = list(self._feed.sinks)
+        self._stages, self._columns = open_stages(plan, self._feed.columns, self._opened)
         self._state = pipeline_directory(self._pipeline, self._feed.state)
         self._sides = self._open_sides(begins)
         self._limit = _error_limit(plan, self._feed)
@@ -85,9 +88,15 @@ class _Run:
             on_ask(self._asked)
         self._want()
 
-    def _saved(self, number: int, step: Step, name: str) -> Tables:
-        """What an operator of ours had saved."""
-        return self._checkpoints.tables(self._place(number, step, name)) if self._checkpoints else {}
+    def _opened(self, number: int, step: FlowStep, name: str, given: Columns) -> Operator:
+        """An operator of ours, from what it had saved."""
+        place = self._place(number, step, name)
+        if isinstance(step, SinkStep):
+            sink = MiddleSink(place, step.destination_kind(), lambda: self._open_writer(step, place, given))
+            self._middle.append(sink)
+            return sink
+        assert isinstance(step, OperatorStep)
+        return step.open(given, self._checkpoints.tables(place) if self._checkpoints else {})
 
     def _place(self, number: int, step: Step, name: str) -> Place:
         """Of our operator with this number; the source comes before the first, the sink behind the last."""
@@ -116,10 +125,12 @@ class _Run:
 
     def _want(self) -> None:
         wanted: list[str] = []
+        is_text_written = False
         for stage in self._stages:
             wanted += stage.needs
+            is_text_written |= stage.is_sink
             if not stage.step.passes():
-                self._feed.want(wanted, False)
+                self._feed.want(wanted, is_text_written)
                 return
         if self._plan.sink is None and self._arrow:
             self._feed.want(None, True)
@@ -138,20 +149,26 @@ class _Run:
     def run(self) -> Outcome:
         with ExitStack() as stack:
             stack.callback(self._feed.close)
-            loop = Loop(self._feed, self._stages, self._tail(), Asides(self._sides.add_late, self._dead), self._floats)
-            self._loop = loop
             try:
+                self._open_middle()
+                tail = self._tail()
+                unheeding = Unheeding(tail) if self._middle and not self._checkpoints else None
+                asides = Asides(self._sides.add_late, self._dead)
+                loop = Loop(self._feed, self._stages, unheeding.tail if unheeding else tail, asides, self._floats)
+                self._loop = loop
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
                 self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)
                 self._tell_of_nothing_good(loop.accounts[0])
                 last = self._last_barrier()
-                accounts = self._end.finish(accounts, last, is_stopped=self._feed.is_stopped)
+                accounts = self._finish(accounts, last, unheeding is not None and unheeding.is_gone)
                 self._sides.close()
             except BaseException:
                 if self._checkpoints:  # barriers that went on must find their files
                     with suppress(ClickpipeError):
                         self._checkpoints.close()
+                for sink in self._middle:
+                    sink.abandon()
                 self._end.abandon()
                 raise
         stopped_at = last.epoch if last and self._feed.is_stopped else None
@@ -168,6 +185,14 @@ class _Run:
         if is_soft:
             self._feed.stop(drain=False)
         return is_soft
+
+    def _finish(self, accounts: list[Ledger], last: Barrier | None, is_reader_gone: bool) -> list[Ledger]:
+        """The end: of the sinks in the middle first, so that what is behind them never ends well without them."""
+        for sink in self._middle:
+            sink.close()
+        if is_reader_gone:
+            raise ReaderGone
+        return self._end.finish(accounts, last, is_stopped=self._feed.is_stopped)
 
     def _tell_of_nothing_good(self, ledger: Ledger) -> None:
         """A wrong --format or --time looks like this, and must not look like an empty input."""
@@ -198,9 +223,9 @@ class _Run:
     def _barrier(self, barrier: Barrier) -> None:
         accounts = self._accounts([Ledger.from_json(said) for said in barrier.accounts])
         self._last_epoch = barrier.epoch
-        self._end.barrier(self._extended(barrier), accounts)
+        self._end.barrier(self._extended(barrier, ended=False), accounts)
 
-    def _extended(self, barrier: Barrier) -> Barrier:
+    def _extended(self, barrier: Barrier, *, ended: bool) -> Barrier:
         """The barrier with what our own steps have saved."""
         if self._checkpoints is None:
             return barrier
@@ -208,6 +233,7 @@ class _Run:
         if self._plan.source:
             tables.insert(0, {})
         entries = self._checkpoints.entries(barrier.epoch, list(zip(self._places(), tables, strict=True)), self._floats)
+        entries += [sink.stage(barrier.epoch, self._checkpoints, ended=ended) for sink in self._middle]
         assert isinstance(self._sides, StagedSides)
         return replace(barrier, state=(*barrier.state, *entries, *self._sides.entries(barrier.epoch)))
 
@@ -217,7 +243,7 @@ class _Run:
         if checkpoints is None or (checkpoints.restore and checkpoints.restore.ended):
             return None
         last = self._feed.last or Barrier(max(self._last_epoch, self._feed.restore or 0) + 1)
-        last = self._extended(last)
+        last = self._extended(last, ended=not self._feed.is_stopped)
         checkpoints.close()
         kill_point("before-end")
         return last
@@ -225,8 +251,10 @@ class _Run:
     def _tail(self) -> Tail:
         node = self._plan.sink
         if node and isinstance(node.step, SinkStep):
+            place = self._place(len(self._stages), node.step, node.written.name)
             try:
-                writer = self._open_writer(node.step, node.written.name)
+                writer = self._open_writer(node.step, place, self._columns)
+                self._end = self._sink_end(writer, node.step.destination_kind(), place)
             except ClickpipeError as error:
                 raise locate(error, node.written) from None
             return Tail(
@@ -236,9 +264,8 @@ class _Run:
                 self._barrier,
             )
         feed, hop = self._feed, self._first_hop + len(self._stages)
-        line = StreamLine(
-            self._columns, self._pipeline, hop, feed.run, self._state, self._limit.text, feed.restore, self._dead_letter()
-        )
+        more = (self._limit.text, feed.restore, self._dead_letter(), tuple(self._written_to))
+        line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more)
         stream = StreamWriter(standard_output(), line, arrow=self._arrow)
         self._end = StreamEnd(stream)
         return Tail(
@@ -253,18 +280,29 @@ class _Run:
         dead = _side_paths(self._plan)[1]
         return os.path.abspath(dead) if dead else self._feed.dead_letter
 
-    def _open_writer(self, step: SinkStep, name: str) -> Writer:
+    def _open_middle(self) -> None:
+        nodes = [node for node in self._plan.nodes if isinstance(node.step, SinkStep) and node is not self._plan.sink]
+        for sink, node in zip(self._middle, nodes, strict=True):
+            try:
+                sink.open()
+            except ClickpipeError as error:
+                raise locate(error, node.written) from None
+
+    def _open_writer(self, step: SinkStep, place: Place, given: Columns) -> Writer:
+        if step.place() in self._written_to:
+            raise PlanError(f"{place.says}: a sink before this one writes there too", word=place.says.split()[0])
+        self._written_to.append(step.place())
         if self._checkpoints is None:
-            writer = step.open(self._columns)
-            self._end = SinkEnd(writer)
-            return writer
-        place = self._place(len(self._stages), step, name)
-        restore = self._checkpoints.restore
+            return step.open(given)
         self._checkpoints.tables(place)  # or it is another sink
+        restore = self._checkpoints.restore
         saved = restore.entry(place.hop, "staged") if restore else None
-        writer = step.open_staged(self._columns, self._feed.restore or 0, saved, self._checkpoints.directory)
-        self._end = CommittedEnd(self._pipeline, self._checkpoints, writer, place, self._floats)
-        return writer
+        return step.open_staged(given, self._feed.restore or 0, saved, self._checkpoints.directory)
+
+    def _sink_end(self, writer: Writer, kind: str, place: Place) -> End:
+        if self._checkpoints is None:
+            return SinkEnd(writer)
+        return CommittedEnd(self._pipeline, self._checkpoints, writer, kind, place, self._floats)
 
     def _write_to(self, writer: Writer, batch: Batch, count: int) -> None:
         writer.write(batch)
@@ -299,15 +337,20 @@ def _open_feed(plan: Plan, say: Callable[[str], None]) -> tuple[Feed, bool, Chec
     return feed, isinstance(feed, IngestFeed), join(feed)
 
 
+def _fresh(_number: int, step: FlowStep, _name: str, given: Columns) -> Operator:
+    assert isinstance(step, OperatorStep)
+    return step.open(given, {})
+
+
 def open_stages(
-    plan: Plan, columns: Columns, saved: Callable[[int, Step, str], Tables] = lambda *_: {}
+    plan: Plan, columns: Columns, opened: Callable[[int, FlowStep, str, Columns], Operator] = _fresh
 ) -> tuple[list[Stage], Columns]:
     """The running operators, and the columns after the last. Raises PlanError that shows the step."""
     stages: list[Stage] = []
-    for step, written in plan.operators():
+    for step, written in plan.middle():
         try:
             after = step.columns(columns)
-            operator = step.open(columns, saved(len(stages), step, written.name))
+            operator = opened(len(stages), step, written.name, columns)
             stages.append(Stage(written.name, step, columns, operator, step.needs(columns)))
         except ClickpipeError as error:
             raise locate(error, written) from None
@@ -316,7 +359,7 @@ def open_stages(
 
 
 def _side_paths(plan: Plan) -> tuple[str | None, str | None]:
-    late = [step.late for step, _ in plan.operators() if isinstance(step, Window) and step.late]
+    late = [step.late for step, _ in plan.middle() if isinstance(step, Window) and step.late]
     dead = [node.step.dead_letter for node in plan.nodes if isinstance(node.step, Ingest) and node.step.dead_letter]
     return (late[0] if late else None, dead[0] if dead else None)
 

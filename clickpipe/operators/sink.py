@@ -1,4 +1,4 @@
-"""Write the records: to standard output, a file or a view.
+"""Write the records: to standard output, a file or a view; with --pass, hand them on as well.
 
 Shape: as given; times of ours as RFC 3339. Order: as given.
 """
@@ -35,8 +35,10 @@ class Sink(SinkStep):
     )
     rows: int = option("rows that a table shows; of more, the first and the last", default=20, metavar="N")
 
+    pass_: bool = option("hand the records on to the next step, like tee", default=False)
+
+    harmless = frozenset({"pass_"})
     later = {
-        "--pass": "sinks in the middle of a pipeline are not in this version",
         "--mode": "a view keeps the latest row of a key, and files keep all",
     }
     epilog = """\
@@ -44,9 +46,30 @@ Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe limit 3 | clickpipe sink -
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe limit 3 | clickpipe sink - --format table
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select page country | clickpipe sink /tmp/pages.csv.zst
+  clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe sink /tmp/clicks.csv.gz --pass |
+    clickpipe aggregate --by country n='count(*)' | clickpipe sink -
 
 A file appears under its name when it is complete; a run that fails leaves none. A view is a table of SQLite that
-holds the latest row of each key: clickpipe view show NAME."""
+holds the latest row of each key: clickpipe view show NAME.
+
+With --pass a sink stands in the middle: … | sink archive.ndjson.zst --pass | window tumble 1m | … It is given every
+record, whoever reads on: a limit behind it, or | head, does not cut it short. With ingest --checkpoint what all sinks
+of a pipeline have written becomes visible at once, when the sink at its end completes a checkpoint; a pipeline whose
+last reader has left (| head) stops, and the same line goes on from there."""
+
+    def columns(self, given: Columns) -> Columns:
+        if self.pass_:
+            self._part().check_middle()
+        return given
+
+    def is_middle(self) -> bool:
+        return self.pass_
+
+    def destination_kind(self) -> str:
+        return part_of(self.destination, SINKS, "stdout")[0]
+
+    def place(self) -> str:
+        return f"{self.destination_kind()}:{self._part().place()}"
 
     def open(self, given: Columns) -> Writer:
         return self._part().open(given)

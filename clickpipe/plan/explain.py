@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clickpipe.columns import Columns
-from clickpipe.core.step import OperatorStep, SinkStep
+from clickpipe.core.step import FlowStep, SinkStep
 from clickpipe.errors import ClickpipeError
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
@@ -30,7 +30,7 @@ def tell(plan: Plan, columns: Columns | None) -> list[Told]:
         step = node.step
         reads: tuple[str, ...] = ()
         try:
-            if columns is not None and isinstance(step, OperatorStep):
+            if columns is not None and isinstance(step, FlowStep) and node is not plan.sink:
                 reads, before = step.needs(columns), columns
                 columns = step.columns(columns)
                 does = step.describe(before)
@@ -55,10 +55,11 @@ def guarantees(plan: Plan, *, is_live: bool) -> list[str]:
         said.append("source: files are read again from the position of the last checkpoint: exactly once")
     else:
         said.append("source: files can be read again; without --checkpoint a run that died starts from the beginning")
-    node = plan.sink
-    if node and isinstance(node.step, SinkStep):
-        said.append(f"sink: {node.step.guarantee(has_checkpoints=has_checkpoints)}")
-    else:
+    for node in plan.nodes:
+        if isinstance(node.step, SinkStep):
+            name = "sink" if node is plan.sink else f"sink {' '.join(node.written.words)}"
+            said.append(f"{name}: {node.step.guarantee(has_checkpoints=has_checkpoints)}")
+    if plan.sink is None:
         said.append("sink: none: the stream goes to standard output, its end said by a signal")
     return said
 

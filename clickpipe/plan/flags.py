@@ -142,7 +142,7 @@ def _parameter(option: Option) -> click.Parameter:
     if option.is_argument:
         return _argument(option, type_)
     if option.type is bool:
-        return click.Option([option.flag], is_flag=True, default=False, help=option.text)
+        return click.Option([option.flag, option.name], is_flag=True, default=False, help=option.text)
     flags = [option.flag, *option.aliases, option.name]
     names = option.is_many and option.metavar.startswith("COL")
     return click.Option(

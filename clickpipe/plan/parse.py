@@ -25,10 +25,8 @@ def parse(text: str, *, name: str = "", origin: str = "", first_line: int = 0) -
     written = list(_written(text, origin, first_line))
     nodes = tuple(Node(_step(one), one) for one in written)
     plan = Plan(nodes, name)
-    try:
-        plan.check()
-    except PlanError as error:
-        raise locate(error, next(one for one in written if one.name == error.word)) from None
+    for step, error in plan.mistakes():
+        raise locate(error, step)
     return plan
 
 

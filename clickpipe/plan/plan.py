@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clickpipe.core.step import OperatorStep, RawStep, SinkStep, SourceStep, Step
+from clickpipe.core.step import FlowStep, RawStep, SinkStep, SourceStep, Step
 from clickpipe.errors import PlanError
 
 
@@ -41,23 +42,24 @@ class Plan:
 
     @property
     def sink(self) -> Node | None:
+        """The last step, if records end there."""
         last = self.nodes[-1]
-        return last if isinstance(last.step, SinkStep) else None
+        return last if isinstance(last.step, SinkStep) and not last.step.is_middle() else None
 
-    def operators(self) -> list[tuple[OperatorStep, Written]]:
-        return [(node.step, node.written) for node in self.nodes if isinstance(node.step, OperatorStep)]
+    def middle(self) -> list[tuple[FlowStep, Written]]:
+        """The steps that hand records on: operators, and sinks in the middle."""
+        nodes = [node for node in self.nodes if node is not self.sink]
+        return [(node.step, node.written) for node in nodes if isinstance(node.step, FlowStep)]
 
-    def check(self) -> None:
-        """Raises PlanError unless sources come first and sinks last."""
+    def mistakes(self) -> Iterator[tuple[Written, PlanError]]:
+        """Sources that do not come first, and sinks that neither come last nor pass on what they write."""
         for number, node in enumerate(self.nodes):
             if number and isinstance(node.step, SourceStep) and not _is_fed(node.step, self.nodes[number - 1].step):
-                raise PlanError(
-                    f"{node.written.name} begins a pipeline; it cannot stand after another step", word=node.written.name
-                )
-            if number < len(self.nodes) - 1 and isinstance(node.step, SinkStep):
-                raise PlanError(
-                    f"{node.written.name} ends a pipeline; it cannot stand before another step", word=node.written.name
-                )
+                what = f"{node.written.name} begins a pipeline; it cannot stand after another step"
+                yield node.written, PlanError(what, word=node.written.name)
+            if number < len(self.nodes) - 1 and isinstance(node.step, SinkStep) and not node.step.is_middle():
+                what = f"{node.written.name} ends a pipeline; it cannot stand before another step"
+                yield node.written, PlanError(what, hint="--pass hands the records on", word=node.written.name)
 
 
 def _is_fed(step: SourceStep, before: Step) -> bool:

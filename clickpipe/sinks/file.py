@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
-from clickpipe.core.sink import Destination, Renderer
+from clickpipe.core.sink import Commits, Destination, Renderer
 from clickpipe.errors import PlanError
 from clickpipe.state.directory import StateDirectory
-from clickpipe.state.files import AtomicFile, StagedFile
+from clickpipe.state.files import AtomicFile, StagedFile, is_special
 from clickpipe.state.parts import Parts
 from clickpipe.wire.pump import Outbox
 
@@ -30,10 +31,24 @@ class File(Destination):
 
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         self._check()
+        if is_special(self.address):
+            raise PlanError(f"{self.address} is a device or pipe: not with --checkpoint", word=self.address)
+        parts = Parts(self.address)
+        parts.begin(restored, saved)
         goes_on = bool(saved and saved["begun"])
-        return PartsWriter(
-            self.address, Parts(self.address, restored, saved), Renderer(self.form, self.format(), given, goes_on=goes_on)
-        )
+        return PartsWriter(self.address, parts, Renderer(self.form, self.format(), given, goes_on=goes_on))
+
+    @classmethod
+    def commits(cls, directory: StateDirectory) -> Commits:
+        return FileCommits(directory)
+
+    def check_middle(self) -> None:
+        with suppress(OSError):
+            if is_special(self.address) and os.path.samestat(os.stat(self.address), os.fstat(1)):
+                raise PlanError("standard output carries the stream to the next step", word=self.address)
+
+    def place(self) -> str:
+        return os.path.realpath(self.address)
 
     def _check(self) -> None:
         if self.format() == "table":
@@ -95,14 +110,21 @@ class PartsWriter(Writer):
         if file and self._packer:
             file.write(self._packer.flush())
         said = self._parts.said(epoch, has_rows=file is not None, begun=self._begun, ended=ended)
-        return Staged(said, lambda: self._parts.durable(file, epoch) if file else None)
-
-    def commit(self, said: Mapping[str, Any]) -> None:
-        self._parts.commit(said)
+        if file is None:
+            return Staged(said, lambda: None)
+        return Staged(said, lambda: self._parts.durable(file, epoch), self._parts.hidden(epoch))
 
     def abandon(self) -> None:
         if self._file:
             self._file.discard()
+
+
+class FileCommits(Commits):
+    _parts: Parts | None = None
+
+    def commit(self, said: Mapping[str, Any]) -> None:
+        self._parts = self._parts or Parts(said["to"])
+        self._parts.commit(said)
 
 
 def _packer(path: str) -> Any:

@@ -34,6 +34,11 @@ class Stdout(Destination):
             raise PlanError("a table shows one run from its beginning: not with --checkpoint")
         return StdoutWriter(Renderer(self.form, self.format(), given, goes_on=bool(saved and saved["begun"])))
 
+    def check_middle(self) -> None:
+        raise PlanError(
+            "standard output carries the stream to the next step", hint="sink FILE --pass, or without --pass at the end", word="-"
+        )
+
     def guarantee(self, *, has_checkpoints: bool) -> str:
         return "at least once: standard output cannot take back what it was given"
 

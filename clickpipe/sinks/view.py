@@ -17,7 +17,7 @@ from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.render import as_table
-from clickpipe.core.sink import Destination
+from clickpipe.core.sink import Commits, Destination
 from clickpipe.errors import PlanError, StateError
 from clickpipe.state import snapshot
 from clickpipe.state.directory import StateDirectory
@@ -35,14 +35,21 @@ class ViewSink(Destination):
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         view = self._view(given)
         lineage = saved["lineage"] if saved else secrets.token_hex(8)
+        # The last process may be committing the restored checkpoint again at this moment: the marker may be of the one
+        # before it, or, where that commit is the view's first, another pipeline's.
         known = view.marker()
+        view.close()
         is_ahead = known and (known.epoch > restored if known.lineage == lineage else bool(saved and not saved["anew"]))
         if is_ahead:
             raise StateError(
                 f"view {self.address} holds results that checkpoint {restored} of {directory.name} does not know of",
                 notes=["another pipeline writes to it, or newer checkpoints are gone", "--reset at ingest begins anew"],
             )
-        return StagedViewWriter(view, self.form.spell_times, self.address, lineage, directory, is_new=saved is None)
+        return StagedViewWriter(view, self.form.spell_times, lineage, directory, is_new=saved is None)
+
+    @classmethod
+    def commits(cls, directory: StateDirectory) -> Commits:
+        return ViewCommits(directory)
 
     def guarantee(self, *, has_checkpoints: bool) -> str:
         if has_checkpoints:
@@ -80,25 +87,35 @@ class ViewWriter(Writer):
 class StagedViewWriter(ViewWriter):
     """The rows between two checkpoints: in a file of the second, then in one transaction with its number."""
 
-    def __init__(
-        self, view: View, spell_times: bool, name: str, lineage: str, directory: StateDirectory, *, is_new: bool
-    ) -> None:
+    def __init__(self, view: View, spell_times: bool, lineage: str, directory: StateDirectory, *, is_new: bool) -> None:
         super().__init__(view, spell_times)
-        self._file, self._lineage, self._directory, self._is_new = f"view-{name}.rows", lineage, directory, is_new
+        self._file, self._lineage, self._directory, self._is_new = f"view-{view.name}.rows", lineage, directory, is_new
 
     def prepare(self, epoch: int, *, ended: bool) -> Staged:
         rows = self._taken()
         data = b"" if rows is None else snapshot.to_bytes("sink", {"rows": rows})
         file = {"file": self._file, "bytes": len(data), "hash": digest(data)}
         said = {"lineage": self._lineage, "epoch": epoch, "anew": self._is_new, "rows": file if data else None}
+        said |= {"view": self._view.name, "types": self._view.types, "keys": self._view.keys}
         self._is_new = False
-        return Staged(said, lambda: self._directory.save(epoch, self._file, data) if data else None)
+        if not data:
+            return Staged(said, lambda: None)
+        return Staged(said, lambda: self._directory.save(epoch, self._file, data), self._directory.path_of(epoch, self._file))
+
+    def close(self, accounts: list[Ledger]) -> None:
+        """The rows are with the checkpoints."""
+
+
+class ViewCommits(Commits):
+    _view: View | None = None
 
     def commit(self, said: Mapping[str, Any]) -> None:
+        self._view = self._view or View(said["view"], said["types"], said["keys"])
         rows = pl.DataFrame()
         if said["rows"]:
             rows = snapshot.from_bytes(self._directory.read(said["epoch"], said["rows"]))["rows"]
         self._view.apply(rows, Marker(said["lineage"], said["epoch"]), anew=said["anew"])
 
-    def close(self, accounts: list[Ledger]) -> None:
-        self._view.close()
+    def close(self) -> None:
+        if self._view:
+            self._view.close()

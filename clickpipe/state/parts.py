@@ -5,6 +5,19 @@
     out.ndjson                               all parts in order, when the input has ended; then the parts go
 
 A name is the epoch, so committing a part twice is committing it once.
+
+The process that writes the parts and the one that commits them may be two (a sink in the middle of a pipeline):
+
+    writes    begin, said, stage, durable         hidden names only, of its own epochs
+    commits   commit                              hidden -> shown, of epochs that a manifest names
+
+A run begins in both at once. What the first tidies away while the second commits the restored checkpoint r again:
+    1. r's part, hidden: it stays, and is renamed now or in a moment.
+    2. r's part, shown: as if it had been renamed before.
+    3. Other hidden parts: of runs that died; no manifest names them, so nobody commits them. They go.
+    4. r has ended: the commit may be putting the whole file together. Nothing more will be written: hands off.
+    5. Shown parts beyond r: nobody of this run has written any yet, so they are of a checkpoint that is lost.
+How many parts there are is counted by the process that commits, after its commit: the other could see too few.
 """
 
 from __future__ import annotations
@@ -23,21 +36,28 @@ _CHUNK = 1 << 20
 
 
 class Parts:
-    """The parts of one file.
+    """The parts of one file."""
 
-    `restored`: the checkpoint that the run goes on from, 0 for none; `saved`: what `said` had said for it.
-    """
-
-    def __init__(self, path: str, restored: int, saved: Mapping[str, Any] | None) -> None:
-        self._count, self._is_checked = saved["parts"] if saved else 0, False
-        self._path = os.path.abspath(path)
+    def __init__(self, path: str) -> None:
+        self._count, self._is_checked = 0, False
+        self._typed, self._path = path, os.path.abspath(path)
         self._folder = f"{self._path}.parts"
         self._suffix = os.path.splitext(path)[1]
+
+    # To write them.
+
+    def begin(self, restored: int, saved: Mapping[str, Any] | None) -> None:
+        """`restored`: the checkpoint that the run goes on from, 0 for none; `saved`: what `said` had said for it.
+
+        Raises PlanError, and StateError where the parts are not those of that checkpoint.
+        """
         if not os.path.isdir(os.path.dirname(self._path)):
-            raise PlanError(f"{path}: No such file or directory", word=path)
+            raise PlanError(f"{self._typed}: No such file or directory", word=self._typed)
         if saved and saved["to"] != self._path:
             raise StateError(f"checkpoint {restored} has its results in {saved['to']}, and these would go to {self._path}")
-        self._begin(restored)
+        self._count = saved["parts"] if saved else 0
+        if not (saved and saved["ended"]):
+            self._tidy(restored)
 
     def said(self, epoch: int, *, has_rows: bool, begun: bool, ended: bool) -> dict[str, Any]:
         """What a checkpoint says of the file: where it is, and how many parts there are then."""
@@ -51,15 +71,22 @@ class Parts:
 
     def durable(self, file: StagedFile, epoch: int) -> None:
         """Under a name of its checkpoint, still hidden."""
-        file.publish(self._hidden(epoch), "part")
+        file.publish(self.hidden(epoch), "part")
+
+    def hidden(self, epoch: int) -> str:
+        """Where the part of a checkpoint is before it is committed."""
+        return os.path.join(self._folder, f".{epoch:012d}.part")
+
+    # To commit them.
 
     def commit(self, said: Mapping[str, Any]) -> None:
         """Show the part of a checkpoint, and at the end of the input the whole file."""
         if said["rows"]:
-            if os.path.exists(self._hidden(said["epoch"])):
-                rename(self._hidden(said["epoch"]), self._shown(said["epoch"]))
+            if os.path.exists(self.hidden(said["epoch"])):
+                rename(self.hidden(said["epoch"]), self._shown(said["epoch"]))
             kill_point("after-part-rename")
         if said["ended"] and said["begun"] and not os.path.isdir(self._folder) and os.path.exists(self._path):
+            shutil.rmtree(f"{self._folder}.done", ignore_errors=True)
             return  # this has been done
         self._check_count(said)
         if said["ended"]:
@@ -76,11 +103,11 @@ class Parts:
             )
         self._is_checked = True
 
-    def _begin(self, restored: int) -> None:
+    def _tidy(self, restored: int) -> None:
         """Take away what no manifest names. Raises StateError when there are parts that no checkpoint knows of."""
         shutil.rmtree(f"{self._folder}.done", ignore_errors=True)
         for name in self._names():
-            if name.startswith(".") and name != os.path.basename(self._hidden(restored)):
+            if name.startswith(".") and name != os.path.basename(self.hidden(restored)):
                 os.unlink(os.path.join(self._folder, name))
         ahead = [epoch for epoch in self._visible() if epoch > restored]
         if ahead and restored == 0:
@@ -119,9 +146,6 @@ class Parts:
 
     def _shown(self, epoch: int) -> str:
         return os.path.join(self._folder, f"{epoch:012d}{self._suffix}")
-
-    def _hidden(self, epoch: int) -> str:
-        return os.path.join(self._folder, f".{epoch:012d}.part")
 
 
 def _chunks(path: str) -> Iterator[bytes]:

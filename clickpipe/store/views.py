@@ -43,7 +43,7 @@ class View:
     """One view, open for writing. `types`: as the stream line spells them; `keys`: rows equal in these are one row."""
 
     def __init__(self, name: str, types: Mapping[str, str], keys: Sequence[str]) -> None:
-        self._name, self._types, self._keys = name, dict(types), list(keys)
+        self.name, self.types, self.keys = name, dict(types), list(keys)
         make_folder(folder())
         self._path = path_of(name)
         with _told(self._path):
@@ -67,7 +67,7 @@ class View:
             run("BEGIN IMMEDIATE")
             try:
                 if anew:
-                    run(f"DROP TABLE IF EXISTS {_quoted(self._name)}")
+                    run(f"DROP TABLE IF EXISTS {_quoted(self.name)}")
                 run(self._table())
                 if rows.height:
                     self._connection.executemany(self._upsert(), self._values(rows))
@@ -83,21 +83,21 @@ class View:
         self._connection.close()
 
     def _table(self) -> str:
-        columns = "".join(f"{_quoted(name)} {_TYPES[kind]}, " for name, kind in self._types.items())
-        return f"CREATE TABLE IF NOT EXISTS {_quoted(self._name)} ({columns}_rev INTEGER NOT NULL, _key TEXT PRIMARY KEY)"
+        columns = "".join(f"{_quoted(name)} {_TYPES[kind]}, " for name, kind in self.types.items())
+        return f"CREATE TABLE IF NOT EXISTS {_quoted(self.name)} ({columns}_rev INTEGER NOT NULL, _key TEXT PRIMARY KEY)"
 
     def _upsert(self) -> str:
-        names = [_quoted(name) for name in self._types]
+        names = [_quoted(name) for name in self.types]
         sets = ", ".join(f"{name} = excluded.{name}" for name in names)
         return (
-            f"INSERT INTO {_quoted(self._name)} ({', '.join(names)}, _rev, _key) VALUES ({', '.join('?' * len(names))}, 0, ?) "
+            f"INSERT INTO {_quoted(self.name)} ({', '.join(names)}, _rev, _key) VALUES ({', '.join('?' * len(names))}, 0, ?) "
             f"ON CONFLICT (_key) DO UPDATE SET {sets}, _rev = _rev + 1"
         )
 
     def _values(self, rows: pl.DataFrame) -> list[tuple[object, ...]]:
         # A key may be null, and in SQL no null equals another: its JSON does.
-        keys = [orjson.dumps(key).decode() for key in rows.select(self._keys).rows()]
-        return [(*row, key) for row, key in zip(rows.select(list(self._types)).rows(), keys, strict=True)]
+        keys = [orjson.dumps(key).decode() for key in rows.select(self.keys).rows()]
+        return [(*row, key) for row, key in zip(rows.select(list(self.types)).rows(), keys, strict=True)]
 
 
 def folder() -> str:

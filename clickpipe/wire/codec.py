@@ -47,6 +47,7 @@ def _said(signal: Signal) -> dict[str, Any]:
                 "max_errors": signal.max_errors,
                 "restore": signal.restore,
                 "dead_letter": signal.dead_letter,
+                "sinks": signal.sinks or None,
             }
             return head | {name: value for name, value in said.items() if value is not None} | signal.columns.to_json()
         case ColumnsChange():
@@ -101,7 +102,8 @@ def _meant(said: dict[str, Any]) -> Signal:
             )
             hop, run = _count(said["hop"]), _count(said["run"])
             restore = None if said.get("restore") is None else _count(said["restore"])
-            return StreamLine(Columns.from_json(said), str(said["pipeline"]), hop, run, state, max_errors, restore, dead_letter)
+            head = (str(said["pipeline"]), hop, run, state, max_errors, restore, dead_letter)
+            return StreamLine(Columns.from_json(said), *head, tuple(map(str, said.get("sinks", ()))))
         case "columns":
             types = {str(name): str(kind) for name, kind in said["columns"].items()}
             if not set(types.values()) <= set(TYPES):

@@ -22,6 +22,7 @@ class StreamLine:
     max_errors: str | None = None  # how many bad records the pipeline allows
     restore: int | None = None  # the checkpoint to go on from, 0 for none; None: this pipeline takes no checkpoints
     dead_letter: str | None = None  # where a person wants bad records
+    sinks: tuple[str, ...] = ()  # where the steps before write; each wants every record, so the stream is read to its end
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""Sinks in the middle of a plan: each writes all that it is given, and passes it on, like tee.
+
+Without checkpoints     its file is complete before the end of the stream is passed on; a reader that leaves early
+                        does not cut it short.
+With checkpoints        at a barrier its output becomes durable, not visible, in the background; the barrier takes the
+                        entry along, and the pipeline's last process makes it visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from clickpipe.batch import Batch
+from clickpipe.core.loop import Tail
+from clickpipe.core.operator import FOREVER, Operator, Writer
+from clickpipe.engine.checkpoints import Checkpoints, Place
+from clickpipe.errors import ReaderGone
+from clickpipe.faults import kill_point
+from clickpipe.state.manifest import Entry
+
+
+class MiddleSink(Operator):
+    """One of them. `open` makes its writer, when the run begins."""
+
+    def __init__(self, place: Place, kind: str, open_: Callable[[], Writer]) -> None:
+        self._place, self._kind, self._open = place, kind, open_
+        self._writer = Writer()
+
+    def open(self) -> None:
+        self._writer = self._open()
+
+    def on_batch(self, batch: Batch) -> Iterable[Batch]:
+        self._writer.write(batch)
+        yield batch
+
+    def on_watermark(self, time: int) -> Iterable[Batch]:
+        if time < FOREVER:
+            self._writer.advance(time)
+        return ()
+
+    def stage(self, epoch: int, checkpoints: Checkpoints, *, ended: bool) -> Entry:
+        """What goes into the barrier. It becomes durable in the background."""
+        staged = self._writer.prepare(epoch, ended=ended)
+        kill_point("after-prepare")
+        checkpoints.in_background(staged.durable)
+        return self._place.staged(self._kind, staged)
+
+    def close(self) -> None:
+        """The stream ended as it should."""
+        self._writer.close([])
+
+    def abandon(self) -> None:
+        """The stream failed."""
+        self._writer.abandon()
+
+
+class Unheeding:
+    """A tail whose reader may leave: nothing is written there any more, and the sinks before it get their records."""
+
+    def __init__(self, tail: Tail) -> None:
+        self.is_gone = False
+        self.tail = Tail(self._deaf(tail.write), self._deaf(tail.advance), tail.needs, tail.barrier)
+
+    def _deaf(self, call: Callable[..., None]) -> Callable[..., None]:
+        def called(*given: object) -> None:
+            if self.is_gone:
+                return
+            try:
+                call(*given)
+            except ReaderGone:
+                self.is_gone = True
+
+        return called
