@@ -83,7 +83,8 @@ class _Staging:
 
     def append(self, lines: bytes) -> None:
         if self._file is None:
-            self._file = StagedFile(os.path.join(self._directory.path, f".{self._name}.{os.getpid()}-{time.monotonic_ns()}.part"))
+            part = os.path.join(self._directory.path, f".{self._name}.{os.getpid()}-{time.monotonic_ns()}.part")
+            self._file = StagedFile(part, self._directory.patience(self._to))
         self._file.write(lines)
 
     def take(self, epoch: int) -> tuple[dict[str, Any], Callable[[], None]] | None:

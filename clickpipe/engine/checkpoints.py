@@ -35,11 +35,12 @@ from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import append_at, length_of
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.manifest import Entry, Manifest, digest
+from clickpipe.state.space import Space
 from clickpipe.wire.frames import Barrier
 
 _KEPT = 3  # checkpoints
-_PATIENCE = 60.0  # seconds for which the last process waits for a file of a process before it
-_GRACE = 1.0  # seconds, once the step before us is gone
+_USUAL = 10.0  # seconds after which it is told that the last process waits for a file of a process before it
+_GRACE = 1.0  # seconds for which it goes on waiting, once the step before us is gone
 _MOST_SAVING = 8  # files that may be on their way to the disk
 _PENDING = 2  # checkpoints that may be on their way to the disk
 
@@ -107,8 +108,14 @@ class Checkpoints:
     def in_background(self, work: Callable[[], None]) -> None:
         """Durable work of a checkpoint. What it raises is raised soon. A disk that is too slow is waited for."""
         while len(self._saving) > _MOST_SAVING:
-            self._saving.pop(0).result()
+            self._saving[0].result()
+            del self._saving[0]
         self._saving.append(self._pool.submit(work))
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether files of this process are on their way to the disk."""
+        return not all(future.done() for future in list(self._saving))
 
     def close(self) -> None:
         """Wait for the files that are on their way. Raises what writing one raised."""
@@ -116,10 +123,10 @@ class Checkpoints:
         self.check()
 
     def check(self) -> None:
-        """Raises what writing a file raised."""
-        for future in [future for future in self._saving if future.done()]:
-            self._saving.remove(future)
-            future.result()
+        """Raises what writing a file raised. Any thread may ask; only `in_background` takes away."""
+        for future in list(self._saving):
+            if future.done():
+                future.result()
 
 
 @dataclass(frozen=True)
@@ -138,8 +145,9 @@ class Committer:
     First it finishes the commits of the one that the run goes on from: whoever wrote that may have died before.
     """
 
-    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, place: Place) -> None:
+    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, place: Place, say: Callable[[str], None]) -> None:
         self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
+        self._say = say
         if checkpoints.restore is not None:
             self._commit(checkpoints.restore)
         self._queue: queue.Queue[_Pending | None] = queue.Queue(_PENDING)
@@ -195,7 +203,8 @@ class Committer:
         for entry in manifest.steps:
             if "append" in entry:
                 said = entry["append"]
-                append_at(said["to"], said["at"], directory.read(manifest.epoch, said))
+                patience = directory.patience(f"checkpoint {manifest.epoch}")
+                append_at(said["to"], said["at"], directory.read(manifest.epoch, said), patience)
                 kill_point("after-append")
         kill_point("before-commit")
         staged: Mapping[str, Any] | None = manifest.entry(self._place.hop, "staged")
@@ -205,15 +214,23 @@ class Committer:
 
     def _wait_for_files(self, epoch: int, entries: Sequence[Entry]) -> None:
         """Until all are in place: then everything before us is durable."""
-        deadline = time.monotonic() + _PATIENCE
         for name in [entry[key]["file"] for entry in entries for key in ("state", "append") if key in entry]:
-            while not self._checkpoints.directory.has(epoch, name):
-                self._checkpoints.check()
-                if _step_before_is_gone():  # what it had begun to write may still come from a process before it
-                    deadline = min(deadline, time.monotonic() + _GRACE)
-                if time.monotonic() > deadline:
-                    raise OutsideError(f"checkpoint {epoch}: {name} did not come: its step has died or stands still")
-                time.sleep(0.001)
+            self._wait_for_file(epoch, name)
+
+    def _wait_for_file(self, epoch: int, name: str) -> None:
+        """As long as the step before us lives: it may wait for space on a full disk."""
+        since, last = time.monotonic(), float("inf")
+        while not self._checkpoints.directory.has(epoch, name):
+            self._checkpoints.check()
+            now = time.monotonic()
+            if now - since > _USUAL and not self._checkpoints.is_saving:
+                self._say(f"checkpoint {epoch} waits for {name}: its step writes slowly, or waits for space itself")
+                since = float("inf")
+            if last == float("inf") and _step_before_is_gone():  # a process before it may still write
+                last = now + _GRACE
+            if now > last and not self._checkpoints.is_saving:
+                raise OutsideError(f"checkpoint {epoch}: {name} did not come: the step that writes it has died")
+            time.sleep(0.001)
 
 
 def _step_before_is_gone() -> bool:
@@ -236,9 +253,9 @@ def _with_lengths(entries: Sequence[Entry]) -> list[Entry]:
     return placed
 
 
-def begin(step: Ingest, name: str, word: str) -> tuple[IngestFeed, Checkpoints]:
+def begin(step: Ingest, name: str, word: str, space: Space) -> tuple[IngestFeed, Checkpoints]:
     """Begin a run of a pipeline with checkpoints, where its last one left off. Raises StateError, OutsideError, PlanError."""
-    directory = StateDirectory(pipeline_directory(step.name or name or step.pipeline()))
+    directory = StateDirectory(pipeline_directory(step.name or name or step.pipeline()), space)
     run = directory.begin(anew=step.reset)
     checkpoints = Checkpoints(directory, run.number, run.restore)
     checkpoints.tables(Place(0, word, step.says()))
@@ -252,11 +269,11 @@ def begin(step: Ingest, name: str, word: str) -> tuple[IngestFeed, Checkpoints]:
     return feed, checkpoints
 
 
-def join(feed: Feed) -> Checkpoints | None:
+def join(feed: Feed, space: Space) -> Checkpoints | None:
     """Belong to the run that a stream says it is of. Raises StateError, OutsideError."""
     if feed.restore is None:
         return None
-    directory = StateDirectory(pipeline_directory(feed.pipeline, feed.state))
+    directory = StateDirectory(pipeline_directory(feed.pipeline, feed.state), space)
     directory.join(feed.run)
     restore = directory.manifest(feed.restore) if feed.restore else None
     if feed.restore and restore is None:

@@ -16,19 +16,21 @@ from clickpipe.core.operator import Feed, Writer
 from clickpipe.core.step import RawStep, SinkStep, SourceStep, Step, Tables
 from clickpipe.core.terminal import standard_output
 from clickpipe.engine.asides import SideFiles, StagedSides
-from clickpipe.engine.checkpoints import Checkpoints, Place, begin, join
+from clickpipe.engine.checkpoints import Checkpoints, Committer, Place, begin, join
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
 from clickpipe.engine.memory import keep_freed_memory
-from clickpipe.errors import ClickpipeError, DataError, PlanError
+from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest, IngestFeed
+from clickpipe.operators.sink import Sink
 from clickpipe.operators.window import Window
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 from clickpipe.state.files import remove, rename
 from clickpipe.state.home import pipeline_directory
+from clickpipe.state.space import Space
 from clickpipe.wire.frames import Barrier, StreamLine
 from clickpipe.wire.pump import Inbox
 from clickpipe.wire.stream import StreamWriter
@@ -63,7 +65,8 @@ def _write_raw(step: RawStep) -> Outcome:
 class _Run:
     def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool) -> None:
         self._plan, self._say, self._arrow = plan, say, arrow
-        self._feed, begins, self._checkpoints = _open_feed(plan)
+        self._space = Space(say, _watched(plan))
+        self._feed, begins, self._checkpoints = _open_feed(plan, self._space)
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
@@ -141,8 +144,9 @@ class _Run:
                 accounts = self._end.finish(accounts, self._last_barrier())
                 self._sides.close()
             except BaseException:
+                self._space.give_up()
                 if self._checkpoints:  # barriers that went on must find their files
-                    with suppress(ClickpipeError):
+                    with suppress(ClickpipeError, ReaderGone):
                         self._checkpoints.close()
                 self._end.abandon()
                 raise
@@ -242,7 +246,8 @@ class _Run:
         self._checkpoints.tables(place)  # or it is another sink
         saved = restore.entry(place.hop, "staged") if restore else None
         writer = step.open_staged(self._columns, self._feed.restore or 0, saved, self._checkpoints.directory)
-        self._end = CommittedEnd(self._pipeline, self._checkpoints, writer, place, self._floats)
+        committer = Committer(self._pipeline, self._checkpoints, writer, place, self._say)
+        self._end = CommittedEnd(committer, self._checkpoints, writer, self._floats)
         return writer
 
     def _write_to(self, writer: Writer, batch: Batch, count: int) -> None:
@@ -254,7 +259,13 @@ def _records(batch: Batch, count: int) -> int | None:
     return count if batch.columns.is_hopping() else None
 
 
-def _open_feed(plan: Plan) -> tuple[Feed, bool, Checkpoints | None]:
+def _watched(plan: Plan) -> int | None:
+    """The descriptor of our output, where somebody reads it."""
+    sink = plan.sink.step if plan.sink else None
+    return sys.stdout.fileno() if sink is None or (isinstance(sink, Sink) and sink.destination == "-") else None
+
+
+def _open_feed(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
     """The feed, whether the pipeline begins here, and this process's part in its checkpoints."""
     first = plan.nodes[0]
     try:
@@ -263,7 +274,7 @@ def _open_feed(plan: Plan) -> tuple[Feed, bool, Checkpoints | None]:
                 raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
             return IngestFeed(plan.nodes[1].step, [ProducedSplit(first.step.raw())]), True, None
         if isinstance(first.step, Ingest) and first.step.checkpoint:
-            begun, checkpoints = begin(first.step, plan.name, first.written.name)
+            begun, checkpoints = begin(first.step, plan.name, first.written.name, space)
             return begun, True, checkpoints
         if isinstance(first.step, SourceStep):
             return first.step.open(), True, None
@@ -275,7 +286,7 @@ def _open_feed(plan: Plan) -> tuple[Feed, bool, Checkpoints | None]:
             hint="put it behind a pipe: clickpipe ingest FILE | …",
         )
     feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
-    return feed, isinstance(feed, IngestFeed), join(feed)
+    return feed, isinstance(feed, IngestFeed), join(feed, space)
 
 
 def open_stages(

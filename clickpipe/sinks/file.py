@@ -31,9 +31,8 @@ class File(Destination):
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         self._check()
         goes_on = bool(saved and saved["begun"])
-        return PartsWriter(
-            self.address, Parts(self.address, restored, saved), Renderer(self.form, self.format(), given, goes_on=goes_on)
-        )
+        parts = Parts(self.address, restored, saved, directory.patience(self.address))
+        return PartsWriter(self.address, parts, Renderer(self.form, self.format(), given, goes_on=goes_on))
 
     def _check(self) -> None:
         if self.format() == "table":

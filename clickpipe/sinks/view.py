@@ -22,6 +22,7 @@ from clickpipe.errors import PlanError, StateError
 from clickpipe.state import snapshot
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.manifest import digest
+from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.store.views import Marker, View
 
 
@@ -30,10 +31,10 @@ class ViewSink(Destination):
         return tuple(given.types)
 
     def open(self, given: Columns) -> Writer:
-        return ViewWriter(self._view(given), self.form.spell_times)
+        return ViewWriter(self._view(given, NO_PATIENCE), self.form.spell_times)
 
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
-        view = self._view(given)
+        view = self._view(given, directory.patience(f"view {self.address}"))
         lineage = saved["lineage"] if saved else secrets.token_hex(8)
         known = view.marker()
         is_ahead = known and (known.epoch > restored if known.lineage == lineage else bool(saved and not saved["anew"]))
@@ -49,12 +50,12 @@ class ViewSink(Destination):
             return "exactly once: rows and the checkpoint's number change in one transaction"
         return "whole or not there: the view changes at the end, in one transaction"
 
-    def _view(self, given: Columns) -> View:
+    def _view(self, given: Columns, patience: Patience) -> View:
         keys = self.form.key or given.key
         if not keys:
             raise PlanError("a view keeps the latest row of each key: which columns are it?", hint="--key COL,…")
         given.need(keys, " for --key")
-        return View(self.address, given.types, keys)
+        return View(self.address, given.types, keys, patience)
 
 
 class ViewWriter(Writer):

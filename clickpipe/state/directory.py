@@ -28,6 +28,7 @@ from clickpipe.errors import OutsideError, PlanError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.files import make_folder, rename, sync_folder, write_whole
 from clickpipe.state.manifest import Entry, Manifest, digest
+from clickpipe.state.space import Patience, Space
 
 _PATIENCE = 3.0  # seconds that a start waits for the processes of the run before
 _MANIFEST = "MANIFEST.json"
@@ -45,13 +46,18 @@ class Run:
 class StateDirectory:
     """Holds the pipeline's lock from `begin` or `join` until the process ends."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, space: Space | None = None) -> None:
+        """`space`: what waits when the disk is full; None: nobody does."""
+        self.path, self._space = path, space
         self._locks: list[int] = []
 
     @property
     def name(self) -> str:
         return os.path.basename(self.path)
+
+    def patience(self, what: str) -> Patience:
+        """With which all is written that belongs to this pipeline's checkpoints."""
+        return Patience(what, self._space)
 
     # Who may write.
 
@@ -151,13 +157,14 @@ class StateDirectory:
 
     def _write_identity(self, run: int, epoch: int) -> None:
         line = orjson.dumps({"clickpipe": "identity", "v": 1, "run": run, "epoch": epoch}) + b"\n"
-        write_whole(os.path.join(self.path, "identity.json"), line + digest(line).encode() + b"\n", "identity")
+        data = line + digest(line).encode() + b"\n"
+        write_whole(os.path.join(self.path, "identity.json"), data, "identity", self.patience(self.name))
 
     def _put_aside(self, run: int) -> None:
         """What was saved gets another name; nothing is deleted. Run and epoch numbers go on."""
         epochs = os.path.join(self.path, "epochs")
         rename(epochs, f"{epochs}.before-run-{run}")
-        make_folder(epochs)
+        make_folder(epochs, self.patience(self.name))
 
     # What there is.
 
@@ -233,12 +240,18 @@ class StateDirectory:
 
     def save(self, epoch: int, name: str, data: bytes) -> None:
         """A file of a checkpoint that is not complete yet: durable, and then there under its name. Raises DiskError."""
-        write_whole(self.place(epoch, name), data, "manifest" if name == _MANIFEST else "state")
+        kind = "manifest" if name == _MANIFEST else "state"
+        write_whole(self.place(epoch, name), data, kind, self.patience(f"checkpoint {epoch}"))
 
     def place(self, epoch: int, name: str) -> str:
         """Where a file of a checkpoint goes; its folder is there."""
-        make_folder(os.path.join(self.path, "epochs", str(epoch)))
+        self._make_epoch(epoch)
         return self.path_of(epoch, name)
+
+    def _make_epoch(self, epoch: int) -> str:
+        folder = os.path.join(self.path, "epochs", str(epoch))
+        make_folder(folder, self.patience(f"checkpoint {epoch}"))
+        return folder
 
     def has(self, epoch: int, name: str) -> bool:
         return os.path.exists(self.path_of(epoch, name))
@@ -251,9 +264,7 @@ class StateDirectory:
 
     def sync(self, epoch: int) -> None:
         """All names in a checkpoint's folder survive from here. Raises DiskError."""
-        folder = os.path.join(self.path, "epochs", str(epoch))
-        make_folder(folder)
-        sync_folder(folder)
+        sync_folder(self._make_epoch(epoch))
         sync_folder(os.path.join(self.path, "epochs"))
 
     def retire(self, keep: int) -> None:

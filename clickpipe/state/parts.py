@@ -18,6 +18,7 @@ from typing import Any
 from clickpipe.errors import PlanError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.files import StagedFile, make_folder, rename, sync_folder
+from clickpipe.state.space import NO_PATIENCE, Patience
 
 _CHUNK = 1 << 20
 
@@ -28,7 +29,8 @@ class Parts:
     `restored`: the checkpoint that the run goes on from, 0 for none; `saved`: what `said` had said for it.
     """
 
-    def __init__(self, path: str, restored: int, saved: Mapping[str, Any] | None) -> None:
+    def __init__(self, path: str, restored: int, saved: Mapping[str, Any] | None, patience: Patience = NO_PATIENCE) -> None:
+        self._patience = patience
         self._count, self._is_checked = saved["parts"] if saved else 0, False
         self._path = os.path.abspath(path)
         self._folder = f"{self._path}.parts"
@@ -46,8 +48,8 @@ class Parts:
 
     def stage(self) -> StagedFile:
         """A new part, not yet to be seen."""
-        make_folder(self._folder)
-        return StagedFile(os.path.join(self._folder, f".{os.getpid()}-{time.monotonic_ns()}.part"))
+        make_folder(self._folder, self._patience)
+        return StagedFile(os.path.join(self._folder, f".{os.getpid()}-{time.monotonic_ns()}.part"), self._patience)
 
     def durable(self, file: StagedFile, epoch: int) -> None:
         """Under a name of its checkpoint, still hidden."""
