@@ -20,6 +20,7 @@ from clickpipe.engine.checkpoints import Checkpoints, Committer, Place, begin, j
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
+from clickpipe.engine.limits import need_open_files
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
@@ -50,6 +51,7 @@ def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outco
     """Raises what goes wrong; then no sink has got its result. `say`: what a person should know meanwhile."""
     if isinstance(plan.nodes[0].step, RawStep) and len(plan.nodes) == 1:
         return _write_raw(plan.nodes[0].step)
+    need_open_files()
     keep_freed_memory()
     return _Run(plan, say, arrow).run()
 

@@ -133,6 +133,8 @@ def failure(error: OSError, name: str) -> ClickpipeError | ReaderGone:
         return ReaderGone()
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
         return DiskError(f"{name}: {error.strerror}")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return OutsideError(f"{name}: {error.strerror}", hint="ulimit -n raises the limit of this shell")
     return OutsideError(f"{name}: {error.strerror}")
 
 
