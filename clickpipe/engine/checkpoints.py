@@ -256,7 +256,7 @@ def _with_lengths(entries: Sequence[Entry]) -> list[Entry]:
 def begin(step: Ingest, name: str, word: str, space: Space) -> tuple[IngestFeed, Checkpoints]:
     """Begin a run of a pipeline with checkpoints, where its last one left off. Raises StateError, OutsideError, PlanError."""
     directory = StateDirectory(pipeline_directory(step.name or name or step.pipeline()), space)
-    run = directory.begin(anew=step.reset)
+    run = directory.begin(anew=step.reset, anywhere=step.allow_fs)
     checkpoints = Checkpoints(directory, run.number, run.restore)
     checkpoints.tables(Place(0, word, step.says()))
     feed = step.open(run.restore.entry(0, "source") if run.restore else None)

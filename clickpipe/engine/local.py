@@ -315,7 +315,7 @@ def _side_paths(plan: Plan) -> tuple[str | None, str | None]:
 
 def _begin_anew(sides: SideFiles, run: int) -> None:
     """Side files are of one run; with checkpoints, those of runs before are put aside."""
-    for path in (sides.late_path, sides.dead_path):
+    for path in sides.files:
         if os.path.isfile(path):
             rename(path, f"{path}.before-run-{run}") if run else remove(path)
 

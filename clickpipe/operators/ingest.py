@@ -75,10 +75,13 @@ class Ingest(SourceStep):
         "save the pipeline's state this often, so that a killed run goes on from there", default=None, example="1s"
     )
     reset: bool = option("begin anew; what earlier runs saved is put aside", default=False)
+    allow_fs: bool = option(
+        "keep state on a network file system too, which is refused otherwise: its locks and its fsync promise less", default=False
+    )
     batch_bytes: Size = option("a batch is about this large", default=Size(8 << 20), example="8MiB")
     max_latency: Duration = option("never wait longer than this for a batch to fill", default=Duration(50), example="50ms")
 
-    harmless = frozenset({"checkpoint", "reset", "batch_bytes", "max_latency", "max_errors", "dead_letter", "name"})
+    harmless = frozenset({"checkpoint", "reset", "allow_fs", "batch_bytes", "max_latency", "max_errors", "dead_letter", "name"})
     later = {
         "--follow": "following growing files is not in this version",
         "--spool": "the durable log is not in this version",
@@ -312,6 +315,11 @@ class IngestFeed(Feed):
     def _restore_split(self, number: int, said: Mapping[str, Any]) -> None:
         split = self._splits[number]
         now = split.identity(said["offset"])
+        if now.get("at_least", said["offset"]) < said["identity"].get("at_least", 0):
+            raise StateError(
+                f"{split.name} has shrunk: {said['offset']:,} bytes of it had been read, and it has {now['at_least']:,}",
+                hint="--reset starts anew, and keeps what there is aside",
+            )
         if now != said["identity"]:
             raise StateError(
                 f"{split.name} is not the file that was read before: its first {said['offset']:,} bytes have changed",

@@ -43,7 +43,10 @@ class ViewSink(Destination):
                 f"view {self.address} holds results that checkpoint {restored} of {directory.name} does not know of",
                 notes=["another pipeline writes to it, or newer checkpoints are gone", "--reset at ingest begins anew"],
             )
-        return StagedViewWriter(view, self.form.spell_times, self.address, lineage, directory, is_new=saved is None)
+        if saved and not saved["anew"] and (known is None or known.epoch < saved.get("after", 0)):
+            raise _behind(self.address, known, saved, restored)
+        after = saved["epoch"] if saved else 0
+        return StagedViewWriter(view, self.form.spell_times, self.address, lineage, directory, after)
 
     def guarantee(self, *, has_checkpoints: bool) -> str:
         if has_checkpoints:
@@ -56,6 +59,15 @@ class ViewSink(Destination):
             raise PlanError("a view keeps the latest row of each key: which columns are it?", hint="--key COL,…")
         given.need(keys, " for --key")
         return View(self.address, given.types, keys, patience)
+
+
+def _behind(name: str, known: Marker | None, saved: Mapping[str, Any], restored: int) -> StateError:
+    """Going on from there would leave rows out, and nobody would see it."""
+    has = f"holds results up to checkpoint {known.epoch} only" if known else "is empty or was deleted"
+    return StateError(
+        f"view {name} {has}, and those up to checkpoint {saved.get('after', restored)} had been given",
+        notes=["either put its file back from a copy,", "or start anew with --reset at ingest"],
+    )
 
 
 class ViewWriter(Writer):
@@ -79,20 +91,22 @@ class ViewWriter(Writer):
 
 
 class StagedViewWriter(ViewWriter):
-    """The rows between two checkpoints: in a file of the second, then in one transaction with its number."""
+    """The rows between two checkpoints: in a file of the second, then in one transaction with its number.
 
-    def __init__(
-        self, view: View, spell_times: bool, name: str, lineage: str, directory: StateDirectory, *, is_new: bool
-    ) -> None:
+    `after`: the checkpoint before the first one to come, 0 for none.
+    """
+
+    def __init__(self, view: View, spell_times: bool, name: str, lineage: str, directory: StateDirectory, after: int) -> None:
         super().__init__(view, spell_times)
-        self._file, self._lineage, self._directory, self._is_new = f"view-{name}.rows", lineage, directory, is_new
+        self._file, self._lineage, self._directory, self._after = f"view-{name}.rows", lineage, directory, after
 
     def prepare(self, epoch: int, *, ended: bool) -> Staged:
         rows = self._taken()
         data = b"" if rows is None else snapshot.to_bytes("sink", {"rows": rows})
         file = {"file": self._file, "bytes": len(data), "hash": digest(data)}
-        said = {"lineage": self._lineage, "epoch": epoch, "anew": self._is_new, "rows": file if data else None}
-        self._is_new = False
+        said = {"lineage": self._lineage, "epoch": epoch, "after": self._after, "anew": not self._after}
+        said["rows"] = file if data else None
+        self._after = epoch
         return Staged(said, lambda: self._directory.save(epoch, self._file, data) if data else None)
 
     def commit(self, said: Mapping[str, Any]) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,12 +25,14 @@ import orjson
 
 from clickpipe.errors import OutsideError, PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import make_folder, rename, sync_folder, write_whole
+from clickpipe.state.files import make_folder, outside, rename, sync_folder, write_whole
 from clickpipe.state.manifest import Entry, Manifest, digest
 from clickpipe.state.space import Patience, Space
+from clickpipe.state.trust import check_file_system, check_folder, check_no_links, read_own
 
 _PATIENCE = 3.0  # seconds that a start waits for the processes of the run before
 _MANIFEST = "MANIFEST.json"
+_ANEW = "--reset at ingest starts anew, and keeps what there is aside"
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,18 @@ class StateDirectory:
 
     # Who may write.
 
-    def begin(self, *, anew: bool = False) -> Run:
-        """Start a run. `anew`: what earlier ones saved is put aside. Raises StateError, OutsideError, PlanError."""
+    def begin(self, *, anew: bool = False, anywhere: bool = False) -> Run:
+        """Start a run. Raises StateError, OutsideError, PlanError.
+
+        `anew`: what earlier ones saved is put aside. `anywhere`: on a network file system too.
+        """
+        if not anywhere:
+            check_file_system(self.path)
         self._make()
         self._lock("start.lock", fcntl.LOCK_EX)
         held = self._lock("lock", fcntl.LOCK_EX)
         epochs = self._epochs()
-        identity = self._identity(anew=anew)
+        identity = self._identity(anew=anew, is_new=not epochs)
         run, epoch = identity["run"] + 1, max([identity["epoch"], *epochs]) + 1
         if anew and epochs:
             self._put_aside(run)
@@ -84,6 +90,7 @@ class StateDirectory:
 
     def join(self, run: int) -> None:
         """Belong to a run. Raises OutsideError when a newer one has begun."""
+        self._check()
         self._lock("lock", fcntl.LOCK_SH)
         newest = self._identity()["run"]
         if newest != run:
@@ -96,25 +103,32 @@ class StateDirectory:
             os.close(self._locks.pop())
 
     def _make(self) -> None:
-        try:
-            os.makedirs(os.path.join(self.path, "epochs"), mode=0o700, exist_ok=True)
-            sync_folder(os.path.dirname(self.path))
-            sync_folder(self.path)
-            status = os.lstat(self.path)
-        except OSError as error:
-            raise PlanError(f"state directory {self.path}: {error.strerror}") from None
-        if stat.S_ISLNK(status.st_mode):
-            raise StateError(f"state directory {self.path} is a symbolic link: state must not lead elsewhere")
-        if status.st_uid != os.geteuid():
-            raise StateError(f"state directory {self.path} belongs to another user (uid {status.st_uid})")
+        epochs = os.path.join(self.path, "epochs")
+        check_folder(self.path)
+        if not os.path.islink(epochs):
+            make_folder(epochs, self.patience(self.name))
         os.chmod(self.path, 0o700)
+        self._check()
+        sync_folder(os.path.dirname(self.path))
+        sync_folder(self.path)
+
+    def _check(self) -> None:
+        """Nothing of ours leads elsewhere."""
+        epochs = os.path.join(self.path, "epochs")
+        for folder in (self.path, epochs):
+            check_folder(folder)
+        for folder in (self.path, epochs):
+            check_no_links(folder)
 
     def _lock(self, name: str, kind: int) -> int:
         path = os.path.join(self.path, name)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
+            descriptor = self.patience(self.name)(path, lambda: os.open(path, flags, 0o600))
+        except (PermissionError, IsADirectoryError) as error:
             raise PlanError(f"{path}: {error.strerror}") from None
+        except OSError as error:
+            raise outside(error, path) from None
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -137,21 +151,25 @@ class StateDirectory:
             if name.endswith(".old"):
                 shutil.rmtree(os.path.join(epochs, name), ignore_errors=True)
         for name in os.listdir(self.path):
-            if name.startswith(".") and name.endswith(".part"):
+            if name.endswith(".part"):
                 os.unlink(os.path.join(self.path, name))
 
-    def _identity(self, *, anew: bool = False) -> dict[str, int]:
+    def _identity(self, *, anew: bool = False, is_new: bool = False) -> dict[str, int]:
+        """`is_new`: there is no checkpoint, so it need not be there."""
         path = os.path.join(self.path, "identity.json")
         try:
-            with open(path, "rb") as file:
-                line, newline, rest = file.read().partition(b"\n")
+            line, newline, rest = read_own(path).partition(b"\n")
         except FileNotFoundError:
-            return {"run": 0, "epoch": 0}
+            if is_new:
+                return {"run": 0, "epoch": 0}
+            if anew:
+                return {"run": int(time.time()), "epoch": 0}
+            raise StateError(f"{path} is gone, and checkpoints are there", hint=_ANEW) from None
         if rest != digest(line + newline).encode() + b"\n":
             if anew:
                 rename(path, f"{path}.damaged-{int(time.time())}")
                 return {"run": int(time.time()), "epoch": 0}  # beyond all runs that there can have been
-            raise StateError(f"{path} is damaged", hint="--reset starts anew, and keeps what there is aside")
+            raise StateError(f"{path} is damaged", hint=_ANEW)
         said: dict[str, int] = orjson.loads(line)
         return said
 
@@ -199,8 +217,7 @@ class StateDirectory:
 
     def manifest(self, epoch: int) -> Manifest | None:
         try:
-            with open(self.path_of(epoch, _MANIFEST), "rb") as file:
-                return Manifest.from_bytes(file.read())
+            return Manifest.from_bytes(read_own(self.path_of(epoch, _MANIFEST)))
         except FileNotFoundError:
             return None
         except KeyError as error:
@@ -218,8 +235,7 @@ class StateDirectory:
     def read(self, epoch: int, file: Entry) -> bytes:
         """A file of a checkpoint, by its entry in the manifest. Raises StateError."""
         try:
-            with open(self.path_of(epoch, file["file"]), "rb") as opened:
-                data = opened.read()
+            data = read_own(self.path_of(epoch, file["file"]))
         except OSError:
             raise self._damaged(epoch, file["file"]) from None
         if len(data) != file["bytes"] or digest(data) != file["hash"]:

@@ -11,6 +11,7 @@ What a failed call means
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -20,6 +21,7 @@ from hashlib import blake2b
 from clickpipe.errors import ClickpipeError, OutsideError, PlanError, ReaderGone
 from clickpipe.faults import kill_point, may_fail
 from clickpipe.state.space import NO_PATIENCE, Patience
+from clickpipe.state.trust import link_refused
 from clickpipe.stopping import forget, on_stop
 from clickpipe.wire.pump import failure
 
@@ -203,10 +205,14 @@ def append_at(path: str, at: int, data: bytes, patience: Patience = NO_PATIENCE)
 
 
 class AppendFile:
-    """A file that lines are added to; it is made when the first line comes. Several processes may share it."""
+    """A file that lines are added to; it is made when the first line comes. Several processes may share it.
+
+    A link is followed to a device or pipe only.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if is_special(path) else os.O_NOFOLLOW)
         self._descriptor: int | None = None
 
     def append(self, lines: bytes) -> None:
@@ -214,7 +220,7 @@ class AppendFile:
         try:
             if self._descriptor is None:
                 _make_folders(os.path.dirname(os.path.abspath(self.path)))
-                self._descriptor = _open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                self._descriptor = _open(self.path, self._flags, 0o600)
             _write(self.path, self._descriptor, lines)
         except OSError as error:
             raise outside(error, self.path) from None
@@ -259,6 +265,8 @@ def sync_directory(path: str) -> None:
 
 
 def outside(error: OSError, path: str) -> ClickpipeError:
+    if error.errno == errno.ELOOP:
+        return link_refused(path)
     kind = failure(error, path)
     return OutsideError(f"{path}: {error.strerror}") if isinstance(kind, ReaderGone) else kind
 

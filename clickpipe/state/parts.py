@@ -19,6 +19,7 @@ from clickpipe.errors import PlanError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.files import StagedFile, make_folder, rename, sync_folder
 from clickpipe.state.space import NO_PATIENCE, Patience
+from clickpipe.state.trust import check_folder, check_no_links
 
 _CHUNK = 1 << 20
 
@@ -32,11 +33,16 @@ class Parts:
     def __init__(self, path: str, restored: int, saved: Mapping[str, Any] | None, patience: Patience = NO_PATIENCE) -> None:
         self._patience = patience
         self._count, self._is_checked = saved["parts"] if saved else 0, False
-        self._path = os.path.abspath(path)
+        self._path = os.path.realpath(path)  # a person may have put a link there
         self._folder = f"{self._path}.parts"
         self._suffix = os.path.splitext(path)[1]
         if not os.path.isdir(os.path.dirname(self._path)):
             raise PlanError(f"{path}: No such file or directory", word=path)
+        if not os.access(os.path.dirname(self._path), os.W_OK | os.X_OK):
+            raise PlanError(f"{path}: its directory is not writable", word=path)
+        if os.path.lexists(self._folder):
+            check_folder(self._folder)
+            check_no_links(self._folder)
         if saved and saved["to"] != self._path:
             raise StateError(f"checkpoint {restored} has its results in {saved['to']}, and these would go to {self._path}")
         self._begin(restored)

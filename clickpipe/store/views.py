@@ -27,9 +27,14 @@ from clickpipe.faults import kill_point
 from clickpipe.state.files import make_folder, outside
 from clickpipe.state.home import home
 from clickpipe.state.space import NO_PATIENCE, Patience
+from clickpipe.state.trust import link_refused
 
 T = TypeVar("T")
 
+_WAYS_OUT = (
+    "either put the file back from a copy that is as new as the last checkpoint,",
+    "or move it away and start anew with --reset at ingest",
+)
 _PATIENCE = 10.0  # seconds that a writer waits for another's transaction
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "time": "TEXT", "str": "TEXT", "json": "TEXT"}
@@ -51,7 +56,10 @@ class View:
         self._name, self._types, self._keys, self._patience = name, dict(types), list(keys), patience
         make_folder(folder(), patience)
         self._path = path_of(name)
+        if os.path.islink(self._path):
+            raise link_refused(self._path)
         self._connection = self._waiting(self._open)
+        self._inode = os.stat(self._path).st_ino
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
@@ -85,8 +93,18 @@ class View:
         known = self.marker()
         if known and known.lineage == marker.lineage and known.epoch >= marker.epoch:
             return
+        self._check_there()
         self._waiting(lambda: self._transact(rows, marker, anew=anew))
         kill_point("after-view-commit")
+
+    def _check_there(self) -> None:
+        """SQLite writes on into a file that has no name any more, and nobody would ever see those rows."""
+        try:
+            if os.stat(self._path).st_ino == self._inode:
+                return
+        except FileNotFoundError:
+            pass
+        raise StateError(f"{self._path} was taken away while it was written to", notes=_WAYS_OUT)
 
     def _transact(self, rows: pl.DataFrame, marker: Marker, *, anew: bool) -> None:
         run = self._connection.execute
@@ -174,9 +192,13 @@ def _told(path: str) -> Iterator[None]:
     except sqlite3.Error as error:
         word = str(error)
         if "locked" in word or "busy" in word:
-            raise OutsideError(f"{path}: another process has held it for {_PATIENCE:.0f} s") from None
+            raise OutsideError(
+                f"{path}: another process has held it for {_PATIENCE:.0f} s", hint="it must end its transaction"
+            ) from None
         if "full" in word:
             raise OSError(errno.ENOSPC, word) from None
         if "I/O" in word:
             raise DiskError(f"{path}: {word}") from None
-        raise StateError(f"{path}: {word}") from None
+        if "readonly" in word or "unable to open" in word:
+            raise PlanError(f"{path}: {word}") from None
+        raise StateError(f"{path}: {word}", notes=_WAYS_OUT) from None
