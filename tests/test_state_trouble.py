@@ -191,7 +191,8 @@ def test_the_file_system_of_a_path(path: str, kind: str) -> None:
 
 def test_which_file_systems_are_refused() -> None:
     assert all(map(is_network, "nfs nfs4 cifs smb3 9p ceph afs lustre fuse fuse.sshfs fuse.glusterfs fuse.x glusterfs".split()))
-    assert not any(map(is_network, ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "ext3", ""]))
+    assert not any(map(is_network, "ext4 xfs btrfs zfs tmpfs overlay f2fs fuseblk fuse.fuse-overlayfs".split()))
+    assert not is_network("")
 
 
 def test_state_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

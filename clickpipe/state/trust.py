@@ -13,9 +13,8 @@ import stat
 
 from clickpipe.errors import PlanError
 
-_NETWORK = re.compile(
-    r"nfs4?|cifs|smb3|smbfs|9p|ceph|afs|lustre|gfs2?|ocfs2|gpfs|beegfs|pvfs2|orangefs|virtiofs|glusterfs|fuse(\..+)?"
-)
+_NETWORK = re.compile(r"nfs4?|cifs|smb3|smbfs|9p|ceph|afs|lustre|gpfs|beegfs|pvfs2|orangefs|glusterfs|fuse(\..+)?")
+_LOCAL = ("fuse.fuse-overlayfs",)  # what containers of an ordinary user stand on
 _ELSEWHERE = "CLICKPIPE_HOME names another place for state"
 
 
@@ -102,7 +101,7 @@ def file_system_of(path: str, mountinfo: str) -> str:
 
 def is_network(kind: str) -> bool:
     """FUSE counts as one: nobody knows what stands behind it."""
-    return _NETWORK.fullmatch(kind) is not None
+    return kind not in _LOCAL and _NETWORK.fullmatch(kind) is not None
 
 
 def _is_under(path: str, point: str) -> bool:
