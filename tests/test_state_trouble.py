@@ -226,6 +226,15 @@ def test_a_damaged_manifest_halts_the_run(tmp_path: Path) -> None:
     assert "--reset" in _said(tmp_path)
 
 
+def test_a_device_is_not_renamed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert _run(_prepared(tmp_path), sink="pipe") == 2
+    assert "pipe is a device or pipe: not with --checkpoint" in _said(tmp_path)
+    assert (tmp_path / "pipe").is_fifo()
+    assert _run(tmp_path, "--dead-letter /dev/full") == 74
+    assert "/dev/full: No space left on device" in _said(tmp_path)
+
+
 @pytest.mark.parametrize("change", ["shrunk", "gone"])
 def test_input_that_is_not_what_it_was(change: str, tmp_path: Path) -> None:
     _killed(tmp_path)
@@ -260,6 +269,18 @@ def test_a_view_that_is_not_what_it_was(damage: str, tmp_path: Path) -> None:
     assert words[damage] in _said(tmp_path)
     if damage in ("gone", "older"):
         assert _run(tmp_path, "--reset", sink="view:ids --key id") == 0, _said(tmp_path)
+
+
+def test_a_view_takes_all_rows_of_a_checkpoint_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLICKPIPE_HOME", str(tmp_path))
+    view = views.View("ids", {"id": "int", "x": "int"}, ["id"])
+    rows = pl.DataFrame({"id": [1, 2], "x": [1, 2**70]}, schema={"id": pl.Int64, "x": pl.Int128})
+    with pytest.raises(OverflowError):
+        view.apply(rows, views.Marker("a", 1), anew=True)
+    assert view.marker() is None
+    view.apply(rows.head(0), views.Marker("a", 1), anew=False)
+    assert views.read("ids").height == 0
+    view.close()
 
 
 def test_a_view_that_is_taken_away_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.sink import Destination, Renderer
 from clickpipe.errors import PlanError
 from clickpipe.state.directory import StateDirectory
-from clickpipe.state.files import AtomicFile, StagedFile
+from clickpipe.state.files import AtomicFile, StagedFile, is_special
 from clickpipe.state.parts import Parts
 from clickpipe.wire.pump import Outbox
 
@@ -30,6 +30,9 @@ class File(Destination):
 
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         self._check()
+        if is_special(self.address):  # it would be renamed over
+            hint = f"sink - > {self.address} gives each row at least once"
+            raise PlanError(f"{self.address} is a device or pipe: not with --checkpoint", hint=hint, word=self.address)
         goes_on = bool(saved and saved["begun"])
         parts = Parts(self.address, restored, saved, directory.patience(self.address))
         return PartsWriter(self.address, parts, Renderer(self.form, self.format(), given, goes_on=goes_on))
