@@ -219,18 +219,19 @@ class Committer:
 
     def _wait_for_file(self, epoch: int, name: str) -> None:
         """As long as the step before us lives: it may wait for space on a full disk."""
-        since, last = time.monotonic(), float("inf")
+        begun, is_told, last = time.monotonic(), False, float("inf")
         while not self._checkpoints.directory.has(epoch, name):
             self._checkpoints.check()
-            now = time.monotonic()
-            if now - since > _USUAL and not self._checkpoints.is_saving:
+            waited = time.monotonic() - begun
+            is_others = not self._checkpoints.is_saving  # our own files come, or we hear why not
+            if waited > _USUAL and is_others and not is_told:
                 self._say(f"checkpoint {epoch} waits for {name}: its step writes slowly, or waits for space itself")
-                since = float("inf")
+                is_told = True
             if last == float("inf") and _step_before_is_gone():  # a process before it may still write
-                last = now + _GRACE
-            if now > last and not self._checkpoints.is_saving:
+                last = waited + _GRACE
+            if waited > last and is_others:
                 raise OutsideError(f"checkpoint {epoch}: {name} did not come: the step that writes it has died")
-            time.sleep(0.001)
+            time.sleep(min(0.001 + waited / 100, 0.1))
 
 
 def _step_before_is_gone() -> bool:

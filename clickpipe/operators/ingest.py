@@ -96,7 +96,9 @@ Examples:
   cat sample_data/access.log | clickpipe ingest - --format combined | clickpipe filter "status >= 500" | clickpipe sink -
   clickpipe ingest 'sample_data/access*' --format combined | clickpipe limit 2 | clickpipe sink -
 
-A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted."""
+A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted.
+
+With --checkpoint a full disk does not end the run: it pauses, says what waits for space, and goes on by itself."""
 
     def open(self, saved: Mapping[str, Any] | None = None) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""
