@@ -1,15 +1,22 @@
-"""Named places at which a test can kill this process. They stand where checkpoints are, not on the way of records.
+"""Faults that a test asks for. They stand where checkpoints are, not on the way of records.
 
 CLICKPIPE_KILL_POINT=after-manifest-rename     dies there at the first pass
 CLICKPIPE_KILL_POINT=before-commit:3           dies there at the third
+
+CLICKPIPE_FAIL=fsync:7:EIO                     the seventh fsync of state fails
+CLICKPIPE_FAIL=write:7-9:ENOSPC                so do three writes; write:7+:EIO: the seventh and all later
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
+from itertools import count
 
 _passes = 0
+_calls = count(1)
 
 
 def kill_point(name: str) -> None:
@@ -21,3 +28,26 @@ def kill_point(name: str) -> None:
     _passes += 1
     if _passes == int(number or 1):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def may_fail(call: str, descriptor: int | None = None) -> None:
+    """Raise what was asked for in place of this system call, and say on standard error that it struck."""
+    wanted = os.environ.get("CLICKPIPE_FAIL", "").split(":")
+    if call != wanted[0]:
+        return
+    number = next(_calls)
+    first, _, last = wanted[1].rstrip("+").partition("-")
+    if number < int(first) or (number > int(last or first) and not wanted[1].endswith("+")):
+        return
+    os.write(2, f"fault: {call} {number}\n".encode())
+    if descriptor is not None:
+        _lose(descriptor)
+    code = getattr(errno, wanted[2])
+    raise OSError(code, os.strerror(code))
+
+
+def _lose(descriptor: int) -> None:
+    """What was written last: after a failed fsync a kernel drops it, and takes the file for clean from then on."""
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        os.pwrite(descriptor, b"\0", status.st_size - 1)

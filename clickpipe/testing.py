@@ -205,15 +205,25 @@ def collect(text: str) -> Collected:
 
 
 def _forked(steps: list[list[str]], directory: Path, **more: str) -> _Ran:
-    codes = run_steps(steps, directory, None, **more)
+    codes = run_steps(steps, directory, None, None, **more)
     return verdict(codes), (directory / ".stdout").read_bytes(), (directory / ".stderr").read_bytes()
 
 
-def run_steps(steps: list[list[str]], directory: Path, kill: Mapping[int, str] | None = None, **more: str) -> list[int]:
-    """A process per step, joined by pipes; their exit codes. `kill`: kill points (clickpipe/faults.py) by step number."""
+def run_steps(
+    steps: list[list[str]],
+    directory: Path,
+    kill: Mapping[int, str] | None = None,
+    fail: Mapping[int, str] | None = None,
+    **more: str,
+) -> list[int]:
+    """A process per step, joined by pipes; their exit codes.
+
+    `kill`, `fail`: kill points and failing calls (clickpipe/faults.py) by step number.
+    """
     (directory / INPUT).touch()
+    faults = {"CLICKPIPE_KILL_POINT": kill or {}, "CLICKPIPE_FAIL": fail or {}}
     job = {"steps": steps, "directory": str(directory), "environment": environment(directory, **more)}
-    return _nursery().run(job | {"kill": {str(number): point for number, point in (kill or {}).items()}})
+    return _nursery().run(job | {"faults": [{k: v.get(n, "") for k, v in faults.items()} for n in range(len(steps))]})
 
 
 @cache
@@ -270,8 +280,8 @@ def _fork_steps(job: dict[str, Any]) -> list[int]:
             following, sink = -1, os.open(directory / ".stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         else:
             following, sink = os.pipe()
-        more = {"CLICKPIPE_KILL_POINT": job["kill"].get(str(number), "")}
-        children.append(_fork(words, job | {"environment": job["environment"] | more}, (source, sink, errors)))
+        job_here = job | {"environment": job["environment"] | job["faults"][number]}
+        children.append(_fork(words, job_here, (source, sink, errors)))
         os.close(source)
         os.close(sink)
         source = following

@@ -107,7 +107,7 @@ def test_state_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "c").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StateError, match="symbolic link"):
+    with pytest.raises(PlanError, match="symbolic link"):
         StateDirectory(str(tmp_path / "pipelines" / "c")).begin()
 
 

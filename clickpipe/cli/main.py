@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ import click
 from clickpipe import __version__
 from clickpipe.cli import catalog
 from clickpipe.cli.words import say
-from clickpipe.errors import ClickpipeError, DiskError, OursError, PlanError, ReaderGone, StepBeforeFailed, near
+from clickpipe.errors import ClickpipeError, DiskError, OursError, OutsideError, PlanError, ReaderGone, StepBeforeFailed, near
 from clickpipe.stopping import clean_up, ends_by_itself
 
 _PR_SET_PDEATHSIG = 1
@@ -143,9 +144,16 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        return _say(DiskError(f"{error.filename or 'standard output'}: {error.strerror}"))
+        return _say(_failed_call(error))
     except BaseException as error:  # panics inside Polars are no Exceptions
         return _say(_ours(error))
+
+
+def _failed_call(error: OSError) -> ClickpipeError:
+    """Of a call that nobody expected to fail: an import may, where too few files may be open."""
+    text = f"{error.filename or 'standard output'}: {error.strerror}"
+    is_limit = error.errno in (errno.EMFILE, errno.ENFILE)
+    return OutsideError(text, hint="ulimit -n raises the limit of this shell") if is_limit else DiskError(text)
 
 
 def _usage(error: click.ClickException) -> PlanError:

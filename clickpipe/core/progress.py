@@ -43,6 +43,11 @@ class Progress:
     def restore(self, said: Mapping[str, Any]) -> str | None:
         """Go on from there. What a person should know, if anything. Raises StateError if it is another file by now."""
         now = self.split.identity(said["offset"])
+        if now.get("at_least", said["offset"]) < said["identity"].get("at_least", 0):
+            raise StateError(
+                f"{self.split.name} has shrunk: {said['offset']:,} bytes of it had been read, and it has {now['at_least']:,}",
+                hint="--reset starts anew, and keeps what there is aside",
+            )
         if now != said["identity"]:
             raise StateError(
                 f"{self.split.name} is not the file that was read before: its first {said['offset']:,} bytes have changed",

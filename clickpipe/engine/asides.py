@@ -27,14 +27,15 @@ _RAW_SHOWN = 64 << 10  # bytes of a bad line that are kept
 
 
 class SideFiles:
-    """Writes both streams; a file is made when it is needed."""
+    """Writes both streams; a file is made when it is needed. `files`: where they lead, a person's links followed."""
 
     first_reason = ""  # of the first dead letter
 
     def __init__(self, state: str, late: str | None, dead: str | None) -> None:
         self.late_path = late or os.path.join(state, "late.ndjson")
         self.dead_path = dead or os.path.join(state, "dead.ndjson")
-        self._late, self._dead = self._file("late", self.late_path), self._file("dead", self.dead_path)
+        self.files = _followed(late) or self.late_path, _followed(dead) or self.dead_path
+        self._late, self._dead = self._file("late", self.files[0]), self._file("dead", self.files[1])
 
     def _file(self, kind: str, path: str) -> AppendFile | _Staging:
         return AppendFile(path)
@@ -61,7 +62,7 @@ class StagedSides(SideFiles):
     def _file(self, kind: str, path: str) -> AppendFile | _Staging:
         if is_special(path):  # what a device or pipe was given cannot be taken back
             return AppendFile(path)
-        return _Staging(self._checkpoints.directory, f"{self._hop}-{kind}.ndjson", os.path.realpath(path))
+        return _Staging(self._checkpoints.directory, f"{self._hop}-{kind}.ndjson", os.path.abspath(path))
 
     def entries(self, epoch: int) -> list[Entry]:
         """What goes into the barrier. The files follow in the background."""
@@ -83,7 +84,8 @@ class _Staging:
 
     def append(self, lines: bytes) -> None:
         if self._file is None:
-            self._file = StagedFile(os.path.join(self._directory.path, f".{self._name}.{os.getpid()}-{time.monotonic_ns()}.part"))
+            part = os.path.join(self._directory.path, f".{self._name}.{os.getpid()}-{time.monotonic_ns()}.part")
+            self._file = StagedFile(part, self._directory.patience(self._to))
         self._file.write(lines)
 
     def take(self, epoch: int) -> tuple[dict[str, Any], Callable[[], None]] | None:
@@ -97,6 +99,11 @@ class _Staging:
     def close(self) -> None:
         if self._file:
             self._file.discard()
+
+
+def _followed(path: str | None) -> str | None:
+    """A person may have chosen a link; what we choose ourselves must not be one."""
+    return os.path.realpath(path) if path and not is_special(path) else path
 
 
 def _letter(dead: Dead, number: int) -> bytes:

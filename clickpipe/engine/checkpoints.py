@@ -38,11 +38,12 @@ from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import append_at, length_of
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.manifest import Entry, Manifest, digest
+from clickpipe.state.space import Space
 from clickpipe.wire.frames import Barrier
 
 _KEPT = 3  # checkpoints
-_PATIENCE = 60.0  # seconds for which the last process waits for a file of a process before it
-_GRACE = 1.0  # seconds, once the step before us is gone
+_USUAL = 10.0  # seconds after which it is told that the last process waits for a file of a process before it
+_GRACE = 1.0  # seconds for which it goes on waiting, once the step before us is gone
 _MOST_SAVING = 8  # files that may be on their way to the disk
 _PENDING = 2  # checkpoints that may be on their way to the disk
 
@@ -119,6 +120,11 @@ class Checkpoints:
             self._saving = self._saving[1:]
         self._saving = [*self._saving, self._pool.submit(work)]
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether files of this process are on their way to the disk."""
+        return not all(future.done() for future in list(self._saving))
+
     def close(self) -> None:
         """Wait for the files that are on their way. Raises what writing one raised."""
         self._pool.shutdown()
@@ -148,9 +154,11 @@ class Committer:
     whoever wrote that may have died before.
     """
 
-    def __init__(self, pipeline: str, checkpoints: Checkpoints, writer: Writer, kind: str, place: Place) -> None:
+    def __init__(
+        self, pipeline: str, checkpoints: Checkpoints, writer: Writer, kind: str, place: Place, say: Callable[[str], None]
+    ) -> None:
         self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
-        self._kind = kind
+        self._kind, self._say = kind, say
         self._commits: dict[int, Commits] = {}
         if checkpoints.restore is not None:
             self._commit(checkpoints.restore)
@@ -209,7 +217,8 @@ class Committer:
         for entry in manifest.steps:
             if "append" in entry:
                 said = entry["append"]
-                append_at(said["to"], said["at"], directory.read(manifest.epoch, said))
+                patience = directory.patience(f"checkpoint {manifest.epoch}")
+                append_at(said["to"], said["at"], directory.read(manifest.epoch, said), patience)
                 kill_point("after-append")
         kill_point("before-commit")
         for entry in manifest.steps:
@@ -225,15 +234,24 @@ class Committer:
 
     def _wait_for_files(self, epoch: int, entries: Sequence[Entry]) -> None:
         """Until all are in place: then everything before us is durable."""
-        deadline = time.monotonic() + _PATIENCE
         for path in self._paths(epoch, entries):
-            while not os.path.exists(path):
-                self._checkpoints.check()
-                if _step_before_is_gone():  # what it had begun to write may still come from a process before it
-                    deadline = min(deadline, time.monotonic() + _GRACE)
-                if time.monotonic() > deadline:
-                    raise OutsideError(f"checkpoint {epoch}: {path} did not come: its step has died or stands still")
-                time.sleep(0.001)
+            self._wait_for_file(epoch, path)
+
+    def _wait_for_file(self, epoch: int, path: str) -> None:
+        """As long as the step before us lives: it may wait for space on a full disk."""
+        begun, is_told, last = time.monotonic(), False, float("inf")
+        while not os.path.exists(path):
+            self._checkpoints.check()
+            waited = time.monotonic() - begun
+            is_others = not self._checkpoints.is_saving  # our own files come, or we hear why not
+            if waited > _USUAL and is_others and not is_told:
+                self._say(f"checkpoint {epoch} waits for {path}: its step writes slowly, or waits for space itself")
+                is_told = True
+            if last == float("inf") and _step_before_is_gone():  # a process before it may still write
+                last = waited + _GRACE
+            if waited > last and is_others:
+                raise OutsideError(f"checkpoint {epoch}: {path} did not come: the step that writes it has died")
+            time.sleep(min(0.001 + waited / 100, 0.1))
 
     def _paths(self, epoch: int, entries: Sequence[Entry]) -> list[str]:
         """What the entries name and is there only when it is durable."""
@@ -262,13 +280,13 @@ def _with_lengths(entries: Sequence[Entry]) -> list[Entry]:
     return placed
 
 
-def begin(step: Ingest, name: str, word: str, say: Callable[[str], None]) -> tuple[IngestFeed, Checkpoints]:
+def begin(step: Ingest, name: str, word: str, space: Space) -> tuple[IngestFeed, Checkpoints]:
     """Begin a run of a pipeline with checkpoints, where its last one left off. Raises StateError, OutsideError, PlanError."""
-    directory = StateDirectory(pipeline_directory(step.name or name or step.pipeline()))
-    run = directory.begin(anew=step.reset)
+    directory = StateDirectory(pipeline_directory(step.name or name or step.pipeline()), space)
+    run = directory.begin(anew=step.reset, anywhere=step.allow_fs)
     checkpoints = Checkpoints(directory, run.number, run.restore)
     checkpoints.tables(Place(0, word, step.says()))
-    feed = step.open(run.restore.entry(0, "source") if run.restore else None, say=say)
+    feed = step.open(run.restore.entry(0, "source") if run.restore else None, say=space.say)
     feed.run, feed.restore = run.number, run.restore.epoch if run.restore else 0
     if run.restore and run.restore.ended:
         feed.notes = (f"{directory.name} had come to its end at checkpoint {run.restore.epoch}; --reset at ingest begins anew",)
@@ -278,11 +296,11 @@ def begin(step: Ingest, name: str, word: str, say: Callable[[str], None]) -> tup
     return feed, checkpoints
 
 
-def join(feed: Feed) -> Checkpoints | None:
+def join(feed: Feed, space: Space) -> Checkpoints | None:
     """Belong to the run that a stream says it is of. Raises StateError, OutsideError."""
     if feed.restore is None:
         return None
-    directory = StateDirectory(pipeline_directory(feed.pipeline, feed.state))
+    directory = StateDirectory(pipeline_directory(feed.pipeline, feed.state), space)
     directory.join(feed.run)
     restore = directory.manifest(feed.restore) if feed.restore else None
     if feed.restore and restore is None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from clickpipe.core.meter import Ledger, added, check
 from clickpipe.core.operator import Writer
-from clickpipe.engine.checkpoints import Checkpoints, Committer, Place
+from clickpipe.engine.checkpoints import Checkpoints, Committer
 from clickpipe.wire.frames import Barrier
 from clickpipe.wire.stream import StreamWriter
 
@@ -59,13 +59,10 @@ class SinkEnd(End):
 class CommittedEnd(End):
     """The last process of a pipeline with checkpoints."""
 
-    def __init__(
-        self, pipeline: str, checkpoints: Checkpoints, writer: Writer, kind: str, place: Place, floats: set[str]
-    ) -> None:
+    def __init__(self, committer: Committer, checkpoints: Checkpoints, writer: Writer, floats: set[str]) -> None:
         restore = checkpoints.restore
         self._before = [Ledger.from_json(dict(said)) for said in restore.accounts] if restore else []
-        self._writer, self._floats = writer, floats
-        self._committer = Committer(pipeline, checkpoints, writer, kind, place)
+        self._committer, self._writer, self._floats = committer, writer, floats
 
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
         self._committer.put(barrier, self._all(accounts), self._floats, ended=False)

@@ -18,20 +18,23 @@ from clickpipe.core.operator import Feed, Operator, Writer
 from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SinkStep, SourceStep, Step, Tables
 from clickpipe.core.terminal import standard_output
 from clickpipe.engine.asides import SideFiles, StagedSides
-from clickpipe.engine.checkpoints import Checkpoints, Place, begin, join
+from clickpipe.engine.checkpoints import Checkpoints, Committer, Place, begin, join
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
+from clickpipe.engine.limits import need_open_files
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
+from clickpipe.operators.sink import Sink
 from clickpipe.operators.window import Window
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 from clickpipe.state.files import remove, rename
 from clickpipe.state.home import pipeline_directory
+from clickpipe.state.space import Space
 from clickpipe.stopping import on_ask
 from clickpipe.wire.frames import Barrier, StreamLine
 from clickpipe.wire.pump import Inbox
@@ -53,6 +56,7 @@ def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outco
     """Raises what goes wrong; then no sink has got its result. `say`: what a person should know meanwhile."""
     if isinstance(plan.nodes[0].step, RawStep) and len(plan.nodes) == 1:
         return _write_raw(plan.nodes[0].step)
+    need_open_files()
     keep_freed_memory()
     return _Run(plan, say, arrow).run()
 
@@ -68,7 +72,8 @@ def _write_raw(step: RawStep) -> Outcome:
 class _Run:
     def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool) -> None:
         self._plan, self._say, self._arrow = plan, say, arrow
-        self._feed, begins, self._checkpoints = _open_feed(plan, say)
+        self._space = Space(say, _watched(plan))
+        self._feed, begins, self._checkpoints = _open_feed(plan, self._space)
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
@@ -164,8 +169,9 @@ class _Run:
                 accounts = self._finish(accounts, last, unheeding is not None and unheeding.is_gone)
                 self._sides.close()
             except BaseException:
+                self._space.give_up()
                 if self._checkpoints:  # barriers that went on must find their files
-                    with suppress(ClickpipeError):
+                    with suppress(ClickpipeError, ReaderGone):
                         self._checkpoints.close()
                 for sink in self._middle:
                     sink.abandon()
@@ -302,7 +308,8 @@ class _Run:
     def _sink_end(self, writer: Writer, kind: str, place: Place) -> End:
         if self._checkpoints is None:
             return SinkEnd(writer)
-        return CommittedEnd(self._pipeline, self._checkpoints, writer, kind, place, self._floats)
+        committer = Committer(self._pipeline, self._checkpoints, writer, kind, place, self._say)
+        return CommittedEnd(committer, self._checkpoints, writer, self._floats)
 
     def _write_to(self, writer: Writer, batch: Batch, count: int) -> None:
         writer.write(batch)
@@ -313,7 +320,13 @@ def _records(batch: Batch, count: int) -> int | None:
     return count if batch.columns.is_hopping() else None
 
 
-def _open_feed(plan: Plan, say: Callable[[str], None]) -> tuple[Feed, bool, Checkpoints | None]:
+def _watched(plan: Plan) -> int | None:
+    """The descriptor of our output, where somebody reads it."""
+    sink = plan.sink.step if plan.sink else None
+    return sys.stdout.fileno() if sink is None or (isinstance(sink, Sink) and sink.destination == "-") else None
+
+
+def _open_feed(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
     """The feed, whether the pipeline begins here, and this process's part in its checkpoints."""
     first = plan.nodes[0]
     try:
@@ -322,10 +335,10 @@ def _open_feed(plan: Plan, say: Callable[[str], None]) -> tuple[Feed, bool, Chec
                 raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
             return plan.nodes[1].step.feed([ProducedSplit(first.step.raw())]), True, None
         if isinstance(first.step, Ingest) and first.step.checkpoint:
-            begun, checkpoints = begin(first.step, plan.name, first.written.name, say)
+            begun, checkpoints = begin(first.step, plan.name, first.written.name, space)
             return begun, True, checkpoints
         if isinstance(first.step, SourceStep):
-            return first.step.open(say=say), True, None
+            return first.step.open(say=space.say), True, None
     except ClickpipeError as error:
         raise locate(error, first.written) from None
     if os.isatty(sys.stdin.fileno()):
@@ -334,7 +347,7 @@ def _open_feed(plan: Plan, say: Callable[[str], None]) -> tuple[Feed, bool, Chec
             hint="put it behind a pipe: clickpipe ingest FILE | …",
         )
     feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
-    return feed, isinstance(feed, IngestFeed), join(feed)
+    return feed, isinstance(feed, IngestFeed), join(feed, space)
 
 
 def _fresh(_number: int, step: FlowStep, _name: str, given: Columns) -> Operator:
@@ -366,7 +379,7 @@ def _side_paths(plan: Plan) -> tuple[str | None, str | None]:
 
 def _begin_anew(sides: SideFiles, run: int) -> None:
     """Side files are of one run; with checkpoints, those of runs before are put aside."""
-    for path in (sides.late_path, sides.dead_path):
+    for path in sides.files:
         if os.path.isfile(path):
             rename(path, f"{path}.before-run-{run}") if run else remove(path)
 

@@ -66,10 +66,13 @@ class Ingest(SourceStep):
         "save the pipeline's state this often, so that a killed run goes on from there", default=None, example="1s"
     )
     reset: bool = option("begin anew; what earlier runs saved is put aside", default=False)
+    allow_fs: bool = option(
+        "keep state on a network file system too, which is refused otherwise: its locks and its fsync promise less", default=False
+    )
     batch_bytes: Size = option("a batch is about this large", default=Size(8 << 20), example="8MiB")
     max_latency: Duration = option("never wait longer than this for a batch to fill", default=Duration(50), example="50ms")
 
-    harmless = frozenset({"checkpoint", "reset", "batch_bytes", "max_latency", "max_errors", "dead_letter", "name"})
+    harmless = frozenset({"checkpoint", "reset", "allow_fs", "batch_bytes", "max_latency", "max_errors", "dead_letter", "name"})
     later = {
         "--spool": "the durable log is not in this version",
         "--from": "starting elsewhere than at the beginning is not in this version",
@@ -83,7 +86,9 @@ Examples:
   cat sample_data/access.log | clickpipe ingest - --format combined | clickpipe filter "status >= 500" | clickpipe sink -
   clickpipe ingest 'sample_data/access*' --format combined | clickpipe limit 2 | clickpipe sink -
 
-A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted."""
+A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted.
+
+With --checkpoint a full disk does not end the run: it pauses, says what waits for space, and goes on by itself."""
 
     def open(self, saved: Mapping[str, Any] | None = None, *, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""

@@ -31,9 +31,10 @@ class File(Destination):
 
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         self._check()
-        if is_special(self.address):
-            raise PlanError(f"{self.address} is a device or pipe: not with --checkpoint", word=self.address)
-        parts = Parts(self.address)
+        if is_special(self.address):  # it would be renamed over
+            hint = f"sink - > {self.address} gives each row at least once"
+            raise PlanError(f"{self.address} is a device or pipe: not with --checkpoint", hint=hint, word=self.address)
+        parts = Parts(self.address, directory.patience(self.address))
         parts.begin(restored, saved)
         goes_on = bool(saved and saved["begun"])
         return PartsWriter(self.address, parts, Renderer(self.form, self.format(), given, goes_on=goes_on))
@@ -123,7 +124,7 @@ class FileCommits(Commits):
     _parts: Parts | None = None
 
     def commit(self, said: Mapping[str, Any]) -> None:
-        self._parts = self._parts or Parts(said["to"])
+        self._parts = self._parts or Parts(said["to"], self._directory.patience(said["to"]))
         self._parts.commit(said)
 
 

@@ -22,6 +22,7 @@ from clickpipe.errors import PlanError, StateError
 from clickpipe.state import snapshot
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.manifest import digest
+from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.store.views import Marker, View
 
 
@@ -30,10 +31,10 @@ class ViewSink(Destination):
         return tuple(given.types)
 
     def open(self, given: Columns) -> Writer:
-        return ViewWriter(self._view(given), self.form.spell_times)
+        return ViewWriter(self._view(given, NO_PATIENCE), self.form.spell_times)
 
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
-        view = self._view(given)
+        view = self._view(given, directory.patience(f"view {self.address}"))
         lineage = saved["lineage"] if saved else secrets.token_hex(8)
         # The last process may be committing the restored checkpoint again at this moment: the marker may be of the one
         # before it, or, where that commit is the view's first, another pipeline's.
@@ -45,7 +46,10 @@ class ViewSink(Destination):
                 f"view {self.address} holds results that checkpoint {restored} of {directory.name} does not know of",
                 notes=["another pipeline writes to it, or newer checkpoints are gone", "--reset at ingest begins anew"],
             )
-        return StagedViewWriter(view, self.form.spell_times, lineage, directory, is_new=saved is None)
+        if saved and not saved["anew"] and (known is None or known.epoch < saved.get("after", 0)):
+            raise _behind(self.address, known, saved, restored)
+        after = saved["epoch"] if saved else 0
+        return StagedViewWriter(view, self.form.spell_times, lineage, directory, after)
 
     @classmethod
     def commits(cls, directory: StateDirectory) -> Commits:
@@ -56,12 +60,21 @@ class ViewSink(Destination):
             return "exactly once: rows and the checkpoint's number change in one transaction"
         return "whole or not there: the view changes at the end, in one transaction"
 
-    def _view(self, given: Columns) -> View:
+    def _view(self, given: Columns, patience: Patience) -> View:
         keys = self.form.key or given.key
         if not keys:
             raise PlanError("a view keeps the latest row of each key: which columns are it?", hint="--key COL,…")
         given.need(keys, " for --key")
-        return View(self.address, given.types, keys)
+        return View(self.address, given.types, keys, patience)
+
+
+def _behind(name: str, known: Marker | None, saved: Mapping[str, Any], restored: int) -> StateError:
+    """Going on from there would leave rows out, and nobody would see it."""
+    has = f"holds results up to checkpoint {known.epoch} only" if known else "is empty or was deleted"
+    return StateError(
+        f"view {name} {has}, and those up to checkpoint {saved.get('after', restored)} had been given",
+        notes=["either put its file back from a copy,", "or start anew with --reset at ingest"],
+    )
 
 
 class ViewWriter(Writer):
@@ -85,19 +98,23 @@ class ViewWriter(Writer):
 
 
 class StagedViewWriter(ViewWriter):
-    """The rows between two checkpoints: in a file of the second, then in one transaction with its number."""
+    """The rows between two checkpoints: in a file of the second, then in one transaction with its number.
 
-    def __init__(self, view: View, spell_times: bool, lineage: str, directory: StateDirectory, *, is_new: bool) -> None:
+    `after`: the checkpoint before the first one to come, 0 for none.
+    """
+
+    def __init__(self, view: View, spell_times: bool, lineage: str, directory: StateDirectory, after: int) -> None:
         super().__init__(view, spell_times)
-        self._file, self._lineage, self._directory, self._is_new = f"view-{view.name}.rows", lineage, directory, is_new
+        self._file, self._lineage, self._directory, self._after = f"view-{view.name}.rows", lineage, directory, after
 
     def prepare(self, epoch: int, *, ended: bool) -> Staged:
         rows = self._taken()
         data = b"" if rows is None else snapshot.to_bytes("sink", {"rows": rows})
         file = {"file": self._file, "bytes": len(data), "hash": digest(data)}
-        said = {"lineage": self._lineage, "epoch": epoch, "anew": self._is_new, "rows": file if data else None}
+        said = {"lineage": self._lineage, "epoch": epoch, "after": self._after, "anew": not self._after}
         said |= {"view": self._view.name, "types": self._view.types, "keys": self._view.keys}
-        self._is_new = False
+        said["rows"] = file if data else None
+        self._after = epoch
         if not data:
             return Staged(said, lambda: None)
         return Staged(said, lambda: self._directory.save(epoch, self._file, data), self._directory.path_of(epoch, self._file))
@@ -110,7 +127,8 @@ class ViewCommits(Commits):
     _view: View | None = None
 
     def commit(self, said: Mapping[str, Any]) -> None:
-        self._view = self._view or View(said["view"], said["types"], said["keys"])
+        patience = self._directory.patience(f"view {said['view']}")
+        self._view = self._view or View(said["view"], said["types"], said["keys"], patience)
         rows = pl.DataFrame()
         if said["rows"]:
             rows = snapshot.from_bytes(self._directory.read(said["epoch"], said["rows"]))["rows"]

@@ -18,7 +18,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,11 +27,14 @@ import orjson
 
 from clickpipe.errors import OutsideError, PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import make_folder, rename, sync_folder, write_whole
+from clickpipe.state.files import make_folder, outside, rename, sync_folder, write_whole
 from clickpipe.state.manifest import Entry, Manifest, digest
+from clickpipe.state.space import Patience, Space
+from clickpipe.state.trust import check_file_system, check_folder, check_no_links, read_own
 
 _PATIENCE = 3.0  # seconds that a start waits for the processes of the run before
 _MANIFEST = "MANIFEST.json"
+_ANEW = "--reset at ingest starts anew, and keeps what there is aside"
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,33 @@ class Run:
 class StateDirectory:
     """Holds the pipeline's lock from `begin` or `join` until the process ends."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, space: Space | None = None) -> None:
+        """`space`: what waits when the disk is full; None: nobody does."""
+        self.path, self._space = path, space
         self._locks: list[int] = []
 
     @property
     def name(self) -> str:
         return os.path.basename(self.path)
 
+    def patience(self, what: str) -> Patience:
+        """With which all is written that belongs to this pipeline's checkpoints."""
+        return Patience(what, self._space)
+
     # Who may write.
 
-    def begin(self, *, anew: bool = False) -> Run:
-        """Start a run. `anew`: what earlier ones saved is put aside. Raises StateError, OutsideError, PlanError."""
+    def begin(self, *, anew: bool = False, anywhere: bool = False) -> Run:
+        """Start a run. Raises StateError, OutsideError, PlanError.
+
+        `anew`: what earlier ones saved is put aside. `anywhere`: on a network file system too.
+        """
+        if not anywhere:
+            check_file_system(self.path)
         self._make()
         self._lock("start.lock", fcntl.LOCK_EX)
         held = self._lock("lock", fcntl.LOCK_EX)
         epochs = self._epochs()
-        identity = self._identity(anew=anew)
+        identity = self._identity(anew=anew, is_new=not epochs)
         run, epoch = identity["run"] + 1, max([identity["epoch"], *epochs]) + 1
         if anew and epochs:
             self._put_aside(run)
@@ -80,6 +92,7 @@ class StateDirectory:
 
     def join(self, run: int) -> None:
         """Belong to a run. Raises OutsideError when a newer one has begun."""
+        self._check()
         self._lock("lock", fcntl.LOCK_SH)
         newest = self._identity()["run"]
         if newest != run:
@@ -97,25 +110,32 @@ class StateDirectory:
             os.close(self._locks.pop())
 
     def _make(self) -> None:
-        try:
-            os.makedirs(os.path.join(self.path, "epochs"), mode=0o700, exist_ok=True)
-            sync_folder(os.path.dirname(self.path))
-            sync_folder(self.path)
-            status = os.lstat(self.path)
-        except OSError as error:
-            raise PlanError(f"state directory {self.path}: {error.strerror}") from None
-        if stat.S_ISLNK(status.st_mode):
-            raise StateError(f"state directory {self.path} is a symbolic link: state must not lead elsewhere")
-        if status.st_uid != os.geteuid():
-            raise StateError(f"state directory {self.path} belongs to another user (uid {status.st_uid})")
+        epochs = os.path.join(self.path, "epochs")
+        check_folder(self.path)
+        if not os.path.islink(epochs):
+            make_folder(epochs, self.patience(self.name))
         os.chmod(self.path, 0o700)
+        self._check()
+        sync_folder(os.path.dirname(self.path))
+        sync_folder(self.path)
+
+    def _check(self) -> None:
+        """Nothing of ours leads elsewhere."""
+        epochs = os.path.join(self.path, "epochs")
+        for folder in (self.path, epochs):
+            check_folder(folder)
+        for folder in (self.path, epochs):
+            check_no_links(folder)
 
     def _lock(self, name: str, kind: int, trouble: str = "an earlier run still lives") -> int:
         path = os.path.join(self.path, name)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
+            descriptor = self.patience(self.name)(path, lambda: os.open(path, flags, 0o600))
+        except (PermissionError, IsADirectoryError) as error:
             raise PlanError(f"{path}: {error.strerror}") from None
+        except OSError as error:
+            raise outside(error, path) from None
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -140,34 +160,39 @@ class StateDirectory:
             if name.endswith(".old"):
                 shutil.rmtree(os.path.join(epochs, name), ignore_errors=True)
         for name in os.listdir(self.path):
-            if name.startswith(".") and name.endswith(".part"):
+            if name.endswith(".part"):
                 os.unlink(os.path.join(self.path, name))
 
-    def _identity(self, *, anew: bool = False) -> dict[str, int]:
+    def _identity(self, *, anew: bool = False, is_new: bool = False) -> dict[str, int]:
+        """`is_new`: there is no checkpoint, so it need not be there."""
         path = os.path.join(self.path, "identity.json")
         try:
-            with open(path, "rb") as file:
-                line, newline, rest = file.read().partition(b"\n")
+            line, newline, rest = read_own(path).partition(b"\n")
         except FileNotFoundError:
-            return {"run": 0, "epoch": 0}
+            if is_new:
+                return {"run": 0, "epoch": 0}
+            if anew:
+                return {"run": int(time.time()), "epoch": 0}
+            raise StateError(f"{path} is gone, and checkpoints are there", hint=_ANEW) from None
         if rest != digest(line + newline).encode() + b"\n":
             if anew:
                 rename(path, f"{path}.damaged-{int(time.time())}")
                 return {"run": int(time.time()), "epoch": 0}  # beyond all runs that there can have been
-            raise StateError(f"{path} is damaged", hint="--reset starts anew, and keeps what there is aside")
+            raise StateError(f"{path} is damaged", hint=_ANEW)
         said: dict[str, int] = orjson.loads(line)
         return said
 
     def _write_identity(self, run: int, epoch: int) -> None:
         said = {"clickpipe": "identity", "v": 1, "run": run, "epoch": epoch, "process": os.getpid()}
         line = orjson.dumps(said) + b"\n"
-        write_whole(os.path.join(self.path, "identity.json"), line + digest(line).encode() + b"\n", "identity")
+        data = line + digest(line).encode() + b"\n"
+        write_whole(os.path.join(self.path, "identity.json"), data, "identity", self.patience(self.name))
 
     def _put_aside(self, run: int) -> None:
         """What was saved gets another name; nothing is deleted. Run and epoch numbers go on."""
         epochs = os.path.join(self.path, "epochs")
         rename(epochs, f"{epochs}.before-run-{run}")
-        make_folder(epochs)
+        make_folder(epochs, self.patience(self.name))
 
     # Who lives.
 
@@ -237,8 +262,7 @@ class StateDirectory:
 
     def manifest(self, epoch: int) -> Manifest | None:
         try:
-            with open(self.path_of(epoch, _MANIFEST), "rb") as file:
-                return Manifest.from_bytes(file.read())
+            return Manifest.from_bytes(read_own(self.path_of(epoch, _MANIFEST)))
         except FileNotFoundError:
             return None
         except KeyError as error:
@@ -256,8 +280,7 @@ class StateDirectory:
     def read(self, epoch: int, file: Entry) -> bytes:
         """A file of a checkpoint, by its entry in the manifest. Raises StateError."""
         try:
-            with open(self.path_of(epoch, file["file"]), "rb") as opened:
-                data = opened.read()
+            data = read_own(self.path_of(epoch, file["file"]))
         except OSError:
             raise self._damaged(epoch, file["file"]) from None
         if len(data) != file["bytes"] or digest(data) != file["hash"]:
@@ -278,12 +301,18 @@ class StateDirectory:
 
     def save(self, epoch: int, name: str, data: bytes) -> None:
         """A file of a checkpoint that is not complete yet: durable, and then there under its name. Raises DiskError."""
-        write_whole(self.place(epoch, name), data, "manifest" if name == _MANIFEST else "state")
+        kind = "manifest" if name == _MANIFEST else "state"
+        write_whole(self.place(epoch, name), data, kind, self.patience(f"checkpoint {epoch}"))
 
     def place(self, epoch: int, name: str) -> str:
         """Where a file of a checkpoint goes; its folder is there."""
-        make_folder(os.path.join(self.path, "epochs", str(epoch)))
+        self._make_epoch(epoch)
         return self.path_of(epoch, name)
+
+    def _make_epoch(self, epoch: int) -> str:
+        folder = os.path.join(self.path, "epochs", str(epoch))
+        make_folder(folder, self.patience(f"checkpoint {epoch}"))
+        return folder
 
     def has(self, epoch: int, name: str) -> bool:
         return os.path.exists(self.path_of(epoch, name))
@@ -296,9 +325,7 @@ class StateDirectory:
 
     def sync(self, epoch: int) -> None:
         """All names in a checkpoint's folder survive from here. Raises DiskError."""
-        folder = os.path.join(self.path, "epochs", str(epoch))
-        make_folder(folder)
-        sync_folder(folder)
+        sync_folder(self._make_epoch(epoch))
         sync_folder(os.path.join(self.path, "epochs"))
 
     def retire(self, keep: int) -> None:

@@ -1,20 +1,29 @@
 """Files that are whole or not there. The only module that may fsync or rename.
 
 out.ndjson.7f3a.part   written, synced           out.ndjson   after one rename, then the directory is synced
+
+What a failed call means
+    open, mkdir, write   the disk is full: tried again by those who have patience (space.py); else a failure
+    fsync                this file is never trusted again. What is still in memory may go into a new one
+    rename, directory    unknown: it may have happened. Nothing is deleted, and the next run looks at what is there
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
+from functools import partial
 from hashlib import blake2b
 
 from clickpipe.errors import ClickpipeError, OutsideError, PlanError, ReaderGone
-from clickpipe.faults import kill_point
+from clickpipe.faults import kill_point, may_fail
+from clickpipe.state.space import NO_PATIENCE, Patience
+from clickpipe.state.trust import link_refused
 from clickpipe.stopping import forget, on_stop
-from clickpipe.wire.pump import failure, write_all
+from clickpipe.wire.pump import failure
 
 
 class AtomicFile:
@@ -25,7 +34,7 @@ class AtomicFile:
         self._part = path if is_special(path) else f"{os.path.realpath(path)}.{secrets.token_hex(2)}.part"
         flags = os.O_WRONLY if self._part == path else os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
-            self.descriptor = os.open(self._part, flags, 0o666)
+            self.descriptor = _open(self._part, flags, 0o666)
         except OSError as error:
             raise PlanError(f"{path}: {error.strerror}", word=path) from None
         self._is_open = True
@@ -35,10 +44,11 @@ class AtomicFile:
         """Make it durable, then visible. Raises DiskError."""
         try:
             if self._part != self.path:
-                os.fsync(self.descriptor)
+                _fsync(self.descriptor)
             self._is_open = False
-            os.close(self.descriptor)
+            _close(self.descriptor)
             if self._part != self.path:
+                may_fail("replace")
                 os.replace(self._part, os.path.realpath(self.path))
                 sync_directory(os.path.dirname(os.path.realpath(self.path)))
         except OSError as error:
@@ -55,26 +65,35 @@ class AtomicFile:
                 os.unlink(self._part)
 
 
-def write_whole(path: str, data: bytes, kind: str) -> None:
+def write_whole(path: str, data: bytes, kind: str, patience: Patience = NO_PATIENCE) -> None:
     """A file that is durable before it is seen under its name. `kind` names it to kill points. Raises DiskError."""
     part = f"{path}.{os.getpid()}.part"
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        patience(path, lambda: _write_new(part, data, kind))
+    except OSError as error:
+        raise outside(error, path) from None
+    kill_point(f"before-{kind}-rename")
+    rename(part, path)
+    kill_point(f"after-{kind}-rename")
+
+
+def _write_new(path: str, data: bytes, kind: str) -> None:
+    """A new file, durable. What fails leaves none behind: after a failed fsync it must not be found."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
         try:
             kill_point(f"before-{kind}-write")
-            write_all(descriptor, data)
+            _write(path, descriptor, data)
             kill_point(f"before-{kind}-fsync")
-            os.fsync(descriptor)
+            _fsync(descriptor)
         finally:
-            os.close(descriptor)
-        kill_point(f"before-{kind}-rename")
-        os.replace(part, path)
-        kill_point(f"after-{kind}-rename")
-        sync_directory(os.path.dirname(path))
-    except OSError as error:
+            _close(descriptor)
+    except OSError:
         with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise outside(error, path) from None
+            os.unlink(path)
+        raise
 
 
 class StagedFile:
@@ -83,11 +102,12 @@ class StagedFile:
     `bytes` and `hash` (see state/manifest.py) are those of what was written so far.
     """
 
-    def __init__(self, part: str) -> None:
-        self._part, self._hash = part, blake2b(digest_size=16)
+    def __init__(self, part: str, patience: Patience = NO_PATIENCE) -> None:
+        self._part, self._hash, self._patience = part, blake2b(digest_size=16), patience
         self.bytes = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         try:
-            self._descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+            self._descriptor = patience(part, lambda: _open(part, flags, 0o666))
         except OSError as error:
             raise outside(error, part) from None
 
@@ -98,7 +118,7 @@ class StagedFile:
     def write(self, data: bytes) -> None:
         """Raises DiskError."""
         try:
-            write_all(self._descriptor, data)
+            _write(self._part, self._descriptor, data, self._patience)
         except OSError as error:
             raise outside(error, self._part) from None
         self._hash.update(data)
@@ -108,8 +128,8 @@ class StagedFile:
         """Make it durable, then seen under its name. Raises DiskError."""
         try:
             kill_point(f"before-{kind}-fsync")
-            os.fsync(self._descriptor)
-            os.close(self._descriptor)
+            _fsync(self._descriptor)
+            _close(self._descriptor)
         except OSError as error:
             raise outside(error, self._part) from None
         kill_point(f"before-{kind}-rename")
@@ -126,6 +146,7 @@ class StagedFile:
 def rename(path: str, to: str) -> None:
     """Durably. Raises DiskError or OutsideError."""
     try:
+        may_fail("replace")
         os.replace(path, to)
         sync_directory(os.path.dirname(to))
         if os.path.dirname(path) != os.path.dirname(to):
@@ -134,10 +155,10 @@ def rename(path: str, to: str) -> None:
         raise outside(error, to) from None
 
 
-def make_folder(path: str) -> None:
+def make_folder(path: str, patience: Patience = NO_PATIENCE) -> None:
     """Raises DiskError or OutsideError."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        patience(path, lambda: _make_folders(path))
     except OSError as error:
         raise outside(error, path) from None
 
@@ -158,24 +179,25 @@ def length_of(path: str) -> int:
         return 0
 
 
-def append_at(path: str, at: int, data: bytes) -> int:
+def append_at(path: str, at: int, data: bytes, patience: Patience = NO_PATIENCE) -> int:
     """Make `data` what stands in the file from `at` on, durably; repeating it is harmless. The length after it.
 
     What is beyond `at` is of an append that was cut short, and goes. A file that is shorter was cut by someone else.
     """
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        patience(path, lambda: _make_folders(os.path.dirname(path)))
+        descriptor = patience(path, lambda: _open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
         try:
             at = min(at, os.fstat(descriptor).st_size)
+            may_fail("ftruncate")
             os.ftruncate(descriptor, at)
             kill_point("after-append-truncate")
             os.lseek(descriptor, at, os.SEEK_SET)
-            write_all(descriptor, data)
+            _write(path, descriptor, data, patience)
             kill_point("before-append-fsync")
-            os.fsync(descriptor)
+            _fsync(descriptor)
         finally:
-            os.close(descriptor)
+            _close(descriptor)
         sync_directory(os.path.dirname(path))
     except OSError as error:
         raise outside(error, path) from None
@@ -183,19 +205,23 @@ def append_at(path: str, at: int, data: bytes) -> int:
 
 
 class AppendFile:
-    """A file that lines are added to; it is made when the first line comes. Several processes may share it."""
+    """A file that lines are added to; it is made when the first line comes. Several processes may share it.
+
+    A link is followed to a device or pipe only.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if is_special(path) else os.O_NOFOLLOW)
         self._descriptor: int | None = None
 
     def append(self, lines: bytes) -> None:
         """Whole lines, in one piece. Raises DiskError or OutsideError."""
         try:
             if self._descriptor is None:
-                os.makedirs(os.path.dirname(os.path.abspath(self.path)), mode=0o700, exist_ok=True)
-                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            write_all(self._descriptor, lines)
+                _make_folders(os.path.dirname(os.path.abspath(self.path)))
+                self._descriptor = _open(self.path, self._flags, 0o600)
+            _write(self.path, self._descriptor, lines)
         except OSError as error:
             raise outside(error, self.path) from None
 
@@ -205,8 +231,8 @@ class AppendFile:
         descriptor, self._descriptor = self._descriptor, None
         try:
             if not is_special(self.path):
-                os.fsync(descriptor)
-            os.close(descriptor)
+                _fsync(descriptor)
+            _close(descriptor)
         except OSError as error:
             raise outside(error, self.path) from None
 
@@ -225,7 +251,7 @@ def sync_output(descriptor: int, name: str) -> None:
     """What was written to it survives, if it is a file. Raises DiskError."""
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.fsync(descriptor)
+            _fsync(descriptor)
     except OSError as error:
         raise outside(error, name) from None
 
@@ -233,12 +259,14 @@ def sync_output(descriptor: int, name: str) -> None:
 def sync_directory(path: str) -> None:
     descriptor = os.open(path or ".", os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def outside(error: OSError, path: str) -> ClickpipeError:
+    if error.errno == errno.ELOOP:
+        return link_refused(path)
     kind = failure(error, path)
     return OutsideError(f"{path}: {error.strerror}") if isinstance(kind, ReaderGone) else kind
 
@@ -249,3 +277,39 @@ def is_special(path: str) -> bool:
         return not stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
         return False
+
+
+# The calls themselves, each of which a test can make fail.
+
+
+def _make_folders(path: str) -> None:
+    if not os.path.isdir(path):
+        may_fail("mkdir")
+    os.makedirs(path, mode=0o700, exist_ok=True)
+
+
+def _open(path: str, flags: int, mode: int) -> int:
+    may_fail("open")
+    return os.open(path, flags, mode)
+
+
+def _write(path: str, descriptor: int, data: bytes, patience: Patience = NO_PATIENCE) -> None:
+    """All of it. Where the disk was full it goes on with the rest."""
+    view = memoryview(data)
+    while view:
+        view = view[patience(path, partial(_write_some, descriptor, view)) :]
+
+
+def _write_some(descriptor: int, data: memoryview) -> int:
+    may_fail("write")
+    return os.write(descriptor, data)
+
+
+def _fsync(descriptor: int) -> None:
+    may_fail("fsync", descriptor)
+    os.fsync(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    os.close(descriptor)
+    may_fail("close")

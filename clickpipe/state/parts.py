@@ -31,6 +31,8 @@ from typing import Any
 from clickpipe.errors import PlanError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.files import StagedFile, make_folder, rename, sync_folder
+from clickpipe.state.space import NO_PATIENCE, Patience
+from clickpipe.state.trust import check_folder, check_no_links
 
 _CHUNK = 1 << 20
 
@@ -38,9 +40,10 @@ _CHUNK = 1 << 20
 class Parts:
     """The parts of one file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, patience: Patience = NO_PATIENCE) -> None:
+        self._patience = patience
         self._count, self._is_checked = 0, False
-        self._typed, self._path = path, os.path.abspath(path)
+        self._typed, self._path = path, os.path.realpath(path)  # a person may have put a link there
         self._folder = f"{self._path}.parts"
         self._suffix = os.path.splitext(path)[1]
 
@@ -53,6 +56,11 @@ class Parts:
         """
         if not os.path.isdir(os.path.dirname(self._path)):
             raise PlanError(f"{self._typed}: No such file or directory", word=self._typed)
+        if not os.access(os.path.dirname(self._path), os.W_OK | os.X_OK):
+            raise PlanError(f"{self._typed}: its directory is not writable", word=self._typed)
+        if os.path.lexists(self._folder):
+            check_folder(self._folder)
+            check_no_links(self._folder)
         if saved and saved["to"] != self._path:
             raise StateError(f"checkpoint {restored} has its results in {saved['to']}, and these would go to {self._path}")
         self._count = saved["parts"] if saved else 0
@@ -66,8 +74,8 @@ class Parts:
 
     def stage(self) -> StagedFile:
         """A new part, not yet to be seen."""
-        make_folder(self._folder)
-        return StagedFile(os.path.join(self._folder, f".{os.getpid()}-{time.monotonic_ns()}.part"))
+        make_folder(self._folder, self._patience)
+        return StagedFile(os.path.join(self._folder, f".{os.getpid()}-{time.monotonic_ns()}.part"), self._patience)
 
     def durable(self, file: StagedFile, epoch: int) -> None:
         """Under a name of its checkpoint, still hidden."""

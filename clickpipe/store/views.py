@@ -10,21 +10,31 @@ reader sees the rows of whole checkpoints only, without waiting for the writer.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import orjson
 import polars as pl
 
 from clickpipe.errors import DiskError, OutsideError, PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import make_folder
+from clickpipe.state.files import make_folder, outside
 from clickpipe.state.home import home
+from clickpipe.state.space import NO_PATIENCE, Patience
+from clickpipe.state.trust import link_refused
 
+T = TypeVar("T")
+
+_WAYS_OUT = (
+    "either put the file back from a copy that is as new as the last checkpoint,",
+    "or move it away and start anew with --reset at ingest",
+)
 _PATIENCE = 10.0  # seconds that a writer waits for another's transaction
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "time": "TEXT", "str": "TEXT", "json": "TEXT"}
@@ -42,18 +52,39 @@ class Marker:
 class View:
     """One view, open for writing. `types`: as the stream line spells them; `keys`: rows equal in these are one row."""
 
-    def __init__(self, name: str, types: Mapping[str, str], keys: Sequence[str]) -> None:
-        self.name, self.types, self.keys = name, dict(types), list(keys)
-        make_folder(folder())
+    def __init__(self, name: str, types: Mapping[str, str], keys: Sequence[str], patience: Patience = NO_PATIENCE) -> None:
+        self.name, self.types, self.keys, self._patience = name, dict(types), list(keys), patience
+        make_folder(folder(), patience)
         self._path = path_of(name)
-        with _told(self._path):
-            self._connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
+        if os.path.islink(self._path):
+            raise link_refused(self._path)
+        self._connection = self._waiting(self._open)
+        self._inode = os.stat(self._path).st_ino
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        try:
+            for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", _MARKER):
+                connection.execute(statement)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _waiting(self, work: Callable[[], T]) -> T:
+        """What `work` gives, once there is space for it. Raises SQLite's errors as ours."""
+
+        def attempt() -> T:
+            with _told(self._path):
+                return work()
+
+        try:
+            return self._patience(self._path, attempt)
+        except OSError as error:
+            raise outside(error, self._path) from None
 
     def marker(self) -> Marker | None:
         with _told(self._path):
-            self._connection.execute(_MARKER)
             row = self._connection.execute("SELECT lineage, epoch FROM _marker").fetchone()
         return Marker(*row) if row else None
 
@@ -62,22 +93,35 @@ class View:
         known = self.marker()
         if known and known.lineage == marker.lineage and known.epoch >= marker.epoch:
             return
-        with _told(self._path):
-            run = self._connection.execute
-            run("BEGIN IMMEDIATE")
-            try:
-                if anew:
-                    run(f"DROP TABLE IF EXISTS {_quoted(self.name)}")
-                run(self._table())
-                if rows.height:
-                    self._connection.executemany(self._upsert(), self._values(rows))
-                run("INSERT OR REPLACE INTO _marker VALUES (1, ?, ?)", (marker.lineage, marker.epoch))
-                kill_point("before-view-commit")
-                run("COMMIT")
-            except BaseException:
-                run("ROLLBACK")
-                raise
+        self._check_there()
+        self._waiting(lambda: self._transact(rows, marker, anew=anew))
         kill_point("after-view-commit")
+
+    def _check_there(self) -> None:
+        """SQLite writes on into a file that has no name any more, and nobody would ever see those rows."""
+        try:
+            if os.stat(self._path).st_ino == self._inode:
+                return
+        except FileNotFoundError:
+            pass
+        raise StateError(f"{self._path} was taken away while it was written to", notes=_WAYS_OUT)
+
+    def _transact(self, rows: pl.DataFrame, marker: Marker, *, anew: bool) -> None:
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            if anew:
+                run(f"DROP TABLE IF EXISTS {_quoted(self.name)}")
+            run(self._table())
+            if rows.height:
+                self._connection.executemany(self._upsert(), self._values(rows))
+            run("INSERT OR REPLACE INTO _marker VALUES (1, ?, ?)", (marker.lineage, marker.epoch))
+            kill_point("before-view-commit")
+            run("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite may have rolled back by itself
+                run("ROLLBACK")
+            raise
 
     def close(self) -> None:
         self._connection.close()
@@ -142,13 +186,19 @@ def _quoted(name: str) -> str:
 
 @contextmanager
 def _told(path: str) -> Iterator[None]:
-    """SQLite's errors as ours."""
+    """SQLite's errors as ours; a full disk as the OSError that it is."""
     try:
         yield
     except sqlite3.Error as error:
         word = str(error)
         if "locked" in word or "busy" in word:
-            raise OutsideError(f"{path}: another process has held it for {_PATIENCE:.0f} s") from None
-        if "full" in word or "I/O" in word:
+            raise OutsideError(
+                f"{path}: another process has held it for {_PATIENCE:.0f} s", hint="it must end its transaction"
+            ) from None
+        if "full" in word:
+            raise OSError(errno.ENOSPC, word) from None
+        if "I/O" in word:
             raise DiskError(f"{path}: {word}") from None
-        raise StateError(f"{path}: {word}") from None
+        if "readonly" in word or "unable to open" in word:
+            raise PlanError(f"{path}: {word}") from None
+        raise StateError(f"{path}: {word}", notes=_WAYS_OUT) from None

@@ -144,8 +144,10 @@ def failure(error: OSError, name: str) -> ClickpipeError | ReaderGone:
     """What a failed write means."""
     if error.errno in (errno.EPIPE, errno.ECONNRESET):
         return ReaderGone()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS):
         return DiskError(f"{name}: {error.strerror}")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return OutsideError(f"{name}: {error.strerror}", hint="ulimit -n raises the limit of this shell")
     return OutsideError(f"{name}: {error.strerror}")
 
 
