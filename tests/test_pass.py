@@ -211,6 +211,36 @@ def test_a_step_that_cannot_be_opened_leaves_no_file(tmp_path: Path) -> None:
         assert not list(directory.glob("all.ndjson*"))
 
 
+def test_with_checkpoints_and_no_sink_at_the_end_it_says_so(tmp_path: Path) -> None:
+    directory = _prepared(tmp_path)
+    line = "clickpipe ingest in.ndjson --name c --checkpoint 1ms | clickpipe sink all.ndjson --pass"
+    done = _shell(f"{line} | cat > /dev/null; echo ${{PIPESTATUS[@]}}", directory)
+    assert done.stdout == "0 75 0\n"
+    assert "was not completed, so not all results are visible" in done.stderr
+    done = _shell(f"{line} > stream; echo ${{PIPESTATUS[@]}}", directory)
+    assert done.stdout.split()[-1] == "2"
+    assert "with --checkpoint, a sink at the end of the pipeline completes" in done.stderr
+
+
+def test_a_tool_in_between_that_waits_for_the_end(tmp_path: Path) -> None:
+    """It has let nothing through when the sink in the middle has ended; the last process joins after that."""
+    directory = _prepared(tmp_path)
+    sponge = "python3 -c 'import sys; sys.stdout.write(sys.stdin.read())'"
+    line = "clickpipe ingest in.ndjson --name c --checkpoint 1ms | clickpipe sink all.ndjson --pass"
+    line += f" | {sponge} | clickpipe sink out.ndjson"
+    done = _shell(f"{line}; echo ${{PIPESTATUS[@]}}", directory)
+    assert done.stdout == "0 0 0 0\n", done.stderr
+    assert set(_results(directory)) == {"all.ndjson", "out.ndjson"}
+
+
+def test_a_codec_is_for_a_sink_that_passes_on(tmp_path: Path) -> None:
+    (tmp_path / "in.ndjson").write_text('{"a":1}\n')
+    line = "clickpipe ingest in.ndjson | clickpipe sink all.csv {} --codec arrow | {}"
+    assert '"@":"arrow"' in _shell(line.format("--pass", "cat -v"), tmp_path).stdout
+    assert _shell(line.format("--pass", "clickpipe sink -"), tmp_path).stdout == '{"a":1}\n'
+    assert "--codec is for a sink that passes records on" in _shell(line.format("", "cat"), tmp_path).stderr
+
+
 def test_pass_is_no_other_pipeline(tmp_path: Path) -> None:
     """A sink that was the last, and now has steps behind it, goes on with its own file; the steps are new."""
     directory = _prepared(tmp_path)

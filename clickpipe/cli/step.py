@@ -49,7 +49,7 @@ def step_command(name: str) -> click.Command:
 
     shell = ShellCommand(
         name,
-        params=[*plain.params, _CODEC, *([_QUIET] if is_sink else [])],
+        params=[*plain.params, *([_PASSED_CODEC, _QUIET] if is_sink else [_CODEC])],
         callback=act,
         help=plain.help,
         epilog=plain.epilog,
@@ -59,12 +59,12 @@ def step_command(name: str) -> click.Command:
     return shell
 
 
-_CODEC = click.Option(
-    ["--codec"],
-    type=click.Choice(CODECS),
-    default=None,
-    help="how records travel to the next step  [default $CLICKPIPE_CODEC or ndjson]",
-)
+def _codec(when: str = "") -> click.Option:
+    text = f"{when}how records travel to the next step  [default $CLICKPIPE_CODEC or ndjson]"
+    return click.Option(["--codec"], type=click.Choice(CODECS), default=None, help=text)
+
+
+_CODEC, _PASSED_CODEC = _codec(), _codec("with --pass: ")
 _QUIET = click.Option(["--quiet", "-q"], is_flag=True, default=False, help="do not print the accounts at the end")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -20,6 +21,13 @@ def standard_output() -> Outbox:
     """Standard output, written behind; made harmless where it is a terminal."""
     kind = _Terminal if sys.stdout.isatty() else Outbox
     return kind(sys.stdout.fileno(), "standard output")
+
+
+def close_standard_output() -> None:
+    """Its reader sees the end now, not when this process ends."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
 
 
 class _Terminal(Outbox):

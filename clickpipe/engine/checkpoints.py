@@ -160,6 +160,7 @@ class Committer:
         self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
         self._kind, self._say = kind, say
         self._commits: dict[int, Commits] = {}
+        checkpoints.directory.lead(checkpoints.run)
         if checkpoints.restore is not None:
             self._commit(checkpoints.restore)
         self._queue: queue.Queue[_Pending | None] = queue.Queue(_PENDING)

@@ -24,7 +24,7 @@ from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
 from clickpipe.engine.limits import need_open_files
 from clickpipe.engine.memory import keep_freed_memory
-from clickpipe.engine.middle import MiddleSink, Unheeding
+from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_without_pipe, wait_until_complete
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
@@ -198,7 +198,10 @@ class _Run:
             sink.close()
         if is_reader_gone:
             raise ReaderGone
-        return self._end.finish(accounts, last, is_stopped=self._feed.is_stopped)
+        accounts = self._end.finish(accounts, last, is_stopped=self._feed.is_stopped)
+        if last and self._checkpoints and self._middle and not self._plan.sink:
+            wait_until_complete(self._checkpoints, last.epoch)
+        return accounts
 
     def _tell_of_nothing_good(self, ledger: Ledger) -> None:
         """A wrong --format or --time looks like this, and must not look like an empty input."""
@@ -290,6 +293,8 @@ class _Run:
         nodes = [node for node in self._plan.nodes if isinstance(node.step, SinkStep) and node is not self._plan.sink]
         for sink, node in zip(self._middle, nodes, strict=True):
             try:
+                if self._checkpoints and not self._plan.sink:
+                    refuse_without_pipe()
                 sink.open()
             except ClickpipeError as error:
                 raise locate(error, node.written) from None

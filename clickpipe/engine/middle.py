@@ -8,15 +8,22 @@ With checkpoints        at a barrier its output becomes durable, not visible, in
 
 from __future__ import annotations
 
+import os
+import stat
+import time
 from collections.abc import Callable, Iterable
 
 from clickpipe.batch import Batch
 from clickpipe.core.loop import Tail
 from clickpipe.core.operator import FOREVER, Operator, Writer
+from clickpipe.core.terminal import close_standard_output
 from clickpipe.engine.checkpoints import Checkpoints, Place
-from clickpipe.errors import ReaderGone
+from clickpipe.errors import OutsideError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.state.manifest import Entry
+
+_PATIENCE = 10.0  # seconds for which a process that would complete checkpoints may be about to join
+_COMPLETES = "with --checkpoint, a sink at the end of the pipeline completes what all sinks have written"
 
 
 class MiddleSink(Operator):
@@ -71,3 +78,29 @@ class Unheeding:
                 self.is_gone = True
 
         return called
+
+
+def refuse_without_pipe() -> None:
+    """Raises PlanError where no step can be behind this one that would complete checkpoints."""
+    if stat.S_ISREG(os.fstat(1).st_mode) or os.isatty(1):
+        raise PlanError(f"--pass: {_COMPLETES}", hint="… | sink FILE --pass | sink FILE", word="--pass")
+
+
+def wait_until_complete(checkpoints: Checkpoints, epoch: int) -> None:
+    """Until the last process has completed the last checkpoint. Raises OutsideError when there is none that will.
+
+    `sink FILE --pass | jq` would else leave its file invisible and say nothing. The last process may sit behind a grep
+    that hands on nothing before it sees the end of its input, and so may not have joined yet: standard output is closed
+    first, and a process that leads is waited for.
+    """
+    close_standard_output()
+    directory, deadline = checkpoints.directory, time.monotonic() + _PATIENCE
+    directory.leave()
+    while not directory.is_complete(epoch):
+        is_hopeless = directory.is_led(checkpoints.run) or time.monotonic() > deadline
+        if is_hopeless and directory.is_deserted() and not directory.is_complete(epoch):
+            raise OutsideError(
+                f"checkpoint {epoch} was not completed, so not all results are visible",
+                notes=[_COMPLETES, "if there was one, it failed: run the same line again"],
+            )
+        time.sleep(0.005)

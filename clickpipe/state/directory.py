@@ -2,7 +2,8 @@
 
     pipelines/clicks/
         identity.json      run number and epoch, both only ever raised, and the process that reads the input
-        lock               shared by all processes of a run; exclusive for the moment in which a run begins
+        lock               shared by all processes of a run; exclusive for the moment in which a run begins; holds
+                           the number of the run whose last process has come
         start.lock         held while a run begins
         supervisor.lock    held by the supervisor that starts its runs; supervisor.json is what it says
         epochs/42/         2-aggregate.state, 1-late.ndjson, MANIFEST.json: a checkpoint, once the last is there
@@ -104,10 +105,30 @@ class StateDirectory:
         self._make()
         self._lock("supervisor.lock", fcntl.LOCK_EX, "it has a supervisor already")
 
+    def lead(self, run: int) -> None:
+        """Say that this process completes the run's checkpoints. For others to see while both live: it need not survive."""
+        os.pwrite(self._locks[0], _spelled(run), 0)
+
+    def is_led(self, run: int) -> bool:
+        """Whether a process has come to complete this run's checkpoints; it may have died since."""
+        with open(os.path.join(self.path, "lock"), "rb") as file:
+            return file.read() == _spelled(run)
+
     def leave(self) -> None:
         """Let the locks go before the process ends."""
         while self._locks:
             os.close(self._locks.pop())
+
+    def is_deserted(self) -> bool:
+        """Whether no process belongs to a run; for one that has left."""
+        descriptor = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
 
     def _make(self) -> None:
         epochs = os.path.join(self.path, "epochs")
@@ -241,6 +262,10 @@ class StateDirectory:
             if manifest:
                 yield manifest
 
+    def is_complete(self, epoch: int) -> bool:
+        """Whether this checkpoint or a newer one is whole."""
+        return any(number >= epoch and self.has(number, _MANIFEST) for number in self._epochs())
+
     def is_gone(self, epoch: int) -> bool:
         """Whether a newer checkpoint has taken this one's place meanwhile."""
         return not self.has(epoch, _MANIFEST)
@@ -343,6 +368,10 @@ class StateDirectory:
 
     def path_of(self, epoch: int, name: str) -> str:
         return os.path.join(self.path, "epochs", str(epoch), name)
+
+
+def _spelled(run: int) -> bytes:
+    return b"%020d\n" % run
 
 
 def _holders(path: str) -> list[int]:
