@@ -233,6 +233,13 @@ def test_a_tool_in_between_that_waits_for_the_end(tmp_path: Path) -> None:
     assert set(_results(directory)) == {"all.ndjson", "out.ndjson"}
 
 
+@pytest.mark.parametrize("to", ["| cat", "> out"])
+def test_standard_output_by_its_other_name(to: str, tmp_path: Path) -> None:
+    done = _shell(f"echo '{{}}' | clickpipe sink /dev/stdout --pass {to}; exit ${{PIPESTATUS[1]}}", tmp_path)
+    assert done.returncode == 2
+    assert "standard output carries the stream" in done.stderr
+
+
 def test_a_codec_is_for_a_sink_that_passes_on(tmp_path: Path) -> None:
     (tmp_path / "in.ndjson").write_text('{"a":1}\n')
     line = "clickpipe ingest in.ndjson | clickpipe sink all.csv {} --codec arrow | {}"

@@ -45,7 +45,7 @@ class File(Destination):
 
     def check_middle(self) -> None:
         with suppress(OSError):
-            if is_special(self.address) and os.path.samestat(os.stat(self.address), os.fstat(1)):
+            if os.path.samestat(os.stat(self.address), os.fstat(1)):
                 raise PlanError("standard output carries the stream to the next step", word=self.address)
 
     def place(self) -> str:
