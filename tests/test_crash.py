@@ -216,7 +216,7 @@ def test_results_that_are_not_where_they_were(damage: str, tmp_path: Path) -> No
     assert parts
     if damage == "elsewhere":
         (directory / "down").mkdir()
-        line = f"cd down && {sys.executable} -m clickpipe run -c {shlex.quote(text)}"
+        line = f"cd down && {sys.executable} -m clickpipe run --restart no -c {shlex.quote(text)}"
         done = subprocess.run(["bash", "-c", line], cwd=directory, env=environment(directory), capture_output=True, check=False)
         assert done.returncode == 78
         assert b"and these would go to" in done.stderr

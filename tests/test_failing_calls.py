@@ -47,7 +47,7 @@ def _prepared(directory: Path) -> Path:
 def _run(directory: Path, sink: str, fail: str = "", *, fused: bool = True, step: int = 0) -> list[int]:
     """`step`: the process in which a call fails."""
     text = TEXT.format(sink=SINKS[sink])
-    steps = [["run", "-q", "-c", text]] if fused else [shlex.split(words) for words in text.split(" | ")]
+    steps = [["run", "-q", "--restart", "no", "-c", text]] if fused else [shlex.split(words) for words in text.split(" | ")]
     return run_steps(steps, directory, fail={step: fail} if fail else None)
 
 

@@ -265,7 +265,7 @@ def test_explain_names_the_guarantee_of_each_sink(tmp_path: Path) -> None:
 
 
 def _run(text: str, directory: Path, kill: dict[int, str] | None = None, *, fused: bool = False) -> list[int]:
-    steps = [["run", "-c", text]] if fused else [shlex.split(step) for step in _steps(text)]
+    steps = [["run", "--restart", "no", "-c", text]] if fused else [shlex.split(step) for step in _steps(text)]
     return run_steps(steps, directory, kill)
 
 

@@ -46,7 +46,7 @@ def _command(middle: str, form: str, out: str = "out/") -> str:
     """One process, or one per step; the last one's exit code."""
     text = STEPS.format(middle, out)
     if form == "fused":
-        return f'{sys.executable} -m clickpipe run -q -c "{text}"'
+        return f'{sys.executable} -m clickpipe run -q --restart no -c "{text}"'
     return "set -o pipefail; " + " | ".join(f"{sys.executable} -m clickpipe {step}" for step in text.split(" | "))
 
 
@@ -104,7 +104,7 @@ def test_a_view_whose_disk_fills_up(tmp_path: Path) -> None:
     directory = _prepared(tmp_path)
     line = "ingest in.ndjson --name c --batch-bytes 8KiB --checkpoint 1ms | filter 'id >= 0' | sink view:ids --key id"
     (directory / "home" / "views").mkdir()
-    command = f'{sys.executable} -m clickpipe run -q -c "{line}"'
+    command = f'{sys.executable} -m clickpipe run -q --restart no -c "{line}"'
     done = _shell(directory, _FILLS.format(full="home/views", command=command), namespace=True)
     said = (directory / "said").read_text()
     assert done.returncode == 0, f"{done.stderr}\n{said}"

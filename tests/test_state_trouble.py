@@ -39,7 +39,7 @@ def _prepared(directory: Path) -> Path:
 
 def _run(directory: Path, more: str = "", kill: str = "", sink: str = "out.ndjson") -> int:
     line = LINE.format(more=f"{more} " if more else "", sink=sink)
-    return run_steps([["run", "-q", "-c", line]], directory, kill={0: kill} if kill else None)[0]
+    return run_steps([["run", "-q", "--restart", "no", "-c", line]], directory, kill={0: kill} if kill else None)[0]
 
 
 def _said(directory: Path) -> str:
@@ -99,7 +99,7 @@ def test_dead_letters_of_a_first_run_do_not_follow_a_link(with_checkpoints: bool
     elsewhere = _replace_by_link(tmp_path / ".home" / "pipelines" / "c" / "dead.ndjson")
     line = LINE.format(more="", sink="out.ndjson")
     line = line if with_checkpoints else line.replace("--checkpoint 1ms ", "")
-    assert run_steps([["run", "-q", "-c", line]], tmp_path) == [2], _said(tmp_path)
+    assert run_steps([["run", "-q", "--restart", "no", "-c", line]], tmp_path) == [2], _said(tmp_path)
     assert "is a symbolic link" in _said(tmp_path)
     assert not elsewhere.exists()
 
@@ -164,7 +164,7 @@ def test_a_file_system_that_is_read_only(what: str, tmp_path: Path) -> None:
     folder = ".home" if what == "state" else "out"
     (tmp_path / folder).mkdir()
     sink = "out/out.ndjson" if what == "results" else "x.ndjson"
-    command = f'{sys.executable} -m clickpipe run -q -c "{LINE.format(more="", sink=sink)}"'
+    command = f'{sys.executable} -m clickpipe run -q --restart no -c "{LINE.format(more="", sink=sink)}"'
     done = _shell(tmp_path, f"mount -t tmpfs -o ro none {folder} || exit 99; {command}", "unshare", "-Urm")
     if done.returncode in (1, 99):
         pytest.skip(f"user namespaces are not allowed here: {done.stderr.strip()}")
