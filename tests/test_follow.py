@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -22,9 +25,14 @@ from hypothesis import strategies as st
 
 from clickpipe.core import tail, watch
 from clickpipe.core.following import Following
+from clickpipe.core.intake import IngestFeed
+from clickpipe.core.option import Duration
+from clickpipe.engine.feeds import RawSplit
 from clickpipe.errors import DataError, PlanError, StateError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.parse import parse
+from clickpipe.testing import environment
+from clickpipe.wire.pump import Inbox
 
 
 @dataclass
@@ -387,6 +395,97 @@ def test_each_file_has_its_header_line() -> None:
         run.read(rounds=3)
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_files_that_begin_with_the_same_header_line_are_no_copies(is_killed: bool) -> None:
+    """A file of which only the header line was read is renamed, and two more have come and gone."""
+    run = Run("app.csv --columns n:int")
+    Path("app.csv").write_text("n,m\n1,0\n")
+    run.read()
+    _rotate("app.csv")
+    Path("app.csv").write_text("n,m\n")
+    run.read(rounds=3)
+    if is_killed:
+        run.kill()
+    for number in (2, 3, 4):
+        _rotate("app.csv")
+        Path("app.csv").write_text(f"n,m\n{number},0\n")
+    run.read(rounds=6)
+    assert _numbers(run) == [1, 2, 3, 4]
+
+
+def test_that_a_file_was_left_is_saved() -> None:
+    """Though the next one is empty: the old one may be packed from now on."""
+    _append("app.log", 1)
+    run = Run(LOG)
+    run.read()
+    _rotate("app.log")
+    _append("app.log")
+    run.read(rounds=3)
+    run.kill()
+    os.remove("app.log.1")
+    _append("app.log", 2)
+    run.read()
+    assert _numbers(run) == [1, 2]
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_removed_file_that_was_read_to_its_end_is_not_missed(is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill in the second in which its writer might have gone on. Bytes that were not read are missed."""
+    monkeypatch.setattr(tail, "QUIET", 3600.0)
+    _append("app.log", 1)
+    _append("web.log", 2)
+    run = Run(f"web.log {LOG}")
+    run.read()
+    _append("app.log", 3)
+    if is_read:
+        run.read()
+    os.remove("app.log")
+    _append("web.log", 4)
+    if is_read:
+        run.read()
+    run.kill()
+    if is_read:
+        run.read()
+        assert sorted(_numbers(run)) == [1, 2, 3, 4]
+    else:
+        with pytest.raises(StateError):
+            run.start()
+
+
+def test_a_link_that_is_set_to_another_file() -> None:
+    """As daily files have it."""
+    _append("app-1.txt", 1)
+    os.symlink("app-1.txt", "app.log")
+    run = Run(LOG)
+    run.read()
+    run.kill()
+    _append("app-1.txt", 2)
+    run.read()
+    run.kill()
+    _append("app-1.txt", 3)
+    _append("app-2.txt", 4)
+    os.remove("app.log")
+    os.symlink("app-2.txt", "app.log")
+    run.read(rounds=3)
+    assert _numbers(run) == [1, 2, 3, 4]
+
+
+def test_the_last_line_of_a_file_that_is_left() -> None:
+    """Nobody will complete it: without its newline it is a record all the same, or a dead letter."""
+    _append("app.log", 1, rest='{"n": 2}')
+    run = Run(LOG)
+    run.read(rounds=3)
+    assert _numbers(run) == [1]
+    _rotate("app.log")
+    _append("app.log", 3, rest="oops")
+    run.read(rounds=3)
+    _rotate("app.log")
+    _append("app.log", 4)
+    run.read(rounds=3)
+    assert _numbers(run) == [1, 2, 3, 4]
+    assert run.dead == ["oops"]
+
+
 def test_the_watermark_is_the_least_and_never_goes_back() -> None:
     """Of the files that have given records; one that is gone does not count, one that comes late is late."""
     run = Run("'*.log' --format ndjson --columns n:int --time n --time-unit ms")
@@ -420,6 +519,207 @@ def test_the_clock_of_a_path_goes_on_over_a_rotation_and_a_restart() -> None:
     run.read(rounds=3)
     assert run.watermarks[-1] == 9_000
     assert _numbers(run) == [9_000, 8_500, 10_000]
+
+
+# How it ends.
+
+
+def test_stop_saves_where_it_is() -> None:
+    """Soon, also while nothing comes; the splits stay open, and a later run goes on."""
+    run = _stopped_while_waiting(drain=False)
+    assert run.feed is not None
+    assert run.feed.is_stopped
+    assert run.feed.last is not None
+    run.saved = json.loads(json.dumps(run.feed.last.state[0]["source"]))
+    assert run.saved is not None
+    assert [split["done"] for split in run.saved["splits"]] == [False]
+    run.kill()
+    _append("app.log", rest=": 3}\n")
+    run.read()
+    assert _numbers(run) == [3]
+
+
+def test_drain_ends_the_input() -> None:
+    """A line without its newline stays unread, and this is said."""
+    run = _stopped_while_waiting(drain=True)
+    assert run.feed is not None
+    assert not run.feed.is_stopped
+    assert run.feed.last is not None
+    assert run.notes == ["app.log ends with 4 bytes of a line without its newline, which is left unread"]
+
+
+def _stopped_while_waiting(*, drain: bool) -> Run:
+    _append("app.log", 1, 2, rest='{"n"')
+    run = Run(LOG)
+    run.start()
+    assert run.feed is not None
+    run.feed.epochs = count(1)
+    for pull in run.feed.pulls():
+        run.handed += [line for batch in pull.batches for line in _lines(batch)]
+        threading.Timer(0.3, run.feed.stop, kwargs={"drain": drain}).start()
+    assert [json.loads(line)["n"] for line in run.handed] == [1, 2]
+    return run
+
+
+@pytest.mark.parametrize("drain", [False, True])
+def test_stop_of_files_at_rest(drain: bool) -> None:
+    """In the middle of a file; the rest is read by a later run."""
+    _append("app.log", *range(1_000))
+    step = parse(f"ingest {LOG} --batch-bytes 1KiB").nodes[0].step
+    assert isinstance(step, Ingest)
+    first = step.open()
+    first.epochs = count(1)
+    numbers = _numbers_until_stopped(first, drain=drain)
+    assert 0 < len(numbers) < 1_000
+    assert first.is_stopped is not drain
+    assert first.last is not None
+    second = step.open(json.loads(json.dumps(first.last.state[0]["source"])))
+    assert numbers + _numbers_until_stopped(second, drain=None) == [*range(1_000)]
+    assert not second.is_stopped
+
+
+@pytest.mark.parametrize("drain", [False, True])
+def test_stop_of_live_standard_input(drain: bool) -> None:
+    """While it waits for more; a line that has begun is no record."""
+    reader, writer = os.pipe()
+    os.write(writer, b'{"n": 1}\n{"n": 2}\n{"n"')
+    feed = Ingest(("-",), checkpoint=Duration(60_000)).feed([RawSplit(Inbox(reader, "standard input"))])
+    feed.epochs = count(1)
+    timer = threading.Timer(0.5, feed.stop, kwargs={"drain": drain})
+    timer.start()
+    assert _numbers_until_stopped(feed, drain=None) == [1, 2]
+    assert feed.is_stopped is not drain
+    assert feed.last is not None
+    os.close(writer)
+
+
+def _numbers_until_stopped(feed: IngestFeed, *, drain: bool | None) -> list[int]:
+    """`drain` None: nobody stops it here."""
+    feed.want(["n"], True)
+    numbers: list[int] = []
+    for pull in feed.pulls():
+        numbers += [row["n"] for batch in pull.batches for row in batch.frame.select("n").to_dicts()]
+        if drain is not None and numbers:
+            feed.stop(drain=drain)
+    return numbers
+
+
+# As processes.
+
+
+class Process:
+    """A pipeline that follows, with its results so far."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._process = text, None
+        self.start()
+
+    def start(self) -> None:
+        words = [sys.executable, "-m", "clickpipe", "run", "-c", self._text]
+        with open("stderr", "ab") as errors:
+            self._process = subprocess.Popen(words, stderr=errors, env=environment(Path.cwd()))
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        assert self._process.wait() == -signal.SIGKILL, Path("stderr").read_text()
+
+    def results(self) -> list[int]:
+        parts = sorted(Path("out.ndjson.parts").glob("*.ndjson"))
+        return [json.loads(line)["n"] for part in parts for line in part.read_text().splitlines()]
+
+    def wait_for(self, number: int) -> None:
+        deadline = time.monotonic() + 60
+        while number not in self.results():
+            assert self._process is not None
+            assert self._process.poll() is None, Path("stderr").read_text()
+            assert time.monotonic() < deadline, Path("stderr").read_text()
+            time.sleep(0.05)
+
+
+PIPELINE = "ingest app.log 'web-*.txt' --follow --format ndjson --columns n:int --checkpoint 50ms --name f | sink out.ndjson"
+
+
+def test_kill_9_and_everything_happens_meanwhile() -> None:
+    """Growth, a partial line, rotation, copying and truncation, a new file: each line is in the results once."""
+    _append("app.log", 1, 2)
+    process = Process(PIPELINE)
+    process.wait_for(2)
+    _append("app.log", 3, rest='{"n"')  # growth: perhaps read and not committed
+    process.kill()
+    _append("app.log", rest=": 4}\n")
+    process.start()
+    process.wait_for(4)
+    process.kill()
+    _append("app.log", 5)
+    _rotate("app.log")
+    _append("app.log", 6)
+    process.start()
+    process.wait_for(6)
+    _append("app.log", 7)
+    process.wait_for(7)
+    process.kill()
+    _append("app.log", 8)
+    shutil.copy("app.log", "app.log.0")
+    os.truncate("app.log", 0)
+    _append("app.log", 9)
+    _append("web-1.txt", 10)
+    process.start()
+    process.wait_for(9)
+    process.wait_for(10)
+    _append("web-1.txt", 11)
+    process.kill()
+    process.start()
+    process.wait_for(11)
+    process.kill()
+    assert sorted(process.results()) == [*range(1, 12)]
+    assert Path("stderr").read_text().count("was truncated") == 1
+
+
+def test_a_shell_pipeline_that_is_killed_goes_on() -> None:
+    _append("app.log", 1)
+    first, second = PIPELINE.split(" | ")
+    line = f"{sys.executable} -m clickpipe {first} | {sys.executable} -m clickpipe {second}"
+    for number in (1, 2, 3):
+        running = subprocess.Popen(["bash", "-c", line], env=environment(Path.cwd()), start_new_session=True)
+        deadline = time.monotonic() + 60
+        while f'{{"n": {number}}}' not in "".join(path.read_text() for path in Path.cwd().glob("out.ndjson.parts/*.ndjson")):
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        _append("app.log", number + 1)
+    lines = "".join(path.read_text() for path in sorted(Path.cwd().glob("out.ndjson.parts/*.ndjson"))).splitlines()
+    assert lines == [f'{{"n": {number}}}' for number in (1, 2, 3)]
+
+
+def test_what_is_gone_stops_the_run_with_78() -> None:
+    _append("app.log", 1)
+    process = Process(PIPELINE)
+    process.wait_for(1)
+    process.kill()
+    Path("app.log").write_text("")  # a new file, and the old one packed
+    os.rename("app.log", "app.new")
+    _append("other", 1)
+    os.rename("other", "app.log")
+    os.remove("app.new")
+    words = [sys.executable, "-m", "clickpipe", "run", "-c", PIPELINE]
+    done = subprocess.run(words, env=environment(Path.cwd()), capture_output=True, text=True, check=False)
+    assert done.returncode == 78, done.stderr
+    assert "app.log: the file that was being read is not beside it any more; 9 bytes of it had been read" in done.stderr
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_explain_does_not_wait(is_there: bool) -> None:
+    if is_there:
+        _append("app.log", 1)
+    words = [sys.executable, "-m", "clickpipe", "explain", "-c", "ingest app.log --follow --format ndjson | filter 'n > 0'"]
+    done = subprocess.run(words, env=environment(Path.cwd()), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert ("1. ingest: follows; no event time" in done.stdout) is is_there
+    assert ("columns  n int" in done.stdout) is is_there
+    assert "source: files are followed" in done.stdout
 
 
 # Any order of events.

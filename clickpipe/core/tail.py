@@ -176,12 +176,11 @@ class Tail:
         return None
 
     def peek(self, at_most: int) -> Block | None:
-        """The same, from the file that is there now; `rewind` gives it back."""
-        if not self.generations:
-            return None
-        chunk = self.generations[0].take(at_most)
-        self.taken = len(chunk)
-        return self.generations[0].feed(chunk) if chunk else None
+        """The same, and no file is left; `rewind` gives it back."""
+        for generation in self.generations:
+            if chunk := generation.take(at_most):
+                return generation.feed(chunk)
+        return None
 
     def rewind(self) -> None:
         for generation in self.generations:
