@@ -37,6 +37,19 @@ def check_new(name: str, word: str) -> None:
         raise PlanError(f'a column cannot be called "{name}"', word=word)
 
 
+def declared_types(text: str) -> dict[str, str]:
+    """`ts:int,page:str` -> types by name. Raises PlanError."""
+    types: dict[str, str] = {}
+    for part in text.split(","):
+        name, colon, kind = part.strip().rpartition(":")
+        if not colon or kind not in TYPES or kind == "time":
+            known = ", ".join(t for t in TYPES if t != "time")
+            raise PlanError(f'"{part.strip()}" is not NAME:TYPE; types are {known}', word=text)
+        check_new(name, text)
+        types[name] = kind
+    return types
+
+
 def dtype(kind: str) -> Any:
     """The Polars type that holds a column of this type."""
     return {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "time": pl.Int64}.get(kind, pl.String)

@@ -54,6 +54,11 @@ class Generation:
         return os.fstat(self.file).st_size
 
     @property
+    def is_removed(self) -> bool:
+        """Whether it has no name any more."""
+        return os.fstat(self.file).st_nlink == 0
+
+    @property
     def unfinished(self) -> int:
         """Bytes of a last line that has no newline yet."""
         return self._seen - self.offset

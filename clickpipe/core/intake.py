@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import RESERVED, TYPES, Columns, can_be_named, check_new
+from clickpipe.columns import RESERVED, Columns, can_be_named, declared_types
 from clickpipe.core.eventtime import EventTime, streamed
 from clickpipe.core.format import FORMATS, Format, Wants
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.packing import UNPACK
 from clickpipe.core.time import SplitClock
-from clickpipe.errors import DataError, PlanError
+from clickpipe.errors import DataError
 from clickpipe.lines import Block
 from clickpipe.wire.frames import Barrier
 
@@ -104,14 +104,7 @@ class IngestFeed(Feed):
                 raise DataError(f'the input has a field "{name}", a name that clickpipe reserves: rename it first')
 
     def _declared(self, text: str) -> Columns:
-        types: dict[str, str] = {}
-        for part in text.split(","):
-            name, colon, kind = part.strip().rpartition(":")
-            if not colon or kind not in TYPES or kind == "time":
-                known = ", ".join(t for t in TYPES if t != "time")
-                raise PlanError(f'"{part.strip()}" is not NAME:TYPE; types are {known}', word=text)
-            check_new(name, text)
-            types[name] = kind
+        types = declared_types(text)
         if not self._format.has_text:
             inferred = self._inferred().types
             types = {name: types.get(name, kind) for name, kind in inferred.items()}

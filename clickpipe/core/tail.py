@@ -10,24 +10,20 @@ A file is left for the next one when it has given nothing for a second: its writ
 from __future__ import annotations
 
 import os
-import re
-import stat
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Protocol
 
+from clickpipe.core.beside import Beside, has_packing, inode_at, opened_regular, without
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.format import Format
-from clickpipe.core.generation import Generation, fits, has_mark, mark, opened
-from clickpipe.core.packing import MAGIC_BYTES, is_packed
+from clickpipe.core.generation import Generation, fits, has_mark, mark
 from clickpipe.errors import StateError
 from clickpipe.lines import Block
 
 QUIET = 1.0  # seconds
 SCAN = 1.0  # seconds between two looks for other files, while none has the path
-_ROTATED = re.compile(r"[.-](\d[\dT:_.+-]*Z?|old|prev)")  # app.log.1, app.log-20260301, app.log.2026-03-01T09
 
 
 class Known(Protocol):
@@ -49,13 +45,14 @@ class Tail:
         self.changes = 0  # of its files, which a checkpoint must know of
         self._said: set[str] = set()
         self._next_scan = 0.0
+        self._beside = Beside(name)
 
     @property
     def is_done(self) -> bool:
         """Whether it has no file, and so holds nothing back."""
         return not self.generations
 
-    def say_once(self, text: str) -> None:
+    def _say_once(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
             self._say(text)
@@ -64,83 +61,76 @@ class Tail:
 
     def open(self, known: Known) -> None:
         """Begin with the file that has the path now, if there is one."""
-        with suppress(FileNotFoundError):
-            self._succeed(known, has_predecessors=False)
+        self._succeed(known, has_predecessors=False)
 
     def ignore_others(self, known: Known) -> None:
         """What stands beside the path by now, and is not followed, is not of it."""
-        for file in self._beside(known):
-            self.past.append(mark(file))
-            os.close(file)
+        files = self._beside.files()
+        self.past += [mark(file) for file in files if not known.knows(file)]
+        without(files, files)
 
     def look(self, known: Known) -> None:
         """See what has the path now, and what had it since the last look."""
         newest = self.generations[-1] if self.generations else None
-        status = _status(self.name)
-        if status is not None and newest is not None and status.st_ino == newest.inode:
-            newest.left = None
+        inode = inode_at(self.name)
+        if inode is not None and newest is not None and inode == newest.inode:
             return
-        if status is not None and stat.S_ISREG(status.st_mode):
-            with suppress(FileNotFoundError):  # gone again
-                self._succeed(known)
+        if inode is not None:
+            self._succeed(known)
         elif time.monotonic() >= self._next_scan:
             self._next_scan = time.monotonic() + SCAN
             self._take_missed(known)
-        if newest is not None and newest.left is None and (newest is not self.generations[-1] or _is_removed(newest)):
+        if newest is not None and newest.left is None and newest.is_removed:
             newest.left = time.monotonic()
 
     def _succeed(self, known: Known, *, has_predecessors: bool = True) -> None:
-        """Another file has the path. Raises FileNotFoundError if it has gone again."""
-        file = opened(self.name)
-        if not _is_regular(file) or _closed_if(known.knows(file), file):
+        """Another file has the path, if it has not gone again."""
+        file = opened_regular(self.name)
+        if file is None:
             return
-        if _closed_if(_is_packed(file), file):
-            self.say_once(f"{self.name} is packed, and is passed over: packed files do not grow")
+        if self._is_no_successor(file, known):
+            os.close(file)
             return
         if has_predecessors:
             self._take_missed(known, os.fstat(file).st_ino)
         self._append(file)
-        self._forget()
+        inodes = self._beside.inodes()  # what is gone need not be remembered
+        self.past = [marked for marked in self.past if marked["inode"] in inodes]
+
+    def _is_no_successor(self, file: int, known: Known) -> bool:
+        if known.knows(file):
+            return True
+        is_packed = has_packing(file)
+        if is_packed:
+            self._pass_over()
+        return is_packed
+
+    def _pass_over(self) -> None:
+        self._say_once(f"{self.name} is packed, and is passed over: packed files do not grow")
 
     def _take_missed(self, known: Known, inode: int | None = None) -> None:
         for file in self._missed(known, inode):
             self._append(file)
 
     def _append(self, file: int, offset: int = 0, *, has_records: bool = False) -> None:
-        for generation in self.generations:
+        self._insert(len(self.generations), file, offset, has_records=has_records)
+
+    def _insert(self, place: int, file: int, offset: int = 0, *, has_records: bool = False) -> None:
+        """All files but the last have been left."""
+        self.generations.insert(place, Generation(file, self.name, self._format, offset, has_records=has_records))
+        for generation in [*self.generations][:-1]:
             generation.left = generation.left or time.monotonic()
-        self.generations.append(Generation(file, self.name, self._format, offset, has_records=has_records))
         self.changes += 1
 
     def _missed(self, known: Known, inode: int | None) -> list[int]:
         """Files that had the path between two looks, the oldest first. `inode`: of the one that has it now."""
-        found = [file for file in self._beside(known) if not _closed_if(os.fstat(file).st_ino == inode, file)]
-        found = [file for file in found if not _closed_if(self.is_copied_in(file), file)]
-        return sorted(found, key=lambda file: os.fstat(file).st_mtime_ns)
+        files = self._beside.files()
+        old = [file for file in files if os.fstat(file).st_ino == inode or known.knows(file) or self.is_copied_in(file)]
+        return sorted(without(files, old), key=lambda file: os.fstat(file).st_mtime_ns)
 
     def is_copied_in(self, file: int) -> bool:
         """Whether a file is a copy of one that is read here."""
         return any(generation.is_copied_in(file) for generation in self.generations)
-
-    def _beside(self, known: Known) -> list[int]:
-        """Descriptors of the files that may have had the path and that nobody knows."""
-        found = []
-        for entry in _entries(self.name):
-            if not self._is_beside(entry.name):
-                continue
-            with suppress(FileNotFoundError):
-                if entry.is_file(follow_symlinks=False):
-                    found.append(opened(entry.path))
-        return [file for file in found if not _closed_if(known.knows(file) or _is_packed(file), file)]
-
-    def _is_beside(self, name: str) -> bool:
-        base = os.path.basename(self.name)
-        return name.startswith(base) and _ROTATED.fullmatch(name, len(base)) is not None
-
-    def _forget(self) -> None:
-        """Files that are gone need not be remembered."""
-        inodes = {entry.inode() for entry in _entries(self.name)}
-        self.past = [marked for marked in self.past if marked["inode"] in inodes]
 
     def knows(self, file: int) -> bool:
         """Whether this file is read here, or was."""
@@ -157,7 +147,7 @@ class Tail:
         while self.generations:
             now = self.generations[0]
             if now.is_packed():
-                self.say_once(f"{self.name} is packed, and is passed over: packed files do not grow")
+                self._pass_over()
                 self._leave(now)
                 continue
             chunk = now.take(at_most)
@@ -191,7 +181,7 @@ class Tail:
         return now.left is not None and time.monotonic() - max(now.left, now.last_growth) >= QUIET
 
     def _leave(self, now: Generation) -> None:
-        if now.size and not _is_removed(now):
+        if now.size and not now.is_removed:
             self.past.append(mark(now.file))
         now.close()
         self.generations.popleft()
@@ -200,40 +190,27 @@ class Tail:
     def _cut(self, now: Generation, known: Known) -> None:
         """It was truncated. What had not been read stands in the copy that was made before, if there is one."""
         self._say_of_loss()
-        self.generations.popleft()
-        copy = self._copy(now.identity())
+        identity, place = now.identity(), 0
+        copy = self._beside.copy(identity)
         now.restart()
-        before = [Generation(copy[0], self.name, self._format, copy[1], has_records=True)] if copy else []
-        self.generations.extendleft(reversed([*before, now]))
-        missed = [Generation(file, self.name, self._format) for file in self._missed(known, now.inode)]
-        for number, one in enumerate(missed, len(before)):
-            self.generations.insert(number, one)
-        for one in [*before, *missed]:
-            one.left = time.monotonic()
-        self.changes += 1
+        if copy is not None:
+            self._insert(place, copy, identity["offset"], has_records=True)
+            place = 1
+        for file in reversed(self._missed(known, now.inode)):
+            self._insert(place, file)
 
     def _say_of_loss(self) -> None:
-        self.say_once(
+        self._say_once(
             f"{self.name} was truncated, and is read from its beginning: "
             "what was written between its copying and its truncation may be lost"
         )
-
-    def _copy(self, identity: Mapping[str, Any]) -> tuple[int, int] | None:
-        """A descriptor of the longest file beside the path that begins with what was read, and the offset."""
-        if not identity["records"]:  # many files may begin with the same header line
-            return None
-        found = [file for file in self._beside(_Nobody()) if not _closed_if(not fits(file, identity), file)]
-        found.sort(key=lambda file: os.fstat(file).st_size)
-        for file in found[:-1]:
-            os.close(file)
-        return (found[-1], identity["offset"]) if found else None
 
     # Where it is, and how to go on from there.
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "generations": [one.identity() | {"gone": _is_removed(one), "bytes": one.size} for one in self.generations],
+            "generations": [one.identity() | {"gone": one.is_removed, "bytes": one.size} for one in self.generations],
             "past": self.past,
             "given": self.has_given,
             "greatest": self.clock.greatest,
@@ -255,29 +232,19 @@ class Tail:
                 )
 
     def _is_found(self, identity: Mapping[str, Any]) -> bool:
-        for path in self._paths_of(identity["inode"]):
-            with suppress(FileNotFoundError):
-                file = opened(path)
-                if not _closed_if(not fits(file, identity), file):
-                    self._append(file, identity["offset"], has_records=identity["records"])
-                    return True
-        copy = self._copy(identity)
-        is_cut = any(self._has_had(path) for path in self._paths_of(identity["inode"]))
+        """Under any name; or as a copy of what was truncated since."""
+        paths = self._beside.paths(identity["inode"])
+        files = [file for path in paths if (file := opened_regular(path)) is not None]
+        found = [file for file in files if fits(file, identity)][:1]
+        without(files, [file for file in files if file not in found])
+        is_cut = not found and any(self._beside.has_had(path) for path in paths)
         if is_cut:
             self._say_of_loss()
-        if copy:
-            self._append(*copy, has_records=True)
-        return is_cut or copy is not None
-
-    def _paths_of(self, inode: int) -> list[str]:
-        """Where a file is now: under the path, which may be a link, or beside it."""
-        status = _status(self.name)
-        is_here = status is not None and status.st_ino == inode
-        return [self.name] * is_here + [entry.path for entry in _entries(self.name) if entry.inode() == inode]
-
-    def _has_had(self, path: str) -> bool:
-        """Whether a file of this name may have had our path."""
-        return path == self.name or self._is_beside(os.path.basename(path))
+        if not found and (copy := self._beside.copy(identity)) is not None:
+            found = [copy]
+        for file in found:
+            self._append(file, identity["offset"], has_records=identity["records"])
+        return bool(found) or is_cut
 
     @property
     def unfinished(self) -> int:
@@ -287,39 +254,3 @@ class Tail:
     def close(self) -> None:
         for generation in self.generations:
             generation.close()
-
-
-class _Nobody:
-    def knows(self, file: int) -> bool:
-        return False
-
-
-def _status(path: str) -> os.stat_result | None:
-    with suppress(OSError):
-        return os.stat(path)
-    return None
-
-
-def _entries(path: str) -> list[os.DirEntry[str]]:
-    """Of the directory that a path is in."""
-    with suppress(OSError), os.scandir(os.path.dirname(path) or ".") as entries:
-        return [*entries]
-    return []
-
-
-def _is_removed(generation: Generation) -> bool:
-    return os.fstat(generation.file).st_nlink == 0
-
-
-def _is_regular(file: int) -> bool:
-    return not _closed_if(not stat.S_ISREG(os.fstat(file).st_mode), file)
-
-
-def _is_packed(file: int) -> bool:
-    return is_packed(os.pread(file, MAGIC_BYTES, 0))
-
-
-def _closed_if(is_no_use: bool, file: int) -> bool:
-    if is_no_use:
-        os.close(file)
-    return is_no_use
