@@ -144,6 +144,24 @@ def test_copy_and_truncate(is_killed: bool) -> None:
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
+def test_copied_and_truncated_twice_between_two_looks(is_killed: bool) -> None:
+    append("app.log", 1)
+    run = Run(LOG)
+    run.read()
+    if is_killed:
+        run.kill()
+    for number in (2, 4):
+        append("app.log", number)
+        if number == 4:
+            os.rename("app.log.1", "app.log.2")
+        shutil.copy("app.log", "app.log.1")
+        os.truncate("app.log", 0)
+        append("app.log", number + 1)
+    run.read(rounds=4)
+    assert run.committed == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
 def test_truncation_without_a_copy(is_killed: bool) -> None:
     """Also when the file has grown beyond where reading was."""
     append("app.log", 1, 2)
@@ -293,7 +311,7 @@ def test_what_cannot_be_found_any_more_stops_the_run(here: Path) -> None:
     assert "app.log: the file that was being read is not beside it any more; 18 bytes of it had been read" in str(caught.value)
     assert "put it back" in str(caught.value)
     assert "--reset" in str(caught.value)
-    shutil.move(here.parent / f"{here.name}-elsewhere", "any-name")
+    shutil.copy(here.parent / f"{here.name}-elsewhere", "app.log.1")  # another inode, as when it is unpacked
     run.read(rounds=3)
     assert run.committed == [1, 2, 3, 4]
 

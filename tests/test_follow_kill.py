@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,6 +89,9 @@ def test_kill_9_and_everything_happens_meanwhile() -> None:
     process.wait_for(11)
     process.kill()
     assert sorted(process.results()) == [*range(1, 12)]
+    words = [sys.executable, "-m", "clickpipe", "checkpoint", "show", "f"]
+    shown = subprocess.run(words, env=environment(Path.cwd()), capture_output=True, text=True, check=False)
+    assert re.search(r"web-1.txt read to byte 20 of inode \d+\n", shown.stdout), shown.stdout + shown.stderr
     assert Path("stderr").read_text().count("was truncated") == 1
 
 

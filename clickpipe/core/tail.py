@@ -226,7 +226,7 @@ class Tail:
                     f"{self.name}: the file that was being read is not beside it any more; {identity['offset']:,} bytes of it "
                     f"had been read, and what came behind them cannot be found",
                     notes=[
-                        f"put it back, unpacked, under any name in {os.path.dirname(self.name) or '.'}",
+                        f"put it back unpacked, as {self.name}.1 or as rotation has called it",
                         "--reset at ingest starts anew, and keeps what there is aside",
                     ],
                 )

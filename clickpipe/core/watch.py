@@ -41,7 +41,7 @@ class Watch:
     def begin(self) -> None:
         self._add()
         for tail in self.tails:
-            if tail.is_done:
+            if tail.is_done and tail.name in self._addresses:
                 self._say(f"waiting for {tail.name}")
         for address in filter(is_glob, self._addresses):
             if not glob.glob(address, recursive=True):

@@ -85,10 +85,19 @@ Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts --max-out-of-orderness 5s | clickpipe limit 3
   cat sample_data/access.log | clickpipe ingest - --format combined | clickpipe filter "status >= 500" | clickpipe sink -
   clickpipe ingest 'sample_data/access*' --format combined | clickpipe limit 2 | clickpipe sink -
+  clickpipe run -c "ingest sample_data/access.log --follow --format combined | limit 2 | sink -"
 
 A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted.
 
-With --checkpoint a full disk does not end the run: it pauses, says what waits for space, and goes on by itself."""
+With --checkpoint a full disk does not end the run: it pauses, says what waits for space, and goes on by itself.
+
+With --follow a last line waits for its newline. A file that is renamed is read to its end, and left for the
+next one when it has given nothing for a second; what its writer adds after that is not read. A file that came
+and was renamed between two looks is found by its name (app.log.1, app.log-20260301, app.log.old). After copying
+and truncation, as logrotate's copytruncate has it, the rest of the old lines is read from the copy; what was
+written between the two is lost by whoever truncates. Rotated files must stay unpacked in their directory until
+they are read: leave one rotation between (delaycompress); else a run that goes on stops with exit code 78.
+Packed files, pipes and devices cannot be followed."""
 
     def open(self, saved: Mapping[str, Any] | None = None, *, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""

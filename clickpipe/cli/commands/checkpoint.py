@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 import orjson
@@ -96,11 +97,17 @@ def _lines(entry: Entry) -> Iterator[str]:
         case {"step": step, "says": says}:
             yield f"{step} {says}".rstrip()
         case {"source": {"splits": splits}}:
-            for split in splits:
-                for one in split.get("generations", [split]):  # a followed file may have been rotated
-                    yield f"  {split['name']} read to byte {one['offset']:,}{', its end' if split['done'] else ''}"
+            yield from (f"  {split['name']} {_place(split)}" for split in splits)
         case {"state": {"file": file, "bytes": size}} | {"append": {"file": file, "bytes": size}}:
             yield f"  {file}  {size:,} bytes"
+
+
+def _place(split: Mapping[str, Any]) -> str:
+    """How far a split was read; of a followed path, how far the files were that have, or had, the path."""
+    if "generations" not in split:
+        return f"read to byte {split['offset']:,}{', its end' if split['done'] else ''}"
+    places = [f"read to byte {one['offset']:,} of inode {one['inode']}" for one in split["generations"]]
+    return ", ".join(places) or "has no file"
 
 
 def _verify(directory: StateDirectory) -> None:
