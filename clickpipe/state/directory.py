@@ -26,7 +26,7 @@ import orjson
 
 from clickpipe.errors import OutsideError, PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import make_folder, rename, sync_folder, write_whole
+from clickpipe.state.files import make_folder, rename, sync_folder, sync_way, write_whole
 from clickpipe.state.manifest import Entry, Manifest, digest
 
 _PATIENCE = 3.0  # seconds that a start waits for the processes of the run before
@@ -92,8 +92,6 @@ class StateDirectory:
     def _make(self) -> None:
         try:
             os.makedirs(os.path.join(self.path, "epochs"), mode=0o700, exist_ok=True)
-            sync_folder(os.path.dirname(self.path))
-            sync_folder(self.path)
             status = os.lstat(self.path)
         except OSError as error:
             raise PlanError(f"state directory {self.path}: {error.strerror}") from None
@@ -102,6 +100,7 @@ class StateDirectory:
         if status.st_uid != os.geteuid():
             raise StateError(f"state directory {self.path} belongs to another user (uid {status.st_uid})")
         os.chmod(self.path, 0o700)
+        sync_way(os.path.join(self.path, "epochs"))
 
     def _lock(self, name: str, kind: int) -> int:
         path = os.path.join(self.path, name)

@@ -30,6 +30,7 @@ class Parts:
 
     def __init__(self, path: str, restored: int, saved: Mapping[str, Any] | None) -> None:
         self._count, self._is_checked = saved["parts"] if saved else 0, False
+        self._is_safe = False  # whether the folder is known to survive
         self._path = os.path.abspath(path)
         self._folder = f"{self._path}.parts"
         self._suffix = os.path.splitext(path)[1]
@@ -52,6 +53,9 @@ class Parts:
     def durable(self, file: StagedFile, epoch: int) -> None:
         """Under a name of its checkpoint, still hidden."""
         file.publish(self._hidden(epoch), "part")
+        if not self._is_safe:
+            sync_folder(os.path.dirname(self._folder))
+            self._is_safe = True
 
     def commit(self, said: Mapping[str, Any]) -> None:
         """Show the part of a checkpoint, and at the end of the input the whole file."""

@@ -22,7 +22,7 @@ import polars as pl
 
 from clickpipe.errors import DiskError, OutsideError, PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import make_folder
+from clickpipe.state.files import make_folder, sync_way
 from clickpipe.state.home import home
 
 _PATIENCE = 10.0  # seconds that a writer waits for another's transaction
@@ -45,6 +45,7 @@ class View:
     def __init__(self, name: str, types: Mapping[str, str], keys: Sequence[str]) -> None:
         self._name, self._types, self._keys = name, dict(types), list(keys)
         make_folder(folder())
+        sync_way(folder())
         self._path = path_of(name)
         with _told(self._path):
             self._connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
