@@ -196,6 +196,18 @@ def test_a_checkpoint_waits_for_its_files(tmp_path: Path, monkeypatch: pytest.Mo
     assert directory.manifest(2) is None
 
 
+def test_a_part_is_seen_when_it_is_committed(tmp_path: Path) -> None:
+    """And not when it is durable: the manifest comes between."""
+    parts = Parts(str(tmp_path / "out.ndjson"), 0, None)
+    file = parts.stage()
+    file.write(b"{}\n")
+    said = parts.said(5, has_rows=True, begun=True, ended=False)
+    parts.durable(file, 5)
+    assert os.listdir(tmp_path / "out.ndjson.parts") == [".000000000005.part"]
+    parts.commit(said)
+    assert os.listdir(tmp_path / "out.ndjson.parts") == ["000000000005.ndjson"]
+
+
 def test_parts_that_no_checkpoint_knows_of_stop_a_run(tmp_path: Path) -> None:
     """Going on would give their rows again."""
     path = str(tmp_path / "out.ndjson")
