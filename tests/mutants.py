@@ -56,7 +56,7 @@ MUTANTS = [
         "engine/checkpoints.py",
         "        directory.commit(manifest)\n",
         "        self._commit(manifest)\n        directory.commit(manifest)\n",
-        _SHELL.format("before-manifest-rename-4"),
+        "test_state.py::test_a_sink_commits_when_the_manifest_is_there",
         quick=True,
     ),
     Mutant(
@@ -71,7 +71,7 @@ MUTANTS = [
         "engine/checkpoints.py",
         "            self._commit(checkpoints.restore)\n",
         "            pass\n",
-        _FUSED.format("after-manifest"),
+        "test_state.py::test_a_start_finishes_what_the_manifest_names",
         quick=True,
     ),
     Mutant(

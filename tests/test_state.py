@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import time
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import polars as pl
@@ -179,7 +181,36 @@ def _is_waited_for(directory: StateDirectory) -> None:
 
 
 class _Idle(Writer):
-    """A sink with nothing to write."""
+    """A sink with nothing to write. `found`: the manifests that were there when it was told to commit."""
+
+    def __init__(self, directory: StateDirectory) -> None:
+        self._directory = directory
+        self.found: list[int] = []
+
+    def commit(self, said: Mapping[str, Any]) -> None:
+        self.found += [manifest.epoch for manifest in self._directory.manifests()][:1]
+
+
+def _committed(directory: StateDirectory, *epochs: int, restore: Manifest | None = None) -> list[int]:
+    """By a process that goes on from `restore`: the newest manifest at each commit."""
+    writer, checkpoints = _Idle(directory), Checkpoints(directory, 1, restore)
+    committer = Committer("c", checkpoints, writer, Place(3, "sink", "out.ndjson"))
+    for epoch in epochs:
+        committer.put(Barrier(epoch, ()), [], set(), ended=False)
+    committer.close()
+    checkpoints.close()
+    return writer.found
+
+
+def test_a_sink_commits_when_the_manifest_is_there(tmp_path: Path) -> None:
+    assert _committed(_saved(tmp_path), 2, 3) == [2, 3]
+
+
+def test_a_start_finishes_what_the_manifest_names(tmp_path: Path) -> None:
+    """Before it does anything else: whoever wrote it may have died before."""
+    directory = _saved(tmp_path)
+    _committed(directory, 2)
+    assert _committed(directory, 3, restore=directory.newest()) == [2, 3]
 
 
 def test_a_checkpoint_waits_for_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +218,7 @@ def test_a_checkpoint_waits_for_its_files(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(checkpoints_module, "_PATIENCE", 0.0)
     directory = _saved(tmp_path)
     checkpoints = Checkpoints(directory, 1, None)
-    committer = Committer("c", checkpoints, _Idle(), Place(3, "sink", "out.ndjson"))
+    committer = Committer("c", checkpoints, _Idle(directory), Place(3, "sink", "out.ndjson"))
     entry = {"hop": 2, "state": {"file": "2-aggregate.state", "bytes": 1, "hash": "…"}}
     committer.put(Barrier(2, (entry,)), [], set(), ended=False)
     with pytest.raises(OutsideError, match=r"2-aggregate\.state did not come"):
