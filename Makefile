@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # Compiled modules halve the start-up time, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check soak bench man record clean
+.PHONY: demo test check soak mutants bench man record clean
 
 demo: $(READY)
 	$(BIN)/clickpipe run recipes/trending.toml --format table
@@ -24,6 +24,10 @@ check: $(READY)
 # What takes minutes: random kills, hour after hour if you like.
 soak: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# Mistakes in the checkpoint protocol, made on purpose: the tests must see each. The quick ones are part of make test.
+mutants: $(READY)
+	$(BIN)/python tests/mutants.py
 
 # Rewrites the expectations of the cases; the diff is the review.
 record: $(READY)

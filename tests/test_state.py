@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import time
+from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import polars as pl
 import pytest
 
-from clickpipe.errors import ClickpipeError, OutsideError, PlanError, StateError
+from clickpipe.core.operator import Writer
+from clickpipe.core.option import Duration, Size
+from clickpipe.engine import checkpoints as checkpoints_module
+from clickpipe.engine.checkpoints import Checkpoints, Committer, Place
+from clickpipe.errors import ClickpipeError, DiskError, OutsideError, PlanError, StateError
+from clickpipe.operators.ingest import Ingest
+from clickpipe.state import directory as directory_module
 from clickpipe.state import snapshot
 from clickpipe.state.directory import StateDirectory
-from clickpipe.state.files import append_at
+from clickpipe.state.files import append_at, write_whole
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.manifest import Manifest, digest
+from clickpipe.state.parts import Parts
+from clickpipe.wire.frames import Barrier
 
 TABLES = {
     "groups": pl.DataFrame(
@@ -118,13 +133,141 @@ def test_a_pipeline_cannot_be_called_like_a_path(name: str) -> None:
 
 
 def test_an_append_that_is_repeated_is_one(tmp_path: Path) -> None:
-    """Also over what an append that was cut short has left behind."""
+    """Also over what an append that was cut short has left behind, however long."""
     path = tmp_path / "late.ndjson"
     assert append_at(str(path), 0, b"one\n") == 4
-    path.write_bytes(b"one\ntw")
-    for _ in range(2):
-        assert append_at(str(path), 4, b"two\n") == 8
-        assert path.read_bytes() == b"one\ntwo\n"
+    for left in (b"tw", b"three\nand four\n"):
+        path.write_bytes(b"one\n" + left)
+        for _ in range(2):
+            assert append_at(str(path), 4, b"two\n") == 8
+            assert path.read_bytes() == b"one\ntwo\n"
+
+
+FAILS = OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_file_whose_fsync_fails_is_not_there(tmp_path: Path) -> None:
+    with mock.patch("os.fsync", side_effect=FAILS), pytest.raises(DiskError, match="Input/output error"):
+        write_whole(str(tmp_path / "x.state"), b"x", "state")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_append_whose_fsync_fails_is_said_to(tmp_path: Path) -> None:
+    path = str(tmp_path / "late.ndjson")
+    append_at(path, 0, b"one\n")
+    folders = mock.patch("clickpipe.state.files.sync_directory")  # only the file's own
+    with folders, mock.patch("os.fsync", side_effect=FAILS), pytest.raises(DiskError, match="Input/output error"):
+        append_at(path, 4, b"two\n")
+
+
+def test_a_run_waits_for_every_process_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the one that began it, and for those that joined."""
+    monkeypatch.setattr(directory_module, "_PATIENCE", 0.0)
+    directory = _saved(tmp_path)
+    _is_waited_for(directory)
+    joined = StateDirectory(directory.path)
+    joined.join(1)
+    directory.leave()
+    _is_waited_for(joined)
+    joined.leave()
+    assert StateDirectory(directory.path).begin().number == 2
+
+
+def _is_waited_for(directory: StateDirectory) -> None:
+    other = StateDirectory(directory.path)
+    with pytest.raises(OutsideError, match="an earlier run still lives"):
+        other.begin()
+    other.leave()
+
+
+class _Idle(Writer):
+    """A sink with nothing to write. `found`: the manifests that were there when it was told to commit."""
+
+    def __init__(self, directory: StateDirectory) -> None:
+        self._directory = directory
+        self.found: list[int] = []
+
+    def commit(self, said: Mapping[str, Any]) -> None:
+        self.found += [manifest.epoch for manifest in self._directory.manifests()][:1]
+
+
+def _committed(directory: StateDirectory, *epochs: int, restore: Manifest | None = None) -> list[int]:
+    """By a process that goes on from `restore`: the newest manifest at each commit."""
+    writer, checkpoints = _Idle(directory), Checkpoints(directory, 1, restore)
+    committer = Committer("c", checkpoints, writer, Place(3, "sink", "out.ndjson"))
+    for epoch in epochs:
+        committer.put(Barrier(epoch, ()), [], set(), ended=False)
+    committer.close()
+    checkpoints.close()
+    return writer.found
+
+
+def test_a_sink_commits_when_the_manifest_is_there(tmp_path: Path) -> None:
+    assert _committed(_saved(tmp_path), 2, 3) == [2, 3]
+
+
+def test_a_start_finishes_what_the_manifest_names(tmp_path: Path) -> None:
+    """Before it does anything else: whoever wrote it may have died before."""
+    directory = _saved(tmp_path)
+    _committed(directory, 2)
+    assert _committed(directory, 3, restore=directory.newest()) == [2, 3]
+
+
+def test_a_checkpoint_waits_for_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not come leaves no manifest behind."""
+    monkeypatch.setattr(checkpoints_module, "_PATIENCE", 0.0)
+    directory = _saved(tmp_path)
+    checkpoints = Checkpoints(directory, 1, None)
+    committer = Committer("c", checkpoints, _Idle(directory), Place(3, "sink", "out.ndjson"))
+    entry = {"hop": 2, "state": {"file": "2-aggregate.state", "bytes": 1, "hash": "…"}}
+    committer.put(Barrier(2, (entry,)), [], set(), ended=False)
+    with pytest.raises(OutsideError, match=r"2-aggregate\.state did not come"):
+        committer.close()
+    checkpoints.close()
+    assert directory.manifest(2) is None
+
+
+def test_a_part_is_seen_when_it_is_committed(tmp_path: Path) -> None:
+    """And not when it is durable: the manifest comes between."""
+    parts = Parts(str(tmp_path / "out.ndjson"), 0, None)
+    file = parts.stage()
+    file.write(b"{}\n")
+    said = parts.said(5, has_rows=True, begun=True, ended=False)
+    parts.durable(file, 5)
+    assert os.listdir(tmp_path / "out.ndjson.parts") == [".000000000005.part"]
+    parts.commit(said)
+    assert os.listdir(tmp_path / "out.ndjson.parts") == ["000000000005.ndjson"]
+
+
+def test_parts_that_no_checkpoint_knows_of_stop_a_run(tmp_path: Path) -> None:
+    """Going on would give their rows again."""
+    path = str(tmp_path / "out.ndjson")
+    parts = Parts(path, 0, None)
+    file = parts.stage()
+    file.write(b"{}\n")
+    said = parts.said(5, has_rows=True, begun=True, ended=False)
+    parts.durable(file, 5)
+    parts.commit(said)
+    with pytest.raises(StateError, match="results up to checkpoint 5"):
+        Parts(path, 4, said | {"parts": 0})
+    Parts(path, 5, said)
+
+
+def test_a_late_record_right_behind_a_checkpoint_is_late(tmp_path: Path) -> None:
+    """The first record of a run is measured by what the runs before have seen."""
+    path = tmp_path / "in.ndjson"
+    path.write_text("".join(json.dumps({"ts": 1_767_225_600_000 + n}) + "\n" for n in (60_000, 60_001, 0)))
+    step = Ingest((str(path),), time="ts", batch_bytes=Size(1), checkpoint=Duration(1))
+    feed = step.open()
+    feed.epochs = count(1)
+    barrier = None
+    for _, pull in zip(range(2), feed.pulls(), strict=False):
+        barrier = pull.barrier or barrier
+        time.sleep(0.01)  # longer than a checkpoint takes to be due
+    feed.close()
+    assert barrier is not None
+    frames = [batch.frame for pull in step.open(barrier.state[0]["source"]).pulls() for batch in pull.batches if batch.height]
+    assert frames[-1]["_mark"].to_list() == [1_767_225_660_001]
 
 
 def test_an_unknown_version_is_refused(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import SINKS
 from clickpipe.state import snapshot
 from clickpipe.state.directory import StateDirectory
-from clickpipe.state.files import append_at, length_of
+from clickpipe.state.files import append_at, length_of, sync_folder
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.manifest import Entry, Manifest, digest
 from clickpipe.state.space import Space
@@ -237,6 +237,9 @@ class Committer:
         """Until all are in place: then everything before us is durable."""
         for path in self._paths(epoch, entries):
             self._wait_for_file(epoch, path)
+        for folder in {os.path.dirname(entry["appears"]) for entry in entries if "appears" in entry}:
+            sync_folder(folder)  # whoever made it there may not have come to that yet
+            sync_folder(os.path.dirname(folder))
 
     def _wait_for_file(self, epoch: int, path: str) -> None:
         """As long as the step before us lives: it may wait for space on a full disk."""

@@ -28,7 +28,7 @@ import orjson
 
 from clickpipe.errors import OutsideError, PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import make_folder, outside, rename, sync_folder, write_whole
+from clickpipe.state.files import make_folder, outside, rename, sync_folder, sync_way, write_whole
 from clickpipe.state.manifest import Entry, Manifest, digest
 from clickpipe.state.space import Patience, Space
 from clickpipe.state.trust import check_file_system, check_folder, check_no_links, read_own
@@ -137,8 +137,7 @@ class StateDirectory:
             make_folder(epochs, self.patience(self.name))
         os.chmod(self.path, 0o700)
         self._check()
-        sync_folder(os.path.dirname(self.path))
-        sync_folder(self.path)
+        sync_way(epochs)
 
     def _check(self) -> None:
         """Nothing of ours leads elsewhere."""

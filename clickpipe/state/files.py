@@ -15,6 +15,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
 
@@ -171,6 +172,30 @@ def sync_folder(path: str) -> None:
         raise outside(error, path) from None
 
 
+def sync_way(path: str) -> None:
+    """The folder survives from here, with every folder on the way to it. Raises DiskError."""
+    try:
+        for above in _where_ours_may_be(os.path.realpath(path)):
+            sync_directory(above)
+        sync_directory(path)
+    except OSError as error:
+        raise outside(error, path) from None
+
+
+def _where_ours_may_be(path: str) -> Iterator[str]:
+    """Folders above in which we may have made the one below: it is ours, and no other disk begins there.
+
+    That it is there already says nothing: a run that made it may have died before it was safe.
+    """
+    while path != (above := os.path.dirname(path)):
+        status = os.stat(path)
+        if status.st_uid != os.geteuid() or status.st_dev != os.stat(above).st_dev:
+            return
+        if os.access(above, os.R_OK):  # else it cannot be synced
+            yield above
+        path = above
+
+
 def length_of(path: str) -> int:
     """Bytes; 0 for a file that is not there."""
     try:
@@ -201,6 +226,8 @@ def append_at(path: str, at: int, data: bytes, patience: Patience = NO_PATIENCE)
         sync_directory(os.path.dirname(path))
     except OSError as error:
         raise outside(error, path) from None
+    if at == 0:  # its folder may be new
+        sync_way(os.path.dirname(path))
     return at + len(data)
 
 

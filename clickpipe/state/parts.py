@@ -43,6 +43,7 @@ class Parts:
     def __init__(self, path: str, patience: Patience = NO_PATIENCE) -> None:
         self._patience = patience
         self._count, self._is_checked = 0, False
+        self._is_safe = False  # whether the folder is known to survive
         self._typed, self._path = path, os.path.realpath(path)  # a person may have put a link there
         self._folder = f"{self._path}.parts"
         self._suffix = os.path.splitext(path)[1]
@@ -80,6 +81,9 @@ class Parts:
     def durable(self, file: StagedFile, epoch: int) -> None:
         """Under a name of its checkpoint, still hidden."""
         file.publish(self.hidden(epoch), "part")
+        if not self._is_safe:
+            sync_folder(os.path.dirname(self._folder))
+            self._is_safe = True
 
     def hidden(self, epoch: int) -> str:
         """Where the part of a checkpoint is before it is committed."""

@@ -24,7 +24,7 @@ import polars as pl
 
 from clickpipe.errors import DiskError, OutsideError, PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import make_folder, outside
+from clickpipe.state.files import make_folder, outside, sync_way
 from clickpipe.state.home import home
 from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.state.trust import link_refused
@@ -55,6 +55,7 @@ class View:
     def __init__(self, name: str, types: Mapping[str, str], keys: Sequence[str], patience: Patience = NO_PATIENCE) -> None:
         self.name, self.types, self.keys, self._patience = name, dict(types), list(keys), patience
         make_folder(folder(), patience)
+        sync_way(folder())
         self._path = path_of(name)
         if os.path.islink(self._path):
             raise link_refused(self._path)

@@ -1,0 +1,446 @@
+"""Mistakes in the checkpoint protocol, made on purpose: for each there is a test that fails.
+
+    make mutants                       all of them, some minutes; for the night, or by hand after a change of the protocol
+    python tests/mutants.py NAME…      those whose names have one of these words in them
+    tests/test_mutants.py              the quick ones, in every run of the tests
+
+A mutant is a copy of the program in which some text was replaced. It must be caught: the tests that are named for it
+must fail there, and pass in a copy without the mistake. One whose text is no longer there once says so: then the code
+has changed, and the mistake has to be made in its new words.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent.parent
+_SECONDS = 300  # for one mutant: what hangs was not caught
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old` stands once in clickpipe/`file`; `tests` as pytest takes them, below tests/."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+    quick: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Missed(Exception):
+    """The mistake could not be made, or nobody saw it."""
+
+
+_FUSED = "test_crash.py::test_a_fused_run_killed_there[{}]"
+_SHELL = "test_crash.py::test_a_process_killed_there[{}]"
+_LOST = "test_power_loss.py -k 'no_complete_checkpoint_is_lost and {}'"
+_RESULTS = "test_power_loss.py -k 'results_after_a_power_loss and {}'"
+
+MUTANTS = [
+    # The manifest is the only commit point.
+    Mutant(
+        "the sink commits before the manifest",
+        "engine/checkpoints.py",
+        "        directory.commit(manifest)\n",
+        "        self._commit(manifest)\n        directory.commit(manifest)\n",
+        "test_state.py::test_a_sink_commits_when_the_manifest_is_there",
+        quick=True,
+    ),
+    Mutant(
+        "a part can be seen before the manifest",
+        "state/parts.py",
+        'file.publish(self._hidden(epoch), "part")',
+        'file.publish(self._shown(epoch), "part")',
+        "test_state.py::test_a_part_is_seen_when_it_is_committed",
+    ),
+    Mutant(
+        "a start does not finish what the manifest names",
+        "engine/checkpoints.py",
+        "            self._commit(checkpoints.restore)\n",
+        "            pass\n",
+        "test_state.py::test_a_start_finishes_what_the_manifest_names",
+        quick=True,
+    ),
+    Mutant(
+        "the manifest does not wait for the files that it names",
+        "engine/checkpoints.py",
+        "        self._wait_for_files(pending.epoch, entries)\n",
+        "",
+        "test_state.py::test_a_checkpoint_waits_for_its_files",
+        quick=True,
+    ),
+    Mutant(
+        "old checkpoints go before the new one is there",
+        "engine/checkpoints.py",
+        '        kill_point("before-manifest")\n',
+        '        directory.retire(-(10**9))\n        kill_point("before-manifest")\n',
+        _SHELL.format("before-manifest-write-4"),
+    ),
+    Mutant(
+        "a damaged manifest is passed over in silence",
+        "state/directory.py",
+        "raise self._damaged(epoch, _MANIFEST)",
+        "continue",
+        "test_state.py::test_no_changed_byte_goes_unseen[MANIFEST.json]",
+        quick=True,
+    ),
+    Mutant(
+        "hashes are not compared",
+        "state/directory.py",
+        'len(data) != file["bytes"] or digest(data) != file["hash"]',
+        'len(data) != file["bytes"]',
+        "test_state.py::test_no_changed_byte_goes_unseen[2-aggregate.state]",
+    ),
+    Mutant(
+        "the hash of a manifest is not compared",
+        "state/manifest.py",
+        "        if rest != digest(line + newline)",
+        "        if False and rest != digest(line + newline)",
+        "test_state.py::test_no_changed_byte_goes_unseen[MANIFEST.json]",
+    ),
+    # What is restored.
+    Mutant(
+        "operators begin empty",
+        "engine/checkpoints.py",
+        "return snapshot.from_bytes(self.directory.read(self.restore.epoch, entry)) if entry else {}",
+        "return {}",
+        _FUSED.format("after-commit"),
+        quick=True,
+    ),
+    Mutant(
+        "the input is read from its beginning",
+        "operators/ingest.py",
+        'said["offset"] if now else 0',
+        "0",
+        _FUSED.format("after-commit"),
+    ),
+    Mutant(
+        "the input is taken for read a batch too far",
+        "operators/ingest.py",
+        '"offset": offset,',
+        '"offset": offset + 64,',
+        _FUSED.format("after-commit"),
+    ),
+    Mutant(
+        "the watermark of a file is forgotten",
+        "operators/ingest.py",
+        'self._skew(number), said["greatest"])',
+        "self._skew(number), None)",
+        "test_state.py::test_a_late_record_right_behind_a_checkpoint_is_late",
+        quick=True,
+    ),
+    Mutant(
+        "floats are forgotten",
+        "engine/checkpoints.py",
+        'return {name for place in places for name in self.restore.entry(place.hop, "floats") or ()}',
+        "return set()",
+        "test_crash.py::test_a_csv_that_was_killed_spells_numbers_the_same",
+    ),
+    Mutant(
+        "accounts begin at nothing",
+        "engine/ends.py",
+        "for said in restore.accounts] if restore else []",
+        "for said in restore.accounts] if restore and False else []",
+        "test_crash.py::test_a_run_that_has_ended_is_not_run_again",
+        quick=True,
+    ),
+    Mutant(
+        "limit begins to count again",
+        "operators/limit.py",
+        'int(saved["left"].item()) if "left" in saved else count',
+        "count",
+        "test_crash.py::test_limit_ends_a_pipeline_with_checkpoints[True]",
+    ),
+    Mutant(
+        "bad records of earlier runs are forgiven",
+        "engine/local.py",
+        "return added(ledger, Ledger.from_json(dict(restore.accounts[0]))) if restore else ledger",
+        "return ledger",
+        "test_crash.py::test_max_errors_counts_over_all_runs",
+    ),
+    Mutant(
+        "another input is read on",
+        "operators/ingest.py",
+        'if now != said["identity"]:',
+        "if False:",
+        "test_crash.py::test_a_changed_input_is_refused",
+    ),
+    # Side streams.
+    Mutant(
+        "late records are not part of a checkpoint",
+        "engine/local.py",
+        "(*barrier.state, *entries, *self._sides.entries(barrier.epoch))",
+        "(*barrier.state, *entries)",
+        _FUSED.format("after-commit"),
+    ),
+    Mutant(
+        "an append that is repeated is two",
+        "state/files.py",
+        "            at = min(at, os.fstat(descriptor).st_size)\n",
+        "            at = os.fstat(descriptor).st_size\n",
+        "test_state.py::test_an_append_that_is_repeated_is_one",
+        quick=True,
+    ),
+    Mutant(
+        "what an append that was cut short has left stays",
+        "state/files.py",
+        "            os.ftruncate(descriptor, at)\n",
+        "",
+        "test_state.py::test_an_append_that_is_repeated_is_one",
+    ),
+    Mutant(
+        "two appends to one file go to one place",
+        "engine/checkpoints.py",
+        'ends.get(append["to"], length_of(append["to"]))',
+        'length_of(append["to"])',
+        "test_crash.py::test_bad_records_of_several_processes_meet_in_one_file",
+    ),
+    # Views.
+    Mutant(
+        "rows and marker of a view are two transactions",
+        "store/views.py",
+        '                run("INSERT OR REPLACE INTO _marker',
+        '                run("COMMIT")\n                run("BEGIN")\n                run("INSERT OR REPLACE INTO _marker',
+        "test_views.py -k before-view-commit",
+        quick=True,
+    ),
+    Mutant(
+        "a view is given the rows of a checkpoint again",
+        "store/views.py",
+        "known.lineage == marker.lineage and known.epoch >= marker.epoch",
+        "False",
+        "test_views.py -k after-view-commit",
+    ),
+    Mutant(
+        "a view that is ahead is written to",
+        "sinks/view.py",
+        "        if is_ahead:\n",
+        "        if False:\n",
+        "test_views.py::test_results_that_no_checkpoint_knows_of_stop_the_run",
+    ),
+    Mutant(
+        "parts that are ahead are added to",
+        "state/parts.py",
+        "        elif ahead:\n",
+        "        elif False:\n",
+        "test_state.py::test_parts_that_no_checkpoint_knows_of_stop_a_run",
+    ),
+    # Who may write.
+    Mutant(
+        "epoch numbers are used again",
+        "state/directory.py",
+        'max([identity["epoch"], *epochs]) + 1',
+        "max([0, *epochs]) + 1",
+        "test_state.py::test_run_and_epoch_numbers_are_never_used_again",
+        quick=True,
+    ),
+    Mutant(
+        "run numbers are used again",
+        "state/directory.py",
+        'identity["run"] + 1, max',
+        'identity["run"] or 1, max',
+        "test_state.py::test_run_and_epoch_numbers_are_never_used_again",
+    ),
+    Mutant(
+        "processes of an older run are let in",
+        "state/directory.py",
+        "        if newest != run:\n",
+        "        if False:\n",
+        "test_state.py::test_a_newer_run_keeps_older_processes_out",
+        quick=True,
+    ),
+    Mutant(
+        "a start does not wait for the processes of the run before",
+        "state/directory.py",
+        'held = self._lock("lock", fcntl.LOCK_EX)',
+        'held = self._lock("lock", fcntl.LOCK_SH)',
+        "test_state.py::test_a_run_waits_for_every_process_of_the_one_before",
+        quick=True,
+    ),
+    Mutant(
+        "a run lets its lock go when it has begun",
+        "state/directory.py",
+        "        fcntl.flock(held, fcntl.LOCK_SH)\n",
+        "        fcntl.flock(held, fcntl.LOCK_UN)\n",
+        "test_state.py::test_a_run_waits_for_every_process_of_the_one_before",
+    ),
+    Mutant(
+        "a process that joins takes no lock",
+        "state/directory.py",
+        '        self._lock("lock", fcntl.LOCK_SH)\n        newest',
+        "        newest",
+        "test_state.py::test_a_run_waits_for_every_process_of_the_one_before",
+    ),
+    # Streams.
+    Mutant(
+        "the end of a file is taken for the end of the stream",
+        "wire/stream.py",
+        "        raise self._cut_short()\n",
+        "        return\n",
+        "test_stream.py::test_a_step_that_is_killed_takes_the_rest_down",
+        quick=True,
+    ),
+    # What survives.
+    Mutant(
+        "files are not synced",
+        "state/files.py",
+        '            kill_point(f"before-{kind}-fsync")\n            os.fsync(descriptor)\n',
+        '            kill_point(f"before-{kind}-fsync")\n',
+        _LOST.format("file"),
+        quick=True,
+    ),
+    Mutant(
+        "published files are not synced",
+        "state/files.py",
+        "            os.fsync(self._descriptor)\n",
+        "",
+        _RESULTS.format("file"),
+    ),
+    Mutant(
+        "folders are not synced",
+        "state/files.py",
+        "        os.fsync(descriptor)\n    finally:\n",
+        "        pass\n    finally:\n",
+        _LOST.format("file"),
+        quick=True,
+    ),
+    Mutant(
+        "the folders on the way to the state are not synced",
+        "state/directory.py",
+        '        sync_way(os.path.join(self.path, "epochs"))\n',
+        "",
+        _LOST.format("file"),
+    ),
+    Mutant(
+        "the folder of the parts is not synced",
+        "state/parts.py",
+        "            sync_folder(os.path.dirname(self._folder))\n            self._is_safe",
+        "            self._is_safe",
+        _LOST.format("shell"),
+    ),
+    Mutant(
+        "the folder of the views is not synced",
+        "store/views.py",
+        "        sync_way(folder())\n",
+        "",
+        _RESULTS.format("view"),
+    ),
+    Mutant(
+        "SQLite does not sync when it commits",
+        "store/views.py",
+        "PRAGMA synchronous=FULL",
+        "PRAGMA synchronous=NORMAL",
+        _RESULTS.format("view"),
+    ),
+    Mutant(
+        "a checkpoint that was found is redone before it is safe",
+        "state/directory.py",
+        "            self.sync(restore.epoch)",
+        "            pass",
+        _LOST.format("file"),
+    ),
+    Mutant(
+        "a failed fsync is passed over",
+        "state/files.py",
+        '            kill_point(f"before-{kind}-fsync")\n            os.fsync(descriptor)\n',
+        '            kill_point(f"before-{kind}-fsync")\n            with contextlib.suppress(OSError):\n'
+        "                os.fsync(descriptor)\n",
+        "test_state.py::test_a_file_whose_fsync_fails_is_not_there",
+        quick=True,
+    ),
+    Mutant(
+        "an append whose fsync failed is passed over",
+        "state/files.py",
+        '            kill_point("before-append-fsync")\n            os.fsync(descriptor)\n        finally',
+        '            kill_point("before-append-fsync")\n            with contextlib.suppress(OSError):\n'
+        "                os.fsync(descriptor)\n        finally",
+        "test_state.py::test_an_append_whose_fsync_fails_is_said_to",
+    ),
+]
+
+
+class Copy:
+    """The program and its tests in a folder of their own, in which one mistake after the other is made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for name in ("clickpipe", "tests"):
+            shutil.copytree(HERE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "cases", "bench"))
+        shutil.copy(HERE / "pyproject.toml", folder)
+
+    def catches(self, mutant: Mutant) -> None:
+        """Raises Missed."""
+        path = self._folder / "clickpipe" / mutant.file
+        text = path.read_text()
+        if text.count(mutant.old) != 1:
+            raise Missed(f"{mutant}: clickpipe/{mutant.file} has this {text.count(mutant.old)} times, not once:\n{mutant.old}")
+        try:
+            self._write(path, text.replace(mutant.old, mutant.new))
+            done = self.run([mutant.tests])
+        finally:
+            self._write(path, text)
+        if done.returncode != 1:  # 1: tests have failed; 0: all passed; others: they could not be run
+            raise Missed(f"{mutant}: nobody saw it (pytest ends with {done.returncode})\n{done.stdout[-2_000:]}")
+
+    def run(self, tests: list[str]) -> subprocess.CompletedProcess[str]:
+        """Each is what pytest is given, once."""
+        words = [word for test in tests for word in shlex.split(test)]
+        words = [f"tests/{word}" if ".py" in word else word for word in words]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *words]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        return subprocess.run(
+            command,
+            cwd=self._folder,
+            env=environment | {"PYTHONPATH": str(self._folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+
+    def _write(self, path: Path, text: str) -> None:
+        """What is compiled goes too: it is told from the text by its second and its length only."""
+        path.write_text(text)
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            compiled.unlink()
+
+
+def main(words: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    missed = 0
+    with tempfile.TemporaryDirectory(dir=HERE) as folder:
+        copy = Copy(Path(folder))
+        for tests in dict.fromkeys(mutant.tests for mutant in chosen):
+            done = copy.run([tests])
+            if done.returncode != 0 or "skipped" in done.stdout:
+                print(f"without any mistake: {tests}\n{done.stdout[-2_000:]}")
+                return 1
+        for mutant in chosen:
+            begun = time.monotonic()
+            try:
+                copy.catches(mutant)
+                print(f"caught   {mutant} ({time.monotonic() - begun:.1f} s)", flush=True)
+            except (Missed, subprocess.TimeoutExpired) as error:
+                missed += 1
+                print(f"MISSED   {error}", flush=True)
+    print(f"{len(chosen)} mistakes, {missed} missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
