@@ -31,7 +31,7 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        words = [sys.executable, "-m", "clickpipe", "run", "-c", self._text]
+        words = [sys.executable, "-m", "clickpipe", "run", "--restart", "no", "-c", self._text]
         with open("stderr", "ab") as errors:
             self._process = subprocess.Popen(words, stderr=errors, env=environment(Path.cwd()))
 
@@ -123,7 +123,7 @@ def test_what_is_gone_stops_the_run_with_78() -> None:
     append("other", 1)
     os.rename("other", "app.log")
     os.remove("app.new")
-    words = [sys.executable, "-m", "clickpipe", "run", "-c", PIPELINE]
+    words = [sys.executable, "-m", "clickpipe", "run", "--restart", "no", "-c", PIPELINE]
     done = subprocess.run(words, env=environment(Path.cwd()), capture_output=True, text=True, check=False)
     assert done.returncode == 78, done.stderr
     assert "app.log: the file that was being read is not beside it any more; 9 bytes of it had been read" in done.stderr

@@ -74,7 +74,7 @@ class Recording:
 
     def run(self) -> tuple[int, dict[str, list[Any]]]:
         """To its end, from what is there."""
-        code = run_steps([["run", "-q", "-c", self.line]], self.root)[0]
+        code = run_steps([["run", "-q", "--restart", "no", "-c", self.line]], self.root)[0]
         return code, _results(self.root) if code == 0 else {}
 
 
@@ -91,7 +91,11 @@ def _recorded(scene: Scene, directory: Path) -> Recording:
     line = " | ".join([*scene.steps, scene.sink])
     texts = [line] if scene.fused else line.split(" | ")
     program = [sys.executable, "-m", "clickpipe"]
-    steps = [[*program, "run", "-q", "-c", line]] if scene.fused else [[*program, *shlex.split(text)] for text in texts]
+    steps = (
+        [[*program, "run", "-q", "--restart", "no", "-c", line]]
+        if scene.fused
+        else [[*program, *shlex.split(text)] for text in texts]
+    )
     for number, kill in enumerate([*scene.kills, ""]):
         codes, calls = record(steps, root, environment(root), directory / f"traces{number}", kill)
         assert bool(kill) == (codes[-1] < 0) == any(codes), codes
