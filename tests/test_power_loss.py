@@ -56,7 +56,8 @@ SCENES = {
     "view": Scene("sink view:pages", ("before-view-commit:6",), steps=ALONE),
 }
 STATES = 700  # of each scene, all different
-SAMPLES = 6  # behind each call
+SAMPLES = 6  # behind each call, so often that there are enough:
+ROUNDS = 6
 RUNS = 30  # of each scene
 
 
@@ -164,10 +165,13 @@ def _states(disk: Disk, begun: int, most: int) -> list[State]:
     """Different ones, spread over all of the run, in its order."""
     chance = random.Random(11)
     found: dict[bytes, State] = {}
-    for cut in range(begun, len(disk.log) + 1):
-        for state in disk.states(cut, SAMPLES, chance):
-            found.setdefault(_digest(state.tree), state)
-    states = list(found.values())
+    for _ in range(ROUNDS):
+        for cut in range(begun, len(disk.log) + 1):
+            for state in disk.states(cut, SAMPLES, chance):
+                found.setdefault(_digest(state.tree), state)
+        if len(found) >= most:
+            break
+    states = sorted(found.values(), key=lambda state: state.cut)
     return [states[number * len(states) // most] for number in range(most)] if len(states) > most else states
 
 
