@@ -53,7 +53,7 @@ MUTANTS = [
     # The manifest is the only commit point.
     Mutant(
         "the sink commits before the manifest",
-        "engine/checkpoints.py",
+        "engine/commit.py",
         "        directory.commit(manifest)\n",
         "        self._commit(manifest)\n        directory.commit(manifest)\n",
         "test_state.py::test_a_sink_commits_when_the_manifest_is_there",
@@ -68,7 +68,7 @@ MUTANTS = [
     ),
     Mutant(
         "a start does not finish what the manifest names",
-        "engine/checkpoints.py",
+        "engine/commit.py",
         "            self._commit(checkpoints.restore)\n",
         "            pass\n",
         "test_state.py::test_a_start_finishes_what_the_manifest_names",
@@ -76,15 +76,15 @@ MUTANTS = [
     ),
     Mutant(
         "the manifest does not wait for the files that it names",
-        "engine/checkpoints.py",
-        "        self._wait_for_files(pending.epoch, entries)\n",
-        "",
+        "engine/commit.py",
+        "                self._wait_for(epoch, path, partial(_exists, path))\n",
+        "                pass\n",
         "test_state.py::test_a_checkpoint_waits_for_its_files",
         quick=True,
     ),
     Mutant(
         "old checkpoints go before the new one is there",
-        "engine/checkpoints.py",
+        "engine/commit.py",
         '        kill_point("before-manifest")\n',
         '        directory.retire(-(10**9))\n        kill_point("before-manifest")\n',
         _SHELL.format("before-manifest-write-4"),
@@ -203,7 +203,7 @@ MUTANTS = [
     ),
     Mutant(
         "two appends to one file go to one place",
-        "engine/checkpoints.py",
+        "engine/commit.py",
         'ends.get(append["to"], length_of(append["to"]))',
         'length_of(append["to"])',
         "test_crash.py::test_bad_records_of_several_processes_meet_in_one_file",

@@ -204,7 +204,8 @@ def _redo(root: Path, restore: Manifest | None) -> None:
     """What a start does for a file. Raises StateError when its parts are not those that the checkpoint knows of."""
     saved = restore.entry(SINK, "staged") if restore else None
     if saved is None or "parts" in saved:
-        parts = Parts(str(root / "out.ndjson"), restore.epoch if restore else 0, saved)
+        parts = Parts(str(root / "out.ndjson"))
+        parts.begin(restore.epoch if restore else 0, saved)
         if saved:
             parts.commit(saved)
 

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from clickpipe.engine import checkpoints
-from clickpipe.engine.checkpoints import Checkpoints, Committer
+from clickpipe.engine import checkpoints, commit
+from clickpipe.engine.checkpoints import Checkpoints
+from clickpipe.engine.commit import Committer
 from clickpipe.errors import DiskError, OutsideError
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import StagedFile, write_whole
@@ -108,25 +109,24 @@ def test_a_disk_that_stays_full_holds_the_stream_up(tmp_path: Path) -> None:
     assert len(begun) == 20
 
 
-def _committer(has: Callable[[], bool], say: Callable[[str], None]) -> Committer:
+def _committer(say: Callable[[str], None]) -> Committer:
     committer = object.__new__(Committer)
-    directory = SimpleNamespace(has=lambda *_: has())
-    committer._checkpoints = SimpleNamespace(directory=directory, check=lambda: None, is_saving=False)  # type: ignore[assignment]
+    committer._checkpoints = SimpleNamespace(check=lambda: None, is_saving=False)  # type: ignore[assignment]
     committer._say = say
     return committer
 
 
 def test_the_last_process_is_patient_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step that it waits for may wait for space."""
-    monkeypatch.setattr(checkpoints, "_USUAL", -1.0)
-    monkeypatch.setattr(checkpoints, "_step_before_is_gone", lambda: False)
+    monkeypatch.setattr(commit, "_USUAL", -1.0)
+    monkeypatch.setattr(commit, "_step_before_is_gone", lambda: False)
     answers, said = iter([False] * 20 + [True]), list[str]()
-    _committer(lambda: next(answers), said.append)._wait_for_file(4, "2-aggregate.state")
+    _committer(said.append)._wait_for(4, "2-aggregate.state", lambda: next(answers) or None)
     assert said == ["checkpoint 4 waits for 2-aggregate.state: its step writes slowly, or waits for space itself"]
 
 
 def test_the_last_process_does_not_wait_for_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_GRACE", 0.01)
-    monkeypatch.setattr(checkpoints, "_step_before_is_gone", lambda: True)
+    monkeypatch.setattr(commit, "_GRACE", 0.01)
+    monkeypatch.setattr(commit, "_step_before_is_gone", lambda: True)
     with pytest.raises(OutsideError, match=r"2-aggregate\.state did not come"):
-        _committer(lambda: False, lambda _: None)._wait_for_file(4, "2-aggregate.state")
+        _committer(lambda _: None)._wait_for(4, "2-aggregate.state", lambda: None)

@@ -17,8 +17,10 @@ import pytest
 
 from clickpipe.core.operator import Writer
 from clickpipe.core.option import Duration, Size
-from clickpipe.engine import checkpoints as checkpoints_module
-from clickpipe.engine.checkpoints import Checkpoints, Committer, Place
+from clickpipe.core.sink import Commits
+from clickpipe.engine import commit as commit_module
+from clickpipe.engine.checkpoints import Checkpoints, Place
+from clickpipe.engine.commit import Committer
 from clickpipe.errors import ClickpipeError, DiskError, OutsideError, PlanError, StateError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.state import directory as directory_module
@@ -26,7 +28,7 @@ from clickpipe.state import snapshot
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import append_at, write_whole
 from clickpipe.state.home import pipeline_directory
-from clickpipe.state.manifest import Manifest, digest
+from clickpipe.state.manifest import Entry, Manifest, digest
 from clickpipe.state.parts import Parts
 from clickpipe.wire.frames import Barrier
 
@@ -181,25 +183,29 @@ def _is_waited_for(directory: StateDirectory) -> None:
 
 
 class _Idle(Writer):
-    """A sink with nothing to write. `found`: the manifests that were there when it was told to commit."""
+    """A sink with nothing to write."""
 
-    def __init__(self, directory: StateDirectory) -> None:
-        self._directory = directory
-        self.found: list[int] = []
 
-    def commit(self, said: Mapping[str, Any]) -> None:
-        self.found += [manifest.epoch for manifest in self._directory.manifests()][:1]
+def _committer(checkpoints: Checkpoints) -> Committer:
+    return Committer("c", checkpoints, _Idle(), "stdout", Place(3, "sink", "-"), lambda _: None)
 
 
 def _committed(directory: StateDirectory, *epochs: int, restore: Manifest | None = None) -> list[int]:
     """By a process that goes on from `restore`: the newest manifest at each commit."""
-    writer, checkpoints = _Idle(directory), Checkpoints(directory, 1, restore)
-    committer = Committer("c", checkpoints, writer, Place(3, "sink", "out.ndjson"))
-    for epoch in epochs:
-        committer.put(Barrier(epoch, ()), [], set(), ended=False)
-    committer.close()
-    checkpoints.close()
-    return writer.found
+    found: list[int] = []
+
+    class Watched(Commits):
+        def commit(self, said: Mapping[str, Any]) -> None:
+            found.extend([manifest.epoch for manifest in directory.manifests()][:1])
+
+    with mock.patch("clickpipe.sinks.stdout.Stdout.commits", Watched):
+        checkpoints = Checkpoints(directory, 1, restore)
+        committer = _committer(checkpoints)
+        for epoch in epochs:
+            committer.put(Barrier(epoch, ()), [], set(), ended=False)
+        committer.close()
+        checkpoints.close()
+    return found
 
 
 def test_a_sink_commits_when_the_manifest_is_there(tmp_path: Path) -> None:
@@ -213,15 +219,24 @@ def test_a_start_finishes_what_the_manifest_names(tmp_path: Path) -> None:
     assert _committed(directory, 3, restore=directory.newest()) == [2, 3]
 
 
-def test_a_checkpoint_waits_for_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"hop": 2, "state": {"stem": "2-aggregate.1"}},
+        {"hop": 2, "append": {"file": "2-late.ndjson", "bytes": 1, "hash": "…", "to": "/nowhere"}},
+        {"hop": 2, "sink": "file", "staged": {}, "appears": "/nowhere/to/be/seen"},
+    ],
+    ids=["state", "append", "staged"],
+)
+def test_a_checkpoint_waits_for_its_files(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not come leaves no manifest behind."""
-    monkeypatch.setattr(checkpoints_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(commit_module, "_GRACE", 0.0)
+    monkeypatch.setattr(commit_module, "_step_before_is_gone", lambda: True)
     directory = _saved(tmp_path)
     checkpoints = Checkpoints(directory, 1, None)
-    committer = Committer("c", checkpoints, _Idle(directory), Place(3, "sink", "out.ndjson"))
-    entry = {"hop": 2, "state": {"file": "2-aggregate.state", "bytes": 1, "hash": "…"}}
+    committer = _committer(checkpoints)
     committer.put(Barrier(2, (entry,)), [], set(), ended=False)
-    with pytest.raises(OutsideError, match=r"2-aggregate\.state did not come"):
+    with pytest.raises(OutsideError, match=r" did not come"):
         committer.close()
     checkpoints.close()
     assert directory.manifest(2) is None
@@ -229,7 +244,8 @@ def test_a_checkpoint_waits_for_its_files(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_part_is_seen_when_it_is_committed(tmp_path: Path) -> None:
     """And not when it is durable: the manifest comes between."""
-    parts = Parts(str(tmp_path / "out.ndjson"), 0, None)
+    parts = Parts(str(tmp_path / "out.ndjson"))
+    parts.begin(0, None)
     file = parts.stage()
     file.write(b"{}\n")
     said = parts.said(5, has_rows=True, begun=True, ended=False)
@@ -242,15 +258,16 @@ def test_a_part_is_seen_when_it_is_committed(tmp_path: Path) -> None:
 def test_parts_that_no_checkpoint_knows_of_stop_a_run(tmp_path: Path) -> None:
     """Going on would give their rows again."""
     path = str(tmp_path / "out.ndjson")
-    parts = Parts(path, 0, None)
+    parts = Parts(path)
+    parts.begin(0, None)
     file = parts.stage()
     file.write(b"{}\n")
     said = parts.said(5, has_rows=True, begun=True, ended=False)
     parts.durable(file, 5)
     parts.commit(said)
     with pytest.raises(StateError, match="results up to checkpoint 5"):
-        Parts(path, 4, said | {"parts": 0})
-    Parts(path, 5, said)
+        Parts(path).begin(4, said | {"parts": 0})
+    Parts(path).begin(5, said)
 
 
 def test_a_late_record_right_behind_a_checkpoint_is_late(tmp_path: Path) -> None:

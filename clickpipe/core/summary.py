@@ -50,8 +50,8 @@ class Table:
     def __init__(self, keys: Sequence[str], calls: Sequence[Call], saved: pl.DataFrame | None = None) -> None:
         self._keys, self._calls = list(keys), list(calls)
         self._parts: list[pl.DataFrame] = [] if saved is None else [saved]
-        self._merged_rows = 0 if saved is None else saved.height
-        self._new_rows = 0
+        self._merged_rows = 0  # rows of the first part, one per key; 0 if it may hold several
+        self._new_rows = 0 if saved is None else saved.height
         self._merge_by = [*self._keys, *([] if self._sub_key() is None else [SUB_KEY])]
 
     def add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
@@ -75,15 +75,17 @@ class Table:
 
     def merged(self) -> pl.DataFrame:
         """All pieces, one row per key."""
-        if len(self._parts) != 1:
-            rows = (
-                pl.concat([part.select(self._parts[-1].columns) for part in self._parts], how="vertical_relaxed")
-                if self._parts
-                else None
-            )
-            self._parts = [] if rows is None else [_grouped(rows, self._merge_by, self._merges())]
-            self._merged_rows, self._new_rows = (self._parts[0].height if self._parts else 0), 0
+        if self._new_rows:
+            self._parts = [_grouped(self.rows(), self._merge_by, self._merges())]
+            self._merged_rows, self._new_rows = self._parts[0].height, 0
         return self._parts[0] if self._parts else pl.DataFrame()
+
+    def rows(self) -> pl.DataFrame:
+        """All pieces as they are, several rows per key: free to take."""
+        if len(self._parts) < 2:
+            return self._parts[0] if self._parts else pl.DataFrame()
+        names = self._parts[-1].columns
+        return pl.concat([part.select(names) for part in self._parts], how="vertical_relaxed", rechunk=False)
 
     def cut(self, closed: pl.Expr) -> pl.DataFrame:
         """Take the rows out for which `closed` holds."""
@@ -145,7 +147,8 @@ class Summary:
         return rows[key].min() if rows.width else None  # type: ignore[return-value]  # asked of integer keys only
 
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
-        return {name: rows for name, table in self._tables.items() if (rows := table.merged()).width}
+        """Not merged first: that could take longer than a checkpoint may hold up the stream."""
+        return {name: rows for name, table in self._tables.items() if (rows := table.rows()).width}
 
 
 def _beside(left: pl.DataFrame, right: pl.DataFrame, keys: list[str]) -> pl.DataFrame:

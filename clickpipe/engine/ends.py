@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from clickpipe.core.meter import Ledger, added, check
 from clickpipe.core.operator import Writer
-from clickpipe.engine.checkpoints import Checkpoints, Committer
+from clickpipe.engine.checkpoints import Checkpoints
+from clickpipe.engine.commit import Committer
 from clickpipe.wire.frames import Barrier
 from clickpipe.wire.stream import StreamWriter
 

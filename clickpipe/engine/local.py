@@ -18,7 +18,8 @@ from clickpipe.core.operator import Feed, Operator, Writer
 from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SinkStep, SourceStep, Step, Tables
 from clickpipe.core.terminal import standard_output
 from clickpipe.engine.asides import SideFiles, StagedSides
-from clickpipe.engine.checkpoints import Checkpoints, Committer, Place, begin, join
+from clickpipe.engine.checkpoints import Checkpoints, Place, begin, join
+from clickpipe.engine.commit import Committer
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream

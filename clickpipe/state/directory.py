@@ -341,6 +341,14 @@ class StateDirectory:
     def has(self, epoch: int, name: str) -> bool:
         return os.path.exists(self.path_of(epoch, name))
 
+    def state_file(self, epoch: int, stem: str) -> Entry | None:
+        """What a manifest says of a step's state, once it is there under STEM.HASH.state."""
+        for name in os.listdir(self._make_epoch(epoch)):
+            if name.startswith(f"{stem}.") and name.endswith(".state"):
+                size = os.stat(self.path_of(epoch, name)).st_size
+                return {"file": name, "bytes": size, "hash": name.removeprefix(f"{stem}.").removesuffix(".state")}
+        return None
+
     def commit(self, manifest: Manifest) -> None:
         """The one commit point. Raises DiskError."""
         self.save(manifest.epoch, _MANIFEST, manifest.to_bytes())
