@@ -93,7 +93,9 @@ class Checkpoints:
             if tables:
                 stem = f"{place.hop}-{place.name}.{self.run}"
                 entries.append({"hop": place.hop, "state": {"stem": stem}})
-                self.in_background(partial(self._save, epoch, stem, place.name, tables))
+                # Polars locks a frame that it writes, and asks for Python's lock meanwhile: a shared one can stop both threads.
+                own = {name: frame.clone() for name, frame in tables.items()}
+                self.in_background(partial(self._save, epoch, stem, place.name, own))
         kill_point("after-snapshot")
         return entries
 
