@@ -177,7 +177,7 @@ def collect(text: str) -> Collected:
     """Run a pipeline that begins with a source and has no sink, in this process; for tests of many small inputs."""
     from clickpipe.core.loop import Asides, Loop, Tail
     from clickpipe.core.step import SourceStep
-    from clickpipe.engine.local import open_stages
+    from clickpipe.engine.opening import open_stages
     from clickpipe.plan.parse import parse
 
     collected = Collected()

@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
-from clickpipe.core.intake import IngestFeed
-from clickpipe.core.loop import Asides, Loop, Stage, Tail
+from clickpipe.core.loop import Asides, Loop, Tail
 from clickpipe.core.meter import OUTCOMES, Ledger, added
-from clickpipe.core.operator import Feed, Operator, Writer
-from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SinkStep, SourceStep, Step, Tables
+from clickpipe.core.operator import Operator, Writer
+from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SinkStep, Step, Tables
 from clickpipe.core.terminal import standard_output
 from clickpipe.engine.asides import SideFiles, StagedSides
-from clickpipe.engine.checkpoints import Checkpoints, Place, begin, join
+from clickpipe.engine.checkpoints import Place
 from clickpipe.engine.commit import Committer
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
-from clickpipe.engine.errorlimit import ErrorLimit
-from clickpipe.engine.feeds import ProducedSplit, open_stream
 from clickpipe.engine.limits import need_open_files
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_without_pipe, wait_until_complete
+from clickpipe.engine.opening import begin_anew, error_limit, open_feed, open_stages, side_paths, watched
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
-from clickpipe.operators.sink import Sink
-from clickpipe.operators.window import Window
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
-from clickpipe.state.files import remove, rename
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.space import Space
 from clickpipe.stopping import on_ask
 from clickpipe.wire.frames import Barrier, StreamLine
-from clickpipe.wire.pump import Inbox
 from clickpipe.wire.stream import StreamWriter
 
 
@@ -73,8 +66,8 @@ def _write_raw(step: RawStep) -> Outcome:
 class _Run:
     def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool) -> None:
         self._plan, self._say, self._arrow = plan, say, arrow
-        self._space = Space(say, _watched(plan))
-        self._feed, begins, self._checkpoints = _open_feed(plan, self._space)
+        self._space = Space(say, watched(plan))
+        self._feed, begins, self._checkpoints = open_feed(plan, self._space)
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
@@ -86,7 +79,7 @@ class _Run:
         self._stages, self._columns = open_stages(plan, self._feed.columns, self._opened)
         self._state = pipeline_directory(self._pipeline, self._feed.state)
         self._sides = self._open_sides(begins)
-        self._limit = _error_limit(plan, self._feed)
+        self._limit = error_limit(plan, self._feed)
         self._last_epoch = 0
         self._end = End()
         self._was_asked = False
@@ -116,7 +109,7 @@ class _Run:
         return begin + middle + end
 
     def _open_sides(self, begins: bool) -> SideFiles:
-        late, dead = _side_paths(self._plan)
+        late, dead = side_paths(self._plan)
         dead = dead or self._feed.dead_letter
         if self._checkpoints is None:
             sides = SideFiles(self._state, late, dead)
@@ -126,7 +119,7 @@ class _Run:
             sides = StagedSides(self._checkpoints, places[0].hop, late, dead)
             begins = self._checkpoints.restore is None
         if begins:
-            _begin_anew(sides, self._feed.run if self._checkpoints else 0)
+            begin_anew(sides, self._feed.run if self._checkpoints else 0)
         return sides
 
     def _want(self) -> None:
@@ -287,7 +280,7 @@ class _Run:
 
     def _dead_letter(self) -> str | None:
         """Where dead letters go, if a person has said it: the steps behind this one put theirs there too."""
-        dead = _side_paths(self._plan)[1]
+        dead = side_paths(self._plan)[1]
         return os.path.abspath(dead) if dead else self._feed.dead_letter
 
     def _open_middle(self) -> None:
@@ -324,81 +317,6 @@ class _Run:
 
 def _records(batch: Batch, count: int) -> int | None:
     return count if batch.columns.is_hopping() else None
-
-
-def _watched(plan: Plan) -> int | None:
-    """The descriptor of our output, where somebody reads it."""
-    sink = plan.sink.step if plan.sink else None
-    return sys.stdout.fileno() if sink is None or (isinstance(sink, Sink) and sink.destination == "-") else None
-
-
-def _open_feed(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
-    """The feed, whether the pipeline begins here, and this process's part in its checkpoints."""
-    first = plan.nodes[0]
-    try:
-        if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
-            if plan.nodes[1].step.checkpoint:
-                raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
-            return plan.nodes[1].step.feed([ProducedSplit(first.step.raw())]), True, None
-        if isinstance(first.step, Ingest) and first.step.checkpoint:
-            begun, checkpoints = begin(first.step, plan.name, first.written.name, space)
-            return begun, True, checkpoints
-        if isinstance(first.step, SourceStep):
-            return first.step.open(say=space.say), True, None
-    except ClickpipeError as error:
-        raise locate(error, first.written) from None
-    if os.isatty(sys.stdin.fileno()):
-        raise PlanError(
-            f"{first.written.name} reads a stream, and standard input is a terminal",
-            hint="put it behind a pipe: clickpipe ingest FILE | …",
-        )
-    feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
-    return feed, isinstance(feed, IngestFeed), join(feed, space)
-
-
-def _fresh(_number: int, step: FlowStep, _name: str, given: Columns) -> Operator:
-    assert isinstance(step, OperatorStep)
-    return step.open(given, {})
-
-
-def open_stages(
-    plan: Plan, columns: Columns, opened: Callable[[int, FlowStep, str, Columns], Operator] = _fresh
-) -> tuple[list[Stage], Columns]:
-    """The running operators, and the columns after the last. Raises PlanError that shows the step."""
-    stages: list[Stage] = []
-    for step, written in plan.middle():
-        try:
-            after = step.columns(columns)
-            operator = opened(len(stages), step, written.name, columns)
-            stages.append(Stage(written.name, step, columns, operator, step.needs(columns)))
-        except ClickpipeError as error:
-            raise locate(error, written) from None
-        columns = after
-    return stages, columns
-
-
-def _side_paths(plan: Plan) -> tuple[str | None, str | None]:
-    late = [step.late for step, _ in plan.middle() if isinstance(step, Window) and step.late]
-    dead = [node.step.dead_letter for node in plan.nodes if isinstance(node.step, Ingest) and node.step.dead_letter]
-    return (late[0] if late else None, dead[0] if dead else None)
-
-
-def _begin_anew(sides: SideFiles, run: int) -> None:
-    """Side files are of one run; with checkpoints, those of runs before are put aside."""
-    for path in sides.files:
-        if os.path.isfile(path):
-            rename(path, f"{path}.before-run-{run}") if run else remove(path)
-
-
-def _error_limit(plan: Plan, feed: Feed) -> ErrorLimit:
-    """Given to ingest, and told to the steps behind it by the stream."""
-    for node in plan.nodes:
-        if isinstance(node.step, Ingest):
-            try:
-                return ErrorLimit(node.step.max_errors, is_live=feed.is_live)
-            except PlanError as error:
-                raise locate(error, node.written) from None
-    return ErrorLimit(feed.max_errors)
 
 
 def _joined(inherited: list[Ledger], own: list[Ledger]) -> list[Ledger]:

@@ -1,0 +1,101 @@
+"""What a plan runs on: its feed, its running operators, where records go that leave it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from clickpipe.columns import Columns
+from clickpipe.core.intake import IngestFeed
+from clickpipe.core.loop import Stage
+from clickpipe.core.operator import Feed, Operator
+from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SourceStep
+from clickpipe.engine.asides import SideFiles
+from clickpipe.engine.checkpoints import Checkpoints, begin, join
+from clickpipe.engine.errorlimit import ErrorLimit
+from clickpipe.engine.feeds import ProducedSplit, open_stream
+from clickpipe.errors import ClickpipeError, PlanError
+from clickpipe.operators.ingest import Ingest
+from clickpipe.operators.sink import Sink
+from clickpipe.operators.window import Window
+from clickpipe.plan.parse import locate
+from clickpipe.plan.plan import Plan
+from clickpipe.state.files import remove, rename
+from clickpipe.state.space import Space
+from clickpipe.wire.pump import Inbox
+
+
+def watched(plan: Plan) -> int | None:
+    """The descriptor of our output, where somebody reads it."""
+    sink = plan.sink.step if plan.sink else None
+    return sys.stdout.fileno() if sink is None or (isinstance(sink, Sink) and sink.destination == "-") else None
+
+
+def open_feed(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
+    """The feed, whether the pipeline begins here, and this process's part in its checkpoints."""
+    first = plan.nodes[0]
+    try:
+        if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
+            if plan.nodes[1].step.checkpoint:
+                raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
+            return plan.nodes[1].step.feed([ProducedSplit(first.step.raw())]), True, None
+        if isinstance(first.step, Ingest) and first.step.checkpoint:
+            begun, checkpoints = begin(first.step, plan.name, first.written.name, space)
+            return begun, True, checkpoints
+        if isinstance(first.step, SourceStep):
+            return first.step.open(say=space.say), True, None
+    except ClickpipeError as error:
+        raise locate(error, first.written) from None
+    if os.isatty(sys.stdin.fileno()):
+        raise PlanError(
+            f"{first.written.name} reads a stream, and standard input is a terminal",
+            hint="put it behind a pipe: clickpipe ingest FILE | …",
+        )
+    feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
+    return feed, isinstance(feed, IngestFeed), join(feed, space)
+
+
+def _fresh(_number: int, step: FlowStep, _name: str, given: Columns) -> Operator:
+    assert isinstance(step, OperatorStep)
+    return step.open(given, {})
+
+
+def open_stages(
+    plan: Plan, columns: Columns, opened: Callable[[int, FlowStep, str, Columns], Operator] = _fresh
+) -> tuple[list[Stage], Columns]:
+    """The running operators, and the columns after the last. Raises PlanError that shows the step."""
+    stages: list[Stage] = []
+    for step, written in plan.middle():
+        try:
+            after = step.columns(columns)
+            operator = opened(len(stages), step, written.name, columns)
+            stages.append(Stage(written.name, step, columns, operator, step.needs(columns)))
+        except ClickpipeError as error:
+            raise locate(error, written) from None
+        columns = after
+    return stages, columns
+
+
+def side_paths(plan: Plan) -> tuple[str | None, str | None]:
+    late = [step.late for step, _ in plan.middle() if isinstance(step, Window) and step.late]
+    dead = [node.step.dead_letter for node in plan.nodes if isinstance(node.step, Ingest) and node.step.dead_letter]
+    return (late[0] if late else None, dead[0] if dead else None)
+
+
+def begin_anew(sides: SideFiles, run: int) -> None:
+    """Side files are of one run; with checkpoints, those of runs before are put aside."""
+    for path in sides.files:
+        if os.path.isfile(path):
+            rename(path, f"{path}.before-run-{run}") if run else remove(path)
+
+
+def error_limit(plan: Plan, feed: Feed) -> ErrorLimit:
+    """Given to ingest, and told to the steps behind it by the stream."""
+    for node in plan.nodes:
+        if isinstance(node.step, Ingest):
+            try:
+                return ErrorLimit(node.step.max_errors, is_live=feed.is_live)
+            except PlanError as error:
+                raise locate(error, node.written) from None
+    return ErrorLimit(feed.max_errors)
