@@ -2,7 +2,8 @@
 
 Shape: the input's fields, and `_time` where the time field is not epoch milliseconds or another
 epoch integer, and `_mark` on late records. Order: as in the input; several files one after the
-other, by the time of their first record. Memory: some blocks of --batch-bytes.
+other, by the time of their first record; with --follow in turn, as they grow. Memory: some blocks of
+--batch-bytes; with --follow one, and a descriptor per file.
 """
 
 from __future__ import annotations
