@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from growing import LOG, Run, append, rotate
 
-from clickpipe.core import tail, watch
+from clickpipe.core import generation, tail, watch
 from clickpipe.errors import DataError, PlanError, StateError
 
 
@@ -373,6 +373,16 @@ def test_a_file_that_came_and_was_renamed_while_none_took_its_place() -> None:
     rotate("app.log")
     run.read(rounds=3)
     assert run.committed == [1, 2]
+
+
+def test_a_short_file_is_known_by_its_time_too() -> None:
+    """A new one may get the inode of one that is gone, and begin with the same header line."""
+    Path("app.csv").write_text("n,m\n")
+    with open("app.csv") as file:
+        marked = generation.mark(file.fileno())
+        assert generation.has_mark(file.fileno(), marked)
+        os.utime("app.csv", (1, 1))
+        assert not generation.has_mark(file.fileno(), marked)
 
 
 def test_that_a_file_was_left_is_saved() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from itertools import count
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from growing import LOG, Run, append, numbers
 
 from clickpipe.core.intake import IngestFeed
-from clickpipe.core.option import Duration
+from clickpipe.core.option import Duration, Size
 from clickpipe.engine.feeds import RawSplit
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.parse import parse
@@ -91,6 +92,18 @@ def test_stop_of_live_standard_input(drain: bool) -> None:
     assert _numbers_until_stopped(feed, drain=None) == [1, 2]
     assert feed.is_stopped is not drain
     assert feed.last is not None
+    os.close(writer)
+
+
+def test_what_was_read_ahead_of_live_input_is_not_lost_by_a_stop() -> None:
+    reader, writer = os.pipe()
+    inbox = Inbox(reader, "standard input")
+    for number in (1, 2, 3):
+        os.write(writer, b'{"n": %d}\n' % number)
+        while inbox._queue.qsize() < number:
+            time.sleep(0.01)
+    feed = Ingest(("-",), columns="n:int", batch_bytes=Size(1)).feed([RawSplit(inbox)])
+    assert _numbers_until_stopped(feed, drain=False) == [1, 2, 3]
     os.close(writer)
 
 
