@@ -172,7 +172,7 @@ def _waiting(directory: Path, line: str, fail: str) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize("number", [1, 3, 6])
 def test_who_waits_for_space_can_be_stopped(number: int, tmp_path: Path, expected: dict[str, Results]) -> None:
     directory = _prepared(tmp_path)
-    process = _waiting(directory, f'run -q -c "{TEXT.format(sink=SINKS["file"])}"', f"write:{number}+:ENOSPC")
+    process = _waiting(directory, f'run -q --restart no -c "{TEXT.format(sink=SINKS["file"])}"', f"write:{number}+:ENOSPC")
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
     assert process.stdout is not None

@@ -18,6 +18,8 @@ def end(names: tuple[str, ...], number: signal.Signals, timeout: float, *, every
     if every == bool(names):
         raise PlanError("name pipelines, or --all", notes=pipelines.known())
     asked = [directory for directory in pipelines.chosen(names) if _ask(directory, number, every=every)]
+    if every and not asked:
+        sys.stdout.write("no pipeline with checkpoints runs\n")
     deadline = time.monotonic() + timeout
     for directory in asked:
         while directory.processes() or directory.supervisor():

@@ -175,12 +175,12 @@ class _Run:
         return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path, stopped_at)
 
     def _asked(self, number: int) -> bool:
-        """A signal asks for the end: after a last checkpoint. A second time, and for Ctrl-C in a shell pipeline, whose
-        other processes have ended by it, at once."""
+        """A signal asks for the end: after a last checkpoint. At once the second time, while a full disk lets none be
+        written, and for Ctrl-C in a shell pipeline, whose other processes have ended by it."""
         if number == signal.SIGUSR1:
             self._feed.stop(drain=True)
             return True
-        is_soft = not self._was_asked and (number == signal.SIGTERM or self._plan.sink is not None)
+        is_soft = not self._was_asked and not self._space.is_waiting and (number == signal.SIGTERM or self._plan.sink is not None)
         self._was_asked = True
         if is_soft:
             self._feed.stop(drain=False)

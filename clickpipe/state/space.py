@@ -36,6 +36,11 @@ class Space:
         self._waiting: dict[str, int] = {}  # threads by the mount point that they wait for
         self._given_up = threading.Event()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody waits now. For signal handlers too."""
+        return any(list(self._waiting.values()))
+
     def give_up(self) -> None:
         """The run has failed: a full disk is a failure from here on."""
         self._given_up.set()

@@ -26,7 +26,8 @@ from clickpipe.state.manifest import Manifest
 _EPILOG = """\
 Examples:
   clickpipe status
-  clickpipe status --json"""
+  clickpipe run -c "ingest sample_data/clicks.ndjson.zst --checkpoint 1s | aggregate n='count(*)' | sink -" &&
+    clickpipe status --json"""
 
 
 @described("status", __doc__, _EPILOG)
@@ -37,6 +38,9 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         sys.stdout.write("".join(orjson.dumps(one).decode() + "\n" for one in told))
         return
+    if not told:
+        sys.stdout.write(f"{pipelines.known()[0]}\n")
+        return
     rows = [_cells(one) for one in told]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -45,11 +49,11 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 
 def _told(directory: StateDirectory) -> dict[str, Any]:
     processes, supervisor, said = directory.processes(), directory.supervisor(), directory.told_by_supervisor()
-    manifest, damage = _newest(directory)
+    manifest, run, damage = _newest(directory)
     return {
         "pipeline": directory.name,
         "state": _state(processes, supervisor, said, manifest),
-        "run": directory.run(),
+        "run": run,
         "checkpoint": manifest and manifest.epoch,
         "age_seconds": manifest and _age(directory, manifest),
         "processes": processes,
@@ -59,13 +63,14 @@ def _told(directory: StateDirectory) -> dict[str, Any]:
     }
 
 
-def _newest(directory: StateDirectory) -> tuple[Manifest | None, str]:
-    """The newest checkpoint, and what is wrong with a newer one."""
+def _newest(directory: StateDirectory) -> tuple[Manifest | None, int | None, str]:
+    """The newest checkpoint, the number of the run, and what is wrong with them."""
     try:
         damaged = directory.unreadable()
-        return next(directory.manifests(), None), f"checkpoint {damaged[-1]} is damaged" if damaged else ""
+        manifest = next(directory.manifests(), None)
+        return manifest, directory.run(), f"checkpoint {damaged[-1]} is damaged" if damaged else ""
     except StateError as error:
-        return None, error.what
+        return None, None, error.what
 
 
 def _state(processes: list[int], supervisor: int | None, said: dict[str, Any], manifest: Manifest | None) -> str:
@@ -91,7 +96,7 @@ def _cells(one: dict[str, Any]) -> list[str]:
     return [
         one["pipeline"],
         one["state"],
-        f"run {one['run']}",
+        f"run {one['run'] or '?'}",
         "no checkpoint"
         if checkpoint is None
         else f"checkpoint {checkpoint}" + (f", {_spelled(age)} ago" if age is not None else ""),
