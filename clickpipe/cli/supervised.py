@@ -29,10 +29,6 @@ def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: st
     return Supervisor(pipelines, environment, say, Policy() if restarts else None).run()
 
 
-def takes_checkpoints(plan: Plan) -> bool:
-    return any(isinstance(node.step, Ingest) and node.step.checkpoint for node in plan.nodes)
-
-
 def step_words(plan: Plan, *, quiet: bool) -> list[list[str]]:
     """A process per step."""
     return [_words(node, plan, quiet) for node in plan.nodes]
@@ -51,4 +47,4 @@ def _pipeline(plan: Plan, words: list[list[str]]) -> Pipeline:
     commands = [[sys.executable, "-m", "clickpipe", *one] for one in words]
     sources = [node.step for node in plan.nodes if isinstance(node.step, Ingest)]
     name = next((step.name or plan.name or step.pipeline() for step in sources), plan.name or "pipeline")
-    return Pipeline(name, commands, pipeline_directory(name) if takes_checkpoints(plan) else None)
+    return Pipeline(name, commands, pipeline_directory(name) if plan.takes_checkpoints else None)

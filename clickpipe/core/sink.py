@@ -11,6 +11,7 @@ import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
+from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.operator import Writer
 from clickpipe.core.render import as_csv, as_ndjson
 from clickpipe.errors import Unsupported
@@ -67,7 +68,7 @@ class Destination:
         """Where it is, in one spelling."""
         return self.address
 
-    def guarantee(self, *, has_checkpoints: bool) -> str:
+    def guarantee(self, *, has_checkpoints: bool) -> Guarantee:
         """What a reader may rely on, and why it is not more."""
         raise NotImplementedError
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from clickpipe.columns import Columns
+from clickpipe.core.guarantee import WHOLE, Guarantee
 from clickpipe.core.operator import Feed, Operator, Writer
 from clickpipe.core.option import Duration
 from clickpipe.core.units import format_duration
@@ -22,7 +23,7 @@ class Step:
     """One line of a plan: immutable, says what; `open` makes what runs."""
 
     epilog: ClassVar[str] = ""  # for --help: examples and what else a person wants to know
-    later: ClassVar[Mapping[str, str]] = {}  # options of the design that this version lacks, and why
+    later: ClassVar[Mapping[str, str]] = {}  # options of the design that this version lacks, and why: "notyet: …", else notimpl
 
     harmless: ClassVar[frozenset[str]] = frozenset()  # options that change no result: saved state does not depend on them
 
@@ -94,9 +95,21 @@ class SourceStep(Step):
         """
         raise NotImplementedError
 
+    @property
+    def takes_checkpoints(self) -> bool:
+        """Whether the pipeline that it begins saves its state."""
+        return False
+
+    def guarantee(self) -> Guarantee:
+        """What becomes of its records when processes die, for `explain`."""
+        raise NotImplementedError
+
 
 class RawStep(SourceStep):
     """A step that makes raw NDJSON, for `ingest -` behind it."""
+
+    def guarantee(self) -> Guarantee:
+        return Guarantee(WHOLE, "it gives the same records again, from the first")
 
     def raw(self) -> Iterator[bytes]:
         """Blocks of whole lines."""
@@ -133,6 +146,6 @@ class SinkStep(FlowStep):
         """
         return self.open(given)
 
-    def guarantee(self, *, has_checkpoints: bool) -> str:
+    def guarantee(self, *, has_checkpoints: bool) -> Guarantee:
         """What a reader of the sink may rely on, for `explain`."""
         raise NotImplementedError

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from clickpipe.columns import Columns
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.following import Following
+from clickpipe.core.guarantee import AT_MOST_ONCE, EXACTLY_ONCE, WHOLE, Guarantee
 from clickpipe.core.inorder import InOrder
 from clickpipe.core.intake import IngestFeed, Pace, Taking
 from clickpipe.core.option import Duration, Size, argument, option
@@ -26,6 +27,10 @@ from clickpipe.core.time import UNITS
 from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError
 
+_ROTATED = (
+    ", as long as a rotated file stays unpacked in its directory until it has been read; "
+    "what is written between copying and truncating may be lost"
+)
 _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
 
 
@@ -75,7 +80,7 @@ class Ingest(SourceStep):
 
     harmless = frozenset({"checkpoint", "reset", "allow_fs", "batch_bytes", "max_latency", "max_errors", "dead_letter", "name"})
     later = {
-        "--spool": "the durable log is not in this version",
+        "--spool": "notyet: the durable log that it writes to is not in this version",
         "--from": "starting elsewhere than at the beginning is not in this version",
         "--until": "stopping before the end is not in this version",
         "--idle-timeout": "a file that gives nothing holds the watermark back in this version",
@@ -120,6 +125,19 @@ Packed files, pipes and devices cannot be followed."""
     def pipeline(self) -> str:
         """Its name, by which its state is kept."""
         return self.name or _pipeline_name(followed(self.source)[0] if self.follow else splits_of(self.source)[0].name)
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        return self.checkpoint is not None
+
+    def guarantee(self) -> Guarantee:
+        if "-" in self.source:
+            why = "standard input cannot be replayed; --spool LOG would make it exactly once, and is not in this version"
+            return Guarantee(AT_MOST_ONCE, why)
+        if not self.takes_checkpoints:
+            return Guarantee(WHOLE, "files can be read again; without --checkpoint a run that died starts from the beginning")
+        why = "files are read on from the position of the last checkpoint"
+        return Guarantee(EXACTLY_ONCE, why + (_ROTATED if self.follow else ""))
 
     def describe(self, given: Columns) -> str:
         delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.time else ""

@@ -12,6 +12,7 @@ from typing import Any
 from clickpipe.columns import Columns
 from clickpipe.core.address import part_of
 from clickpipe.core.catalog import Catalog
+from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.operator import Writer
 from clickpipe.core.option import Names, argument, option
 from clickpipe.core.sink import Destination, Form
@@ -80,7 +81,7 @@ last reader has left (| head) stops, and the same line goes on from there."""
     def needs(self, given: Columns) -> tuple[str, ...]:
         return self._part().needs(given)
 
-    def guarantee(self, *, has_checkpoints: bool) -> str:
+    def guarantee(self, *, has_checkpoints: bool) -> Guarantee:
         return self._part().guarantee(has_checkpoints=has_checkpoints)
 
     def describe(self, given: Columns) -> str:

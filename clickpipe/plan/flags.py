@@ -114,7 +114,8 @@ def refuse_later(part: type[Step], words: Sequence[str]) -> None:
     for word in words:
         flag = word.split("=", 1)[0]
         if flag in part.later:
-            raise Unsupported("notimpl", flag, part.later[flag], word=word)
+            kind, _, reason = part.later[flag].rpartition(": ")
+            raise Unsupported(kind or "notimpl", flag, reason, word=word)
 
 
 def raise_plan_error(error: click.ClickException) -> NoReturn:

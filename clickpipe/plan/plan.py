@@ -41,6 +41,10 @@ class Plan:
         return first if isinstance(first.step, SourceStep) else None
 
     @property
+    def takes_checkpoints(self) -> bool:
+        return any(isinstance(node.step, SourceStep) and node.step.takes_checkpoints for node in self.nodes)
+
+    @property
     def sink(self) -> Node | None:
         """The last step, if records end there."""
         last = self.nodes[-1]

@@ -14,6 +14,7 @@ from typing import Any
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
+from clickpipe.core.guarantee import EXACTLY_ONCE, WHOLE, Guarantee
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.sink import Commits, Destination, Renderer
@@ -57,10 +58,11 @@ class File(Destination):
         if os.path.isdir(self.address):
             raise PlanError(f"{self.address} is a directory", word=self.address)
 
-    def guarantee(self, *, has_checkpoints: bool) -> str:
+    def guarantee(self, *, has_checkpoints: bool) -> Guarantee:
         if has_checkpoints:
-            return f"exactly once: rows become visible in {self.address}.parts at checkpoints, and as {self.address} at the end"
-        return "whole or not there: the file gets its name at the end; a killed run is run again from the start"
+            why = f"rows become visible in {self.address}.parts at checkpoints, and as {self.address} at the end"
+            return Guarantee(EXACTLY_ONCE, why)
+        return Guarantee(WHOLE, "the file gets its name at the end; a killed run is run again from the start")
 
 
 class FileWriter(Writer):

@@ -13,6 +13,7 @@ import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
+from clickpipe.core.guarantee import AT_LEAST_ONCE, Guarantee
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.render import as_table
@@ -39,8 +40,8 @@ class Stdout(Destination):
             "standard output carries the stream to the next step", hint="sink FILE --pass, or without --pass at the end", word="-"
         )
 
-    def guarantee(self, *, has_checkpoints: bool) -> str:
-        return "at least once: standard output cannot take back what it was given"
+    def guarantee(self, *, has_checkpoints: bool) -> Guarantee:
+        return Guarantee(AT_LEAST_ONCE, "standard output cannot take back what it was given")
 
 
 class StdoutWriter(Writer):

@@ -14,6 +14,7 @@ import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
+from clickpipe.core.guarantee import EXACTLY_ONCE, WHOLE, Guarantee
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.render import as_table
@@ -55,10 +56,10 @@ class ViewSink(Destination):
     def commits(cls, directory: StateDirectory) -> Commits:
         return ViewCommits(directory)
 
-    def guarantee(self, *, has_checkpoints: bool) -> str:
+    def guarantee(self, *, has_checkpoints: bool) -> Guarantee:
         if has_checkpoints:
-            return "exactly once: rows and the checkpoint's number change in one transaction"
-        return "whole or not there: the view changes at the end, in one transaction"
+            return Guarantee(EXACTLY_ONCE, "rows and the checkpoint's number change in one transaction")
+        return Guarantee(WHOLE, "the view changes at the end, in one transaction")
 
     def _view(self, given: Columns, patience: Patience) -> View:
         keys = self.form.key or given.key

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 
 import click
 import orjson
@@ -14,10 +15,12 @@ import orjson
 from clickpipe.cli.commands.run import read_plans
 from clickpipe.cli.text import described
 from clickpipe.columns import Columns
+from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.step import RawStep
 from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.operators.ingest import Ingest
-from clickpipe.plan.explain import Told, guarantees, tell, to_json
+from clickpipe.plan.explain import Told, tell, to_json
+from clickpipe.plan.guarantees import guarantees, require_exactly_once
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 
@@ -31,15 +34,18 @@ Examples:
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]", help="a pipeline in a TOML file")
 @click.option("-c", "pipeline", metavar="PIPELINE", help="explain this pipeline instead of a recipe")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
+@click.option("--require", type=click.Choice(["exactly-once"]), help="fail if the pipeline gives less, and say where")
 @click.option("--json", "as_json", is_flag=True, help="for programs")
-def command(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, ...], as_json: bool) -> None:
+def command(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, ...], require: str | None, as_json: bool) -> None:
     plans = read_plans(recipes, pipeline, values)
     if len(plans) > 1:
         raise PlanError("one recipe at a time")
     plan = plans[0]
+    if require:
+        require_exactly_once(plan)
     is_live = _is_live(plan)
     told = tell(plan, None if is_live else _columns(plan))
-    said = guarantees(plan, is_live=is_live)
+    said = guarantees(plan)
     if as_json:
         sys.stdout.write(orjson.dumps(to_json(told, said), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
@@ -74,7 +80,7 @@ def _columns_so_far(step: Ingest) -> Columns | None:
     return columns if step.columns or not set(columns.types) <= {step.time} else None
 
 
-def _text(told: list[Told], said: list[str]) -> str:
+def _text(told: list[Told], said: Mapping[str, Guarantee]) -> str:
     lines = []
     for number, one in enumerate(told, 1):
         lines.append(f"{number}. {one.step}: {one.does}")
@@ -82,4 +88,5 @@ def _text(told: list[Told], said: list[str]) -> str:
             lines.append(f"     reads    {', '.join(one.reads)}")
         columns = "known when the stream comes" if one.columns is None else ", ".join(f"{n} {t}" for n, t in one.columns.items())
         lines += [f"     columns  {columns}", f"     memory   {one.memory}"]
-    return "\n".join([*lines, *said]) + "\n"
+    lines += [f"{part}: {guarantee}" for part, guarantee in said.items()]
+    return "\n".join(lines) + "\n"

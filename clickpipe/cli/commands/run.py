@@ -18,7 +18,7 @@ import click
 
 from clickpipe.cli.accounts import report
 from clickpipe.cli.step import CODECS
-from clickpipe.cli.supervised import step_words, supervise, takes_checkpoints
+from clickpipe.cli.supervised import step_words, supervise
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.option import Duration
@@ -26,6 +26,7 @@ from clickpipe.errors import PlanError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
 from clickpipe.plan.flags import DURATION
+from clickpipe.plan.guarantees import require_exactly_once
 from clickpipe.plan.parse import parse
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.plan.recipe import fill_in, read_recipe
@@ -47,6 +48,7 @@ Examples:
 @click.option(
     "--restart", type=click.Choice(["on-failure", "no"]), default="on-failure", help="with checkpoints: start again what died"
 )
+@click.option("--require", type=click.Choice(["exactly-once"]), help="refuse to start a pipeline that gives less")
 @click.option("--no-fuse", is_flag=True, help="one process per step")
 @click.option("--codec", type=click.Choice(CODECS), help="with --no-fuse: how records travel between steps")
 @click.option("--quiet", "-q", is_flag=True, help="do not print the accounts at the end")
@@ -57,17 +59,21 @@ def command(
     form: str | None,
     checkpoint: int | None,
     restart: str,
+    require: str | None,
     no_fuse: bool,
     codec: str | None,
     quiet: bool,
 ) -> int:
     plans = [saved_every(formatted(plan, form), checkpoint) for plan in read_plans(recipes, pipeline, values)]
+    if require:
+        for plan in plans:
+            require_exactly_once(plan)
     codec = codec or os.environ.get("CLICKPIPE_CODEC") or "ndjson"
     if codec not in CODECS:
         raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
     if no_fuse:
         return supervise(plans, [step_words(plan, quiet=quiet) for plan in plans], codec, restarts=restart != "no")
-    if len(plans) > 1 or (restart != "no" and takes_checkpoints(plans[0])):
+    if len(plans) > 1 or (restart != "no" and plans[0].takes_checkpoints):
         more = [f"--set={value}" for value in values] + ([f"--format={form}"] if form else []) + (["--quiet"] if quiet else [])
         more += [] if checkpoint is None else [f"--checkpoint={checkpoint}ms"]
         origins = [[path] for path in recipes] or [["-c", pipeline or ""]]
