@@ -34,7 +34,7 @@ class Progress:
         return {
             "name": self.split.name,
             "offset": self.offset,
-            "identity": self._identity or self.split.identity(self.offset),
+            "identity": self.split.identity(self.offset) if self._identity is None else self._identity,
             "done": self.is_done,
             "start": self.start,
             "greatest": self.clock.greatest,

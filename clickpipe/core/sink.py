@@ -85,6 +85,13 @@ class Commits:
     def commit(self, said: Mapping[str, Any]) -> None:
         """To be seen from here on. Repeating it is harmless. Raises StateError when it cannot be done."""
 
+    def check_rewind(self, said: Mapping[str, Any]) -> None:
+        """Raises StateError when what was committed after this cannot be taken back."""
+
+    def rewind(self, said: Mapping[str, Any]) -> str:
+        """Take back what was committed after this. What a person should know of it."""
+        return ""
+
     def close(self) -> None:
         """No more commits will come."""
 

@@ -61,6 +61,7 @@ class Committer:
         self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
         self._kind, self._say = kind, say
         self._commits: dict[int, Commits] = {}
+        self._lengths = dict(checkpoints.restore.lengths) if checkpoints.restore else {}
         checkpoints.directory.lead(checkpoints.run)
         if checkpoints.restore is not None:
             self._commit(checkpoints.restore)
@@ -107,7 +108,10 @@ class Committer:
         directory.sync(pending.epoch)
         kill_point("before-manifest")
         run = self._checkpoints.run
-        manifest = Manifest(self._pipeline, run, pending.epoch, entries, pending.accounts, pending.ended)
+        for append in (entry["append"] for entry in entries if "append" in entry):
+            self._lengths[append["to"]] = append["at"] + append["bytes"]
+        lengths = dict(self._lengths)
+        manifest = Manifest(self._pipeline, run, pending.epoch, entries, pending.accounts, pending.ended, lengths)
         directory.commit(manifest)
         self._commit(manifest)
         directory.retire(_KEPT)

@@ -129,6 +129,12 @@ class FileCommits(Commits):
         self._parts = self._parts or Parts(said["to"], self._directory.patience(said["to"]))
         self._parts.commit(said)
 
+    def check_rewind(self, said: Mapping[str, Any]) -> None:
+        Parts(said["to"]).check_rewind(said)
+
+    def rewind(self, said: Mapping[str, Any]) -> str:
+        return Parts(said["to"]).rewind(said)
+
 
 def _packer(path: str) -> Any:
     if path.endswith(".zst"):

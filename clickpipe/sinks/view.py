@@ -135,6 +135,19 @@ class ViewCommits(Commits):
             rows = snapshot.from_bytes(self._directory.read(said["epoch"], said["rows"]))["rows"]
         self._view.apply(rows, Marker(said["lineage"], said["epoch"]), anew=said["anew"])
 
+    def check_rewind(self, said: Mapping[str, Any]) -> None:
+        view = View(said["view"], said["types"], said["keys"])
+        known = view.marker()
+        view.close()
+        if known is None or known.lineage != said["lineage"] or known.epoch < said["epoch"]:
+            raise StateError(f"view {said['view']} is not the one that checkpoint {said['epoch']} wrote to")
+
+    def rewind(self, said: Mapping[str, Any]) -> str:
+        view = View(said["view"], said["types"], said["keys"])
+        view.rewind(Marker(said["lineage"], said["epoch"]))
+        view.close()
+        return f"view {said['view']} keeps the rows that it has until they are given again"
+
     def close(self) -> None:
         if self._view:
             self._view.close()

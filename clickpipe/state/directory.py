@@ -201,6 +201,18 @@ class StateDirectory(Epochs):
         data = line + digest(line).encode() + b"\n"
         write_whole(os.path.join(self.path, "identity.json"), data, "identity", self.patience(self.name))
 
+    def put_aside(self) -> None:
+        """For a savepoint to take its place: what was saved is renamed, and numbers go on. Nobody may run it meanwhile.
+
+        Raises OutsideError while somebody does. The locks are held from here on.
+        """
+        self._make()
+        self._lock("start.lock", fcntl.LOCK_EX)
+        self._lock("lock", fcntl.LOCK_EX)
+        identity, epochs = self._identity(), self._epochs()
+        self._write_identity(identity["run"] + 1, max([identity["epoch"], *epochs]))
+        self._put_aside(identity["run"] + 1)
+
     def _put_aside(self, run: int) -> None:
         """What was saved gets another name; nothing is deleted. Run and epoch numbers go on."""
         epochs = os.path.join(self.path, "epochs")

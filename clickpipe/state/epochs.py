@@ -84,10 +84,8 @@ class Epochs:
 
     def verify(self, manifest: Manifest) -> None:
         """Raises StateError unless every file of the checkpoint is there and whole."""
-        for entry in manifest.steps:
-            for key in ("state", "append"):
-                if key in entry:
-                    self.read(manifest.epoch, entry[key])
+        for file in manifest.files():
+            self.read(manifest.epoch, file)
 
     def read(self, epoch: int, file: Entry) -> bytes:
         """A file of a checkpoint, by its entry in the manifest. Raises StateError."""

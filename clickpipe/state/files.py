@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
 
-from clickpipe.errors import ClickpipeError, OutsideError, PlanError, ReaderGone
+from clickpipe.errors import ClickpipeError, OutsideError, PlanError, ReaderGone, StateError
 from clickpipe.faults import kill_point, may_fail
 from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.state.trust import link_refused
@@ -154,6 +154,34 @@ def rename(path: str, to: str) -> None:
             sync_directory(os.path.dirname(path))
     except OSError as error:
         raise outside(error, to) from None
+
+
+def copy_file(path: str, to: str) -> None:
+    """Durable under its new name. Raises StateError for one that is gone, DiskError."""
+    try:
+        with open(path, "rb") as file:
+            staged = StagedFile(f"{to}.{os.getpid()}.part")
+            while chunk := file.read(1 << 20):
+                staged.write(chunk)
+    except FileNotFoundError:
+        raise StateError(f"{path} is gone") from None
+    except OSError as error:
+        raise outside(error, path) from None
+    staged.publish(to, "copy")
+
+
+def cut(path: str, length: int) -> None:
+    """The file ends there, durably. Raises DiskError."""
+    try:
+        descriptor = _open(path, os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+        try:
+            may_fail("ftruncate")
+            os.ftruncate(descriptor, length)
+            _fsync(descriptor)
+        finally:
+            _close(descriptor)
+    except OSError as error:
+        raise outside(error, path) from None
 
 
 def make_folder(path: str, patience: Patience = NO_PATIENCE) -> None:

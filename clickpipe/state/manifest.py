@@ -34,10 +34,17 @@ class Manifest:
     steps: Sequence[Entry]
     accounts: Sequence[Mapping[str, int]] = field(default=())
     ended: bool = False
+    lengths: Mapping[str, int] = field(default_factory=dict)  # of the late and dead-letter files, with this checkpoint
 
     def entry(self, hop: int, key: str) -> Any:
         """What the step at this place said under this key."""
         return next((entry[key] for entry in self.steps if entry["hop"] == hop and key in entry), None)
+
+    def files(self) -> list[Entry]:
+        """All that it names in its folder, each with its length and hash."""
+        named = [entry[key] for entry in self.steps for key in ("state", "append") if key in entry]
+        rows = [entry["staged"].get("rows") for entry in self.steps if "staged" in entry]
+        return named + [file for file in rows if isinstance(file, Mapping)]
 
     def to_bytes(self) -> bytes:
         line = orjson.dumps({"clickpipe": "manifest", "v": VERSION, **asdict(self)}) + b"\n"
@@ -52,7 +59,7 @@ class Manifest:
         said = orjson.loads(line)
         if said["v"] != VERSION:
             raise KeyError(said["v"])
-        return Manifest(**{name: said[name] for name in ("pipeline", "run", "epoch", "steps", "accounts", "ended")})
+        return Manifest(**{name: said[name] for name in ("pipeline", "run", "epoch", "steps", "accounts", "ended", "lengths")})
 
 
 def digest(data: bytes) -> str:

@@ -104,6 +104,24 @@ class Parts:
         if said["ended"]:
             self._assemble()
 
+    def check_rewind(self, said: Mapping[str, Any]) -> None:
+        """Raises StateError when the parts of that checkpoint are not there any more."""
+        there = [epoch for epoch in self._visible() if epoch <= said["epoch"]]
+        if len(there) != said["parts"] and not said["ended"]:
+            why = "was put together when the input ended" if os.path.exists(self._path) else "lacks some of its parts"
+            raise StateError(f"{self._path} {why}: results after checkpoint {said['epoch']} cannot be taken out of it")
+
+    def rewind(self, said: Mapping[str, Any]) -> str:
+        """Put the parts of later checkpoints aside. Where they are."""
+        later = [epoch for epoch in self._visible() if epoch > said["epoch"]]
+        if not later:
+            return ""
+        aside = f"{self._folder}.after-{said['epoch']}-{int(time.time())}"
+        make_folder(aside)
+        for epoch in later:
+            rename(self._shown(epoch), os.path.join(aside, os.path.basename(self._shown(epoch))))
+        return f"{len(later)} later parts of {self._path} are kept in {aside}"
+
     def _check_count(self, said: Mapping[str, Any]) -> None:
         """Nobody has taken parts away. Looked at once: what this run has shown, it knows of."""
         if self._is_checked:

@@ -98,6 +98,11 @@ class View:
         self._waiting(lambda: self._transact(rows, marker, anew=anew))
         kill_point("after-view-commit")
 
+    def rewind(self, marker: Marker) -> None:
+        """The rows are taken for those of an earlier checkpoint: later ones will be given again."""
+        with _told(self._path):
+            self._connection.execute("INSERT OR REPLACE INTO _marker VALUES (1, ?, ?)", (marker.lineage, marker.epoch))
+
     def _check_there(self) -> None:
         """SQLite writes on into a file that has no name any more, and nobody would ever see those rows."""
         try:
