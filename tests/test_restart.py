@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from clickpipe.engine.restart import Again, History, Over, Policy, after_end
@@ -60,3 +62,24 @@ def test_what_a_restart_may_mend_is(code: int) -> None:
 
 def test_a_good_end_is_an_end() -> None:
     assert after_end(POLICY, History(), 0, 1, MIDDLE) == Over(0)
+
+
+def test_a_hunt_begins_when_nothing_else_helps_and_sets_a_single_record_aside() -> None:
+    policy, history, hunts = replace(POLICY, hunts=True), History(5), []
+    for lines in (None, None, None, None, 400, 9, 1, None):
+        found = after_end(policy, history, 137, 5, MIDDLE, lines)
+        assert isinstance(found, Again)
+        history = found.history
+        hunts.append(found.hunt)
+    assert hunts == ["", "", "", "narrow", "narrow", "narrow", "set-aside", "narrow"]
+    assert history.set_aside == 1
+    assert after_end(POLICY, history, 137, 5, MIDDLE, 1) == after_end(POLICY, history, 137, 5, MIDDLE)  # who does not hunt
+
+
+def test_only_some_records_are_set_aside() -> None:
+    policy, history = replace(POLICY, hunts=True), History()
+    for epoch in range(10):
+        found = after_end(policy, history, 137, epoch + 1, MIDDLE, 1)
+        assert isinstance(found, Again)
+        history = found.history
+    assert after_end(policy, history, 137, 20, MIDDLE, 1) == Over(1, "10 records have been set aside, and it still dies")

@@ -16,7 +16,7 @@ from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.home import pipeline_directory
 
 
-def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: str, *, restarts: bool) -> int:
+def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: str, policy: Policy | None) -> int:
     """The exit code. `words`: of each plan's processes, `clickpipe` left out. Raises PlanError, OutsideError."""
     pipelines = [_pipeline(plan, said) for plan, said in zip(plans, words, strict=True)]
     names = [one.name for one in pipelines]
@@ -26,7 +26,7 @@ def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: st
         if len(plans) > 1 and any("-" in node.step.source for node in plan.nodes if isinstance(node.step, Ingest)):
             raise PlanError(f"{name} reads standard input: it must be the only one")
     environment = {**os.environ, "CLICKPIPE_CODEC": codec}
-    return Supervisor(pipelines, environment, say, Policy() if restarts else None).run()
+    return Supervisor(pipelines, environment, say, policy).run()
 
 
 def step_words(plan: Plan, *, quiet: bool) -> list[list[str]]:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.core.format import SAMPLE, Wants
+from clickpipe.core.format import SAMPLE, Wants, shown_text
 from clickpipe.core.intake import IngestFeed, Taking
 from clickpipe.core.operator import Pull
 from clickpipe.core.progress import Progress
@@ -60,6 +60,7 @@ class InOrder(IngestFeed):
         for at, one in enumerate(self._order):
             held = [later.start for later in self._order[at + 1 :] if later.start is not None]
             if not one.is_done:
+                yield from self._hunted(one, held)
                 yield from self._pulls_of(one, held)
             if self._is_stopping:
                 break
@@ -77,6 +78,30 @@ class InOrder(IngestFeed):
                 return
         if not self._is_stopping:
             one.finish(is_saved=self.epochs is not None)
+
+    def _hunted(self, one: Progress, held: list[int]) -> Iterator[Pull]:
+        """In small batches, a checkpoint behind each, until the stretch has been passed in which the last life died."""
+        hunt, one.opened = self.hunt, None if self.hunt else one.opened
+        if hunt is None or self.epochs is None:
+            return
+        for block in self._blocks(one, hunt.batch_bytes(self._pace.batch_bytes)):
+            is_it = hunt.sets_aside and hunt.is_at(one.split.name, block.offset)
+            hunt.begin(one.split.name, block.offset, block.end, block.data.count(b"\n") or 1)
+            if is_it:
+                pull = Pull([], None, [_poison(block, one.split.name)], 1)
+            else:
+                batch, dead, read = self._format.read(block, self._raw_columns, self._wants, one.split.name)
+                pull = self._judged(batch, one.clock, dead, read, None)
+            pull.watermark, one.offset = self._advanced(one, held), block.end
+            pull.barrier = self._barrier(self.epochs)
+            yield pull
+            hunt.wait_for(pull.barrier.epoch, lambda: self._is_stopping)
+            if self._is_stopping:
+                return
+            if hunt.sets_aside or hunt.is_over(block.end):
+                hunt.end()
+                self.hunt = None
+                return
 
     def _advanced(self, one: Progress, held: list[int]) -> int | None:
         """The watermark, which waits for the first records of the splits to come."""
@@ -107,12 +132,12 @@ class InOrder(IngestFeed):
         times = self._time.instants(batch).drop_nulls()
         return int(times[0]) if len(times) else None
 
-    def _blocks(self, one: Progress) -> Iterator[Block]:
+    def _blocks(self, one: Progress, batch_bytes: int | None = None) -> Iterator[Block]:
         pace = self._pace
         stream = blocks(
             one.split,
             self._format.cut,
-            pace.batch_bytes,
+            batch_bytes or pace.batch_bytes,
             pace.latency,
             one.offset,
             pace.interval or None,
@@ -153,3 +178,8 @@ class InOrder(IngestFeed):
             elif not said["done"]:
                 raise StateError(f"{said['name']} is gone, and {said['offset']:,} bytes of it had been read only")
         self._order = order + self._in_order([*fresh.values()])  # files that are new
+
+
+def _poison(block: Block, source: str) -> Dead:
+    """A record at which the pipeline has died every time."""
+    return Dead([shown_text(block.data.rstrip(b"\n"))], ["the pipeline died at it every time"], [block.offset], source, [None])

@@ -22,6 +22,7 @@ from clickpipe.core.packing import UNPACK
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import DataError
 from clickpipe.lines import Block
+from clickpipe.state.hunt import Hunt
 from clickpipe.wire.frames import Barrier
 
 
@@ -50,6 +51,7 @@ class IngestFeed(Feed):
     """Raw input, judged record by record. `epochs`: with checkpoints, the numbers of those to come."""
 
     epochs: Iterator[int] | None = None
+    hunt: Hunt | None = None  # for a record at which the pipeline dies
 
     def __init__(self, taking: Taking, saved: Mapping[str, Any] | None = None) -> None:
         """`saved`: the position of an earlier run. Raises StateError if its input is not there any more."""

@@ -11,6 +11,7 @@ appears for them has the hash of what it holds in its name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from clickpipe.operators.ingest import Ingest
 from clickpipe.state import snapshot
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.home import pipeline_directory
+from clickpipe.state.hunt import HUNT, SETS_ASIDE, Hunt
 from clickpipe.state.manifest import Entry, Manifest, digest
 from clickpipe.state.space import Space
 
@@ -140,6 +142,8 @@ def begin(step: Ingest, name: str, word: str, space: Space) -> tuple[IngestFeed,
         feed.finish()
     else:
         feed.epochs = count(run.epoch)
+        if told := os.environ.get(HUNT):
+            feed.hunt = Hunt(directory, sets_aside=told == SETS_ASIDE)
     return feed, checkpoints
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from clickpipe.state.hunt import NARROWS, SETS_ASIDE
+
+_SUSPICIOUS = 3  # deaths without progress after which a hunt begins
+_MOST_SET_ASIDE = 10  # records: more are no accident of the data
 _SETTLED = 3  # checkpoints after which a life counts as a good one
 _NEVER = {
     2: "what was typed is wrong",
@@ -21,6 +25,7 @@ class Policy:
     factor: float = 2.0
     jitter: float = 0.2  # a share of the delay, up or down
     tries: int = 10  # restarts from one checkpoint
+    hunts: bool = False  # for a record at which the pipeline always dies, to set it aside
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,16 @@ class History:
     epoch: int = 0
     in_a_row: int = 0  # lives that did not settle
     without_progress: int = 0  # restarts that brought no new checkpoint
+    set_aside: int = 0  # records
 
 
 @dataclass(frozen=True)
 class Again:
-    """Start it again after so many seconds."""
+    """Start it again after so many seconds. `hunt`: how its source shall read, empty: as usual."""
 
     delay: float
     history: History
+    hunt: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,13 @@ class Over:
     reason: str = ""
 
 
-def after_end(policy: Policy, history: History, code: int, epoch: int, chance: float) -> Again | Over:
+def after_end(
+    policy: Policy, history: History, code: int, epoch: int, chance: float, suspect_lines: int | None = None
+) -> Again | Over:
     """What follows when a pipeline's processes have ended.
 
-    `code`: 128 + n for signal n; `epoch`: its newest checkpoint now; `chance`: between 0 and 1, for the jitter.
+    `code`: 128 + n for signal n; `epoch`: its newest checkpoint now; `chance`: between 0 and 1, for the jitter;
+    `suspect_lines`: where a hunt goes on, how many records the pipeline may have died at.
     """
     if code == 0:
         return Over(0)
@@ -66,5 +76,24 @@ def after_end(policy: Policy, history: History, code: int, epoch: int, chance: f
     )
     if history.without_progress >= policy.tries:
         return Over(1, f"{policy.tries} restarts from checkpoint {epoch} have brought no new one")
-    delay = min(policy.most, policy.first * policy.factor**history.in_a_row) * (1 + policy.jitter * (2 * chance - 1))
-    return Again(delay, replace(history, in_a_row=history.in_a_row + 1, without_progress=history.without_progress + 1))
+    hunt = _hunt(policy, history, suspect_lines)
+    grown = 1.0 if hunt else policy.factor**history.in_a_row  # a hunt dies on purpose
+    delay = min(policy.most, policy.first * grown) * (1 + policy.jitter * (2 * chance - 1))
+    if hunt == SETS_ASIDE and history.set_aside == _MOST_SET_ASIDE:
+        return Over(1, f"{_MOST_SET_ASIDE} records have been set aside, and it still dies")
+    return Again(
+        delay,
+        replace(
+            history,
+            in_a_row=history.in_a_row + 1,
+            without_progress=history.without_progress + 1,
+            set_aside=history.set_aside + (hunt == SETS_ASIDE),
+        ),
+        hunt,
+    )
+
+
+def _hunt(policy: Policy, history: History, suspect_lines: int | None) -> str:
+    if not policy.hunts or (suspect_lines is None and history.without_progress < _SUSPICIOUS):
+        return ""
+    return SETS_ASIDE if suspect_lines == 1 else NARROWS

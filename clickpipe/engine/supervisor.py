@@ -25,6 +25,7 @@ from clickpipe.engine.group import Group, verdict
 from clickpipe.engine.restart import History, Over, Policy, after_end
 from clickpipe.errors import ClickpipeError
 from clickpipe.state.directory import StateDirectory
+from clickpipe.state.hunt import HUNT, SETS_ASIDE, forget, suspect
 
 _GRACE = 0.5  # seconds that the others have, to end by themselves and say why, when one has failed
 _LOOK = """
@@ -95,6 +96,7 @@ class _Supervised:
     is_over: bool = False
     restarts: int = 0
     _asked: int = 0  # the signal by which it was asked to end
+    _hunt: Mapping[str, str] = field(default_factory=dict)
     _history: History = field(default_factory=History)
     _group: Group | None = None
     _directory: StateDirectory | None = None
@@ -105,6 +107,7 @@ class _Supervised:
             self._directory = StateDirectory(self.pipeline.state)
             self._directory.supervise()
             self._history = History(self._directory.newest_epoch())
+            forget(self._directory)
 
     def turn(self, now: float) -> None:
         """Do what there is to do."""
@@ -122,7 +125,7 @@ class _Supervised:
 
     def _start(self) -> None:
         try:
-            self._group, self.due = Group(self.pipeline.commands, self.environment), float("inf")
+            self._group, self.due = Group(self.pipeline.commands, {**self.environment, **self._hunt}), float("inf")
         except OSError as error:
             self._over(Over(75, f"its processes cannot be started: {error.strerror}"))
             return
@@ -146,11 +149,17 @@ class _Supervised:
         if self.policy is None:
             self._over(Over(code))
             return
-        found = after_end(self.policy, self._history, code, epoch, random.random())
+        stretch = suspect(self._directory) if self._directory and self.policy.hunts else None
+        found = after_end(self.policy, self._history, code, epoch, random.random(), stretch.lines if stretch else None)
         if isinstance(found, Over):
             self._over(found)
             return
         self._history, self.due, self.restarts = found.history, now + found.delay, self.restarts + 1
+        self._hunt = {HUNT: found.hunt} if found.hunt else {}
+        if found.hunt == SETS_ASIDE and stretch:
+            self.say(
+                f"{self.pipeline.name}: dies at byte {stretch.offset:,} of {stretch.split}; that record becomes a dead letter"
+            )
         again = f", restart {found.history.without_progress} from there" if found.history.without_progress > 1 else ""
         self.say(f"{self.pipeline.name}: {_died(code)}; goes on from checkpoint {epoch} in {found.delay:.1f} s{again}")
         self._tell("waiting", last=_died(code))

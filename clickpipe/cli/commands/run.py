@@ -22,7 +22,8 @@ from clickpipe.cli.supervised import step_words, supervise
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.option import Duration
-from clickpipe.errors import PlanError
+from clickpipe.engine.restart import Policy
+from clickpipe.errors import PlanError, Unsupported
 from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
 from clickpipe.plan.flags import DURATION
@@ -48,6 +49,12 @@ Examples:
 @click.option(
     "--restart", type=click.Choice(["on-failure", "no"]), default="on-failure", help="with checkpoints: start again what died"
 )
+@click.option(
+    "--on-poison",
+    type=click.Choice(["dead-letter", "fail"]),
+    default="fail",
+    help="a record at which the pipeline dies every time: set it aside, or give up  [default fail]",
+)
 @click.option("--require", type=click.Choice(["exactly-once"]), help="refuse to start a pipeline that gives less")
 @click.option("--no-fuse", is_flag=True, help="one process per step")
 @click.option("--codec", type=click.Choice(CODECS), help="with --no-fuse: how records travel between steps")
@@ -59,6 +66,7 @@ def command(
     form: str | None,
     checkpoint: int | None,
     restart: str,
+    on_poison: str,
     require: str | None,
     no_fuse: bool,
     codec: str | None,
@@ -71,14 +79,18 @@ def command(
     codec = codec or os.environ.get("CLICKPIPE_CODEC") or "ndjson"
     if codec not in CODECS:
         raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
+    policy = None if restart == "no" else Policy(hunts=on_poison == "dead-letter")
+    if policy and policy.hunts:
+        for plan in plans:
+            _check_hunt(plan)
     if no_fuse:
-        return supervise(plans, [step_words(plan, quiet=quiet) for plan in plans], codec, restarts=restart != "no")
+        return supervise(plans, [step_words(plan, quiet=quiet) for plan in plans], codec, policy)
     if len(plans) > 1 or (restart != "no" and plans[0].takes_checkpoints):
         more = [f"--set={value}" for value in values] + ([f"--format={form}"] if form else []) + (["--quiet"] if quiet else [])
         more += [] if checkpoint is None else [f"--checkpoint={checkpoint}ms"]
         origins = [[path] for path in recipes] or [["-c", pipeline or ""]]
         words = [[["run", "--restart=no", *more, *origin]] for origin in origins]
-        return supervise(plans, words, codec, restarts=restart != "no")
+        return supervise(plans, words, codec, policy)
     from clickpipe.engine.local import run
 
     outcome = run(plans[0], say, arrow=codec == "arrow")
@@ -129,6 +141,13 @@ def _with_option(plan: Plan, at: int, name: str, value: object, word: str) -> Pl
     step = dataclasses.replace(node.step, **{name: value})  # type: ignore[type-var]  # steps are dataclasses
     written = dataclasses.replace(node.written, words=(*node.written.words, f"--{name}", word))
     return dataclasses.replace(plan, nodes=(*plan.nodes[:at], Node(step, written), *plan.nodes[at + 1 :]))
+
+
+def _check_hunt(plan: Plan) -> None:
+    """Setting a record aside takes input that reads the same each time."""
+    sources = [node.step for node in plan.nodes if isinstance(node.step, Ingest)]
+    if not plan.takes_checkpoints or any(step.follow or "-" in step.source for step in sources):
+        raise Unsupported("notimpl", "--on-poison dead-letter", "it is for files at rest, with --checkpoint")
 
 
 def _named(value: str) -> tuple[str, str]:
