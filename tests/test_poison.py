@@ -43,7 +43,7 @@ def _plugged(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("form", [[], ["--no-fuse"]])
-def test_the_record_is_set_aside(form: list[str], tmp_path: Path, folder: Path, start: Start) -> None:
+def test_the_record_is_set_aside(form: list[str], folder: Path, start: Start) -> None:
     records = [json.dumps({"id": n, "x": 13 if n == 2_000 else 1}) for n in range(3_000)]
     (folder / "in.ndjson").write_text("\n".join(records) + "\n")
     words = ["run", *form, "--on-poison", "dead-letter", "-c", LINE]
