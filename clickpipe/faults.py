@@ -2,6 +2,7 @@
 
 CLICKPIPE_KILL_POINT=after-manifest-rename     dies there at the first pass
 CLICKPIPE_KILL_POINT=before-commit:3           dies there at the third
+CLICKPIPE_KILL_ONCE=FILE                       only the first of all processes, in all their lives: it makes FILE, then dies
 
 CLICKPIPE_FAIL=fsync:7:EIO                     the seventh fsync of state fails
 CLICKPIPE_FAIL=write:7-9:ENOSPC                so do three writes; write:7+:EIO: the seventh and all later
@@ -26,8 +27,19 @@ def kill_point(name: str) -> None:
     if name != wanted:
         return
     _passes += 1
-    if _passes == int(number or 1):
+    if _passes == int(number or 1) and _is_the_first():
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_the_first() -> bool:
+    path = os.environ.get("CLICKPIPE_KILL_ONCE")
+    if not path:
+        return True
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    return True
 
 
 def may_fail(call: str, descriptor: int | None = None) -> None:

@@ -64,8 +64,8 @@ POINTS: dict[str, tuple[int, ...]] = {
     "after-whole-rename": (SINKS,),
     "after-parts-renamed": (SINKS,),
 }
-_ONCE = {"after-begin", "after-identity", "after-join", "before-end", "after-parts-renamed"}
-_ONCE |= {point for point in POINTS if "identity" in point or "whole" in point}
+ONCE = {"after-begin", "after-identity", "after-join", "before-end", "after-parts-renamed"}
+ONCE |= {point for point in POINTS if "identity" in point or "whole" in point}
 
 
 def test_every_kill_point_is_in_the_table() -> None:
@@ -97,7 +97,7 @@ def test_a_process_killed_there(point: str, step: int, tmp_path: Path, undisturb
     directory = _prepared(tmp_path)
     steps = [_words(step) for step in [f"{INGEST} --checkpoint 1ms", *STEPS, SINK]]
     later = 3 if "append" in point or "part" in point else 8  # when there are rows
-    for hit in (1,) if point in _ONCE else (1, later):
+    for hit in (1,) if point in ONCE else (1, later):
         codes = run_steps(steps, directory, kill={step: f"{point}:{hit}"})
         assert codes[step] == -signal.SIGKILL, f"{point} was not passed: {codes}\n{_errors(directory)}"
     assert run_steps(steps, directory) == [0] * 5, _errors(directory)
@@ -113,7 +113,7 @@ def test_a_fused_run_killed_there(point: str, tmp_path: Path, undisturbed: dict[
     steps = [["run", "--restart", "no", "-c", " | ".join([f"{INGEST} --checkpoint 1ms", *STEPS, SINK])]]
     for number in range(2):
         codes = run_steps(steps, directory, kill={0: point})
-        if number == 0 or point not in _ONCE:
+        if number == 0 or point not in ONCE:
             assert codes == [-signal.SIGKILL], f"{point} was not passed\n{_errors(directory)}"
     assert run_steps(steps, directory) == [0], _errors(directory)
     assert _results(directory) == undisturbed
