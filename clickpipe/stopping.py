@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 _CLEANUPS: list[Callable[[], None]] = []
 _ASKED: list[Callable[[int], bool]] = []
+_KEPT: list[int] = []  # signals that came before there was anybody to ask
 
 
 def on_stop(clean: Callable[[], None]) -> None:
@@ -33,6 +34,14 @@ def clean_up() -> None:
 def on_ask(take: Callable[[int], bool]) -> None:
     """Ask this first, with the signal's number. True: the process will end by itself."""
     _ASKED.append(take)
+    while _KEPT:
+        take(_KEPT.pop(0))
+
+
+def keep(number: int) -> None:
+    """For whoever will be asked: the process has only just begun."""
+    if not _ASKED:
+        _KEPT.append(number)
 
 
 def ends_by_itself(number: int) -> bool:

@@ -31,11 +31,17 @@ def start(folder: Path) -> Iterator[Start]:
     """Starts `clickpipe …` in the folder; whatever still lives at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def go(*words: str, **more: str) -> subprocess.Popen[str]:
+    def go(*words: str, stdout: str = "printed", **more: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "clickpipe", *words]
-        with open(folder / "errors", "a") as words:
+        with open(folder / "errors", "a") as told, open(folder / stdout, "a") as out:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stderr=words, text=True, cwd=folder, env=environment(folder, **more)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=told,
+                text=True,
+                cwd=folder,
+                env=environment(folder, **more),
             )
         started.append(process)
         return process

@@ -126,3 +126,30 @@ def test_a_file_at_rest_can_be_stopped_in_its_middle(folder: Path, start: Start)
     assert process.wait(60) == 0
     assert start(*line).wait(60) == 0, errors(folder)
     assert rows(folder) == expected(folder)
+
+
+def test_a_header_that_has_not_come_comes_with_the_first_rows(folder: Path, start: Start) -> None:
+    """Not when a run is stopped before it has any."""
+    line = (
+        "ingest log.ndjson --follow --name c --checkpoint 1ms --columns ts:int,page:str | filter 'ts > {}' | sink - --format csv"
+    )
+    _append(folder, 0, 100)
+    process = start(*_words("alone", line.format(2**60)), stdout="rows")
+    until(lambda: _is_read_to(folder, 100), errors(folder))
+    process.terminate()
+    assert process.wait(60) == 0, errors(folder)
+    process = start(*_words("alone", line.format(2**60)), stdout="rows")
+    until(lambda: status(folder)["processes"], errors(folder))
+    assert _ask(folder, "drain", "c").startswith("c: ended")
+    assert process.wait(60) == 0, errors(folder)
+    assert (folder / "rows").read_text() == "ts,page\n"
+
+
+def test_who_is_drained_before_it_has_begun_drains(folder: Path, start: Start) -> None:
+    """The request waits until there is somebody to hear it."""
+    _append(folder, 0, 2_050)
+    process = start(*_words("fused", FOLLOWED))
+    until(lambda: children_of(process.pid) or process.poll() is not None, errors(folder))
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(60) == 0, errors(folder)
+    assert status(folder)["state"] == "ended"

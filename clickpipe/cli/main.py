@@ -17,7 +17,7 @@ from clickpipe import __version__
 from clickpipe.cli import catalog
 from clickpipe.cli.words import say
 from clickpipe.errors import ClickpipeError, DiskError, OursError, OutsideError, PlanError, ReaderGone, StepBeforeFailed, near
-from clickpipe.stopping import clean_up, ends_by_itself
+from clickpipe.stopping import clean_up, ends_by_itself, keep
 
 _PR_SET_PDEATHSIG = 1
 
@@ -75,6 +75,7 @@ def main() -> NoReturn:
     _open_standard_streams()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, _stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR1))  # see engine/group.py
     _die_with_parent()
     code = _run(sys.argv[1:])
     if code and catalog.gives_stream(sys.argv[1:]):
@@ -106,7 +107,10 @@ def _open_standard_streams() -> None:
 
 def _stop(number: int, _: Any) -> None:
     """Leave at once: an exception could strike in an import or inside Polars, and be lost there."""
-    if ends_by_itself(number) or number == signal.SIGUSR1:
+    if ends_by_itself(number):
+        return
+    if number == signal.SIGUSR1:  # to drain, and nothing has come yet
+        keep(number)
         return
     clean_up()
     os._exit(128 + number)

@@ -19,12 +19,16 @@ class Group:
 
     def __init__(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
+        # What is told to a process before it can listen waits until it does.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
         try:
             for number, words in enumerate(commands):
                 self._start(words, environment, is_last=number == len(commands) - 1)
         except BaseException:
             self.kill()
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _start(self, words: Sequence[str], environment: Mapping[str, str], *, is_last: bool) -> None:
         before = self._processes[-1].stdout if self._processes else None

@@ -33,7 +33,7 @@ class Stdout(Destination):
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         if self.format() == "table":
             raise PlanError("a table shows one run from its beginning: not with --checkpoint")
-        return StdoutWriter(Renderer(self.form, self.format(), given, goes_on=bool(saved and saved["begun"])))
+        return StagedStdoutWriter(Renderer(self.form, self.format(), given, goes_on=bool(saved and saved["begun"])))
 
     def check_middle(self) -> None:
         raise PlanError(
@@ -52,8 +52,17 @@ class StdoutWriter(Writer):
     def write(self, batch: Batch) -> None:
         self._outbox.put(self._renderer.bytes(batch))
 
+    def close(self, accounts: list[Ledger]) -> None:
+        self._outbox.put(self._renderer.rest())
+        self._outbox.close()
+
+
+class StagedStdoutWriter(StdoutWriter):
+    """What was written goes out before the checkpoint is complete: a crash in between repeats it, and loses nothing."""
+
     def prepare(self, epoch: int, *, ended: bool) -> Staged:
-        """What was written goes out before the checkpoint is complete: a crash in between repeats it, and loses nothing."""
+        if ended:
+            self._outbox.put(self._renderer.rest())
         return Staged({"begun": not self._renderer.is_first}, self._durable)
 
     def _durable(self) -> None:
@@ -61,8 +70,7 @@ class StdoutWriter(Writer):
         sync_output(sys.stdout.fileno(), "standard output")
 
     def close(self, accounts: list[Ledger]) -> None:
-        self._outbox.put(self._renderer.rest())
-        self._outbox.close()
+        self._outbox.close()  # a run that was stopped goes on another time
 
 
 class TableWriter(Writer):
