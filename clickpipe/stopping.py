@@ -7,11 +7,13 @@ handler asks `ends_by_itself`, else calls `clean_up` and leaves. Nothing here ma
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 
 _CLEANUPS: list[Callable[[], None]] = []
 _ASKED: list[Callable[[int], bool]] = []
 _KEPT: list[int] = []  # signals that came before there was anybody to ask
+PARENT = "CLICKPIPEPARENT"  # the supervisor that started this process
 
 
 def on_stop(clean: Callable[[], None]) -> None:
@@ -29,6 +31,12 @@ def clean_up() -> None:
     for clean in list(_CLEANUPS):
         with contextlib.suppress(Exception):
             clean()
+
+
+def parent() -> int | None:
+    """The supervisor that this process belongs to: it decides what a second request means, and ends who does not end."""
+    told = os.environ.get(PARENT)
+    return int(told) if told else None
 
 
 def on_ask(take: Callable[[int], bool]) -> None:

@@ -153,3 +153,15 @@ def test_who_is_drained_before_it_has_begun_drains(folder: Path, start: Start) -
     process.send_signal(signal.SIGUSR1)
     assert process.wait(60) == 0, errors(folder)
     assert status(folder)["state"] == "ended"
+
+
+@pytest.mark.parametrize("form", ["fused", "processes"])
+def test_all_processes_of_a_service_may_be_asked_at_once(form: str, folder: Path, start: Start) -> None:
+    """As systemd does: SIGTERM to the supervisor and to each process that it has started."""
+    process = start(*_words(form, FOLLOWED))
+    _append(folder, 0, 2_050)
+    until(lambda: _is_read_to(folder, 2_050), errors(folder))
+    for pid in [*children_of(process.pid), process.pid]:
+        os.kill(pid, signal.SIGTERM)
+    assert process.wait(60) == 0, errors(folder)
+    assert "stopped at checkpoint" in errors(folder)

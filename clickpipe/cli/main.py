@@ -17,7 +17,7 @@ from clickpipe import __version__
 from clickpipe.cli import catalog
 from clickpipe.cli.words import say
 from clickpipe.errors import ClickpipeError, DiskError, OursError, OutsideError, PlanError, ReaderGone, StepBeforeFailed, near
-from clickpipe.stopping import clean_up, ends_by_itself, keep
+from clickpipe.stopping import clean_up, ends_by_itself, keep, parent
 
 _PR_SET_PDEATHSIG = 1
 
@@ -118,14 +118,14 @@ def _stop(number: int, _: Any) -> None:
 
 def _die_with_parent() -> None:
     """A process of a supervised pipeline outlives its supervisor by no moment, however that ends."""
-    parent = os.environ.pop("CLICKPIPE_PARENT", "")
-    if not parent:
+    told = parent()
+    if told is None:
         return
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if str(os.getppid()) != parent:  # it had died before we said so
+    if os.getppid() != told:  # it had died before we said so
         os._exit(75)
 
 

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-PARENT = "CLICKPIPE_PARENT"  # tells a process whose child it is: it dies with that one
+from clickpipe.stopping import PARENT
 
 
 class Group:

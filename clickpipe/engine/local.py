@@ -30,7 +30,7 @@ from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.space import Space
-from clickpipe.stopping import on_ask
+from clickpipe.stopping import on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
 from clickpipe.wire.stream import StreamWriter
 
@@ -85,6 +85,8 @@ class _Run:
         self._was_asked = False
         if begins and self._checkpoints:
             on_ask(self._asked)
+        elif parent() is not None:  # systemd asks all processes of a service: we end when the stream does
+            on_ask(lambda number: number == signal.SIGTERM)
         self._want()
 
     def _opened(self, number: int, step: FlowStep, name: str, given: Columns) -> Operator:
@@ -175,12 +177,13 @@ class _Run:
         return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path, stopped_at)
 
     def _asked(self, number: int) -> bool:
-        """A signal asks for the end: after a last checkpoint. At once the second time, while a full disk lets none be
-        written, and for Ctrl-C in a shell pipeline, whose other processes have ended by it."""
+        """A signal asks for the end: after a last checkpoint. At once the second time (unless a supervisor decides on that),
+        while a full disk lets none be written, and for Ctrl-C in a shell pipeline, whose other processes have ended by it."""
         if number == signal.SIGUSR1:
             self._feed.stop(drain=True)
             return True
-        is_soft = not self._was_asked and not self._space.is_waiting and (number == signal.SIGTERM or self._plan.sink is not None)
+        is_first = not self._was_asked or parent() is not None
+        is_soft = is_first and not self._space.is_waiting and (number == signal.SIGTERM or self._plan.sink is not None)
         self._was_asked = True
         if is_soft:
             self._feed.stop(drain=False)
