@@ -14,6 +14,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import checkpoints
+
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
 RUNS = HERE / "runs"
@@ -44,6 +46,8 @@ def works(file: Path, dirty: dict[str, Path]) -> dict[str, str]:
         "A fused": fused([ingest, *STEPS_A]),
         "A shell": shell([ingest, *STEPS_A]),
         "A shell arrow": f"export CLICKPIPE_CODEC=arrow; {shell([ingest, *STEPS_A])}",
+        "A view": checkpoints.view_run(file, "--reset"),
+        "A view, checkpoints": checkpoints.view_run(file, "--reset --checkpoint 1s"),
         "C polars batch": f"{PEER} polars-c {file} {OUT}",
         "C fused": fused([f"ingest {file}", *STEPS_C]),
         "import polars": f"{shlex.quote(sys.executable)} -c 'import polars'",
@@ -101,7 +105,7 @@ def record_latency(tries: int) -> list[float]:
     return taken[1:]  # the first one waited for four processes to start
 
 
-def rows(median: dict[str, float], memory: dict[str, float]) -> list[tuple[str, str, str, str]]:
+def rows(median: dict[str, float], memory: dict[str, float], saved: dict[str, list[float]]) -> list[tuple[str, str, str, str]]:
     """What is compared, the number, and what it must hold."""
 
     def ratio(of: str, to: str, most: float) -> tuple[str, str, str, str]:
@@ -119,6 +123,11 @@ def rows(median: dict[str, float], memory: dict[str, float]) -> list[tuple[str, 
         ratio("A shell arrow", "A fused", 1.8),
         ratio("C fused", "C polars batch", 1.3),
         *(ratio(name, "A fused", 1.2 if "0.01" in name else 2.5) for name in median if "bad" in name),
+        ratio("A view, checkpoints", "A view", 1 / 0.95),
+        plain(f"checkpoint of {saved['MiB'][0]:.0f} MiB: longest stall", max(saved["stall"]) * 1000, 150, "ms"),
+        plain("manifest's commit, p99", checkpoints.at(0.99, saved["commit"]) * 1000, 10, "ms"),
+        plain("from death to next checkpoint", statistics.median(saved["restart"]) * 1000, 2000, "ms"),
+        plain("the same, slowest", max(saved["restart"]) * 1000, 4000, "ms"),
         plain("--help", median["--help"] * 1000, 120, "ms"),
         plain("one filter - import polars", (median["one filter"] - median["import polars"]) * 1000, 150, "ms"),
         plain("one record, four idle steps", median["record latency"] * 1000, 150, "ms"),
@@ -153,20 +162,24 @@ def main() -> None:
     memory = {"2 M": peak_mib(file)}
     if not said.without_20m:
         memory["20 M"] = peak_mib(make(10 * said.count, f"clicks-{10 * said.count}.ndjson"))
+    saved = checkpoints.parts(file, DATA, environment())
+    saved["restart"] = checkpoints.restarts(file, 10 * said.tries, environment())
     median = {name: statistics.median(values) for name, values in raw.items()}
-    report(raw, median, memory)
+    report(raw, median, memory, saved)
 
 
-def report(raw: dict[str, list[float]], median: dict[str, float], memory: dict[str, float]) -> None:
+def report(
+    raw: dict[str, list[float]], median: dict[str, float], memory: dict[str, float], saved: dict[str, list[float]]
+) -> None:
     for name, value in median.items():
         print(f"{name:32} {value:8.3f} s")
     print()
-    table = rows(median, memory)
+    table = rows(median, memory, saved)
     for what, value, must, verdict in table:
         print(f"{what:34} {value:>10}   {must:<12} {verdict}")
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H%MZ")
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    kept = {"when": when, "machine": machine, "seconds": raw, "peak_mib": memory, "table": table}
+    kept = {"when": when, "machine": machine, "seconds": raw, "peak_mib": memory, "checkpoints": saved, "table": table}
     (RUNS / f"{when}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
