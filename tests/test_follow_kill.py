@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from growing import append, rotate
+from running import children_of
 
 from clickpipe.testing import environment
 
@@ -26,12 +28,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Process:
     """A pipeline that follows, with its results so far."""
 
-    def __init__(self, text: str) -> None:
-        self._text, self._process = text, None
+    def __init__(self, text: str, form: Sequence[str] = ("--restart", "no")) -> None:
+        self._text, self._form, self._process = text, form, None
         self.start()
 
     def start(self) -> None:
-        words = [sys.executable, "-m", "clickpipe", "run", "--restart", "no", "-c", self._text]
+        words = [sys.executable, "-m", "clickpipe", "run", *self._form, "-c", self._text]
         with open("stderr", "ab") as errors:
             self._process = subprocess.Popen(words, stderr=errors, env=environment(Path.cwd()))
 
@@ -39,6 +41,17 @@ class Process:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         assert self._process.wait() == -signal.SIGKILL, Path("stderr").read_text()
+
+    def kill_a_child(self, number: int) -> None:
+        """Of a supervisor; none if it waits for a restart."""
+        assert self._process is not None
+        if children := children_of(self._process.pid):
+            os.kill(children[number % len(children)], signal.SIGKILL)
+
+    def drain(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR1)
+        assert self._process.wait(60) == 0, Path("stderr").read_text()
 
     def results(self) -> list[int]:
         parts = sorted(Path("out.ndjson.parts").glob("*.ndjson"))
@@ -111,6 +124,25 @@ def test_a_shell_pipeline_that_is_killed_goes_on() -> None:
         append("app.log", number + 1)
     lines = "".join(path.read_text() for path in sorted(Path.cwd().glob("out.ndjson.parts/*.ndjson"))).splitlines()
     assert lines == [f'{{"n": {number}}}' for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("form", [[], ["--no-fuse"]], ids=["fused", "no-fuse"])
+def test_killed_under_the_supervisor_while_files_grow_and_are_rotated(form: list[str]) -> None:
+    """The supervisor starts it again each time, and the writer waits for nobody."""
+    append("app.log", 0)
+    process = Process(PIPELINE, form)
+    process.wait_for(0)
+    for number in range(1, 301):
+        append("app.log", number)
+        time.sleep(0.005)
+        if number % 60 == 20:
+            process.kill_a_child(number // 60)
+        if number % 60 == 30:
+            rotate("app.log")
+    process.wait_for(300)
+    process.drain()
+    assert sorted(json.loads(line)["n"] for line in Path("out.ndjson").read_text().splitlines()) == [*range(301)]
+    assert "goes on from checkpoint" in Path("stderr").read_text()
 
 
 def test_what_is_gone_stops_the_run_with_78() -> None:

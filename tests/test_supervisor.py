@@ -149,3 +149,22 @@ def test_status_says_what_runs(folder: Path, start: Start) -> None:
     process.kill()
     until(lambda: not status(folder)["processes"], "it lives")
     assert status(folder)["state"] == "stopped"
+
+
+@pytest.mark.parametrize("form", [[], ["--no-fuse"]], ids=["fused", "no-fuse"])
+def test_a_reader_that_leaves_is_no_death(form: list[str], tmp_path: Path) -> None:
+    """As in any pipe that ends in head. The input is longer than what pipes and queues hold."""
+    record = '{"page":"' + "p" * 1_000 + '"}\n'
+    (tmp_path / "in.ndjson").write_text(record * 20_000)
+    words = " ".join(["clickpipe", "run", *form, "-c", "'ingest in.ndjson --name c --checkpoint 10ms | sink -'"])
+    done = subprocess.run(
+        ["bash", "-c", f"{words} | head -1; echo ${{PIPESTATUS[@]}}"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == f"{record}0 0\n"
+    assert done.stderr == ""

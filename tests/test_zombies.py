@@ -95,7 +95,7 @@ def test_a_zombie_that_had_not_joined_has_no_effect(step: int, when: str, folder
     zombies = shell(STEPS[step:], source=reader, asleep=True)
     first = shell(STEPS[:step], target=writer)
     os.close(writer)
-    until(lambda: _waiting_bytes(reader), errors(folder))
+    until(lambda: _waiting_bytes(reader) > 4_000, errors(folder))  # barriers too
     _kill(first)
     os.close(reader)
 
