@@ -13,7 +13,7 @@ from collections.abc import Callable
 _CLEANUPS: list[Callable[[], None]] = []
 _ASKED: list[Callable[[int], bool]] = []
 _KEPT: list[int] = []  # signals that came before there was anybody to ask
-PARENT = "CLICKPIPEPARENT"  # the supervisor that started this process
+PARENT = "CLICKPIPE_PARENT"  # tells a process which supervisor it belongs to: it dies with that one
 
 
 def on_stop(clean: Callable[[], None]) -> None:

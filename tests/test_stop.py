@@ -100,6 +100,23 @@ def test_stopped_while_it_waits_for_a_restart(folder: Path, start: Start) -> Non
     assert process.wait(60) == 0
 
 
+@pytest.mark.parametrize("form", ["fused", "processes"])
+@pytest.mark.parametrize("moment", ["waits", "starts"])
+def test_drained_while_it_is_started_again(moment: str, form: str, folder: Path, start: Start) -> None:
+    """Its windows are closed, even if the signal comes before anybody can take it."""
+    _append(folder, 0, 6_000)
+    process = start(*_words(form, FOLLOWED))
+    until(lambda: _is_read_to(folder, 6_000), errors(folder))
+    os.kill(children_of(process.pid)[0], signal.SIGKILL)
+    until(lambda: "goes on from checkpoint" in errors(folder), "its death is not seen")
+    if moment == "starts":
+        until(lambda: children_of(process.pid), "it does not start")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(60) == 0, errors(folder)
+    assert status(folder)["state"] == "ended"
+    assert rows(folder) == expected(folder)
+
+
 def test_a_shell_pipeline_is_stopped_at_its_source(folder: Path) -> None:
     """SIGTERM at ingest reaches all the others as the end of a stream that goes on later."""
     _append(folder, 0, 2_050)

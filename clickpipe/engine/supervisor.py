@@ -173,10 +173,14 @@ class _Supervised:
             self._directory.leave()
 
     def ask(self, number: int) -> None:
-        """To end well. One that takes no checkpoints has nothing to save."""
+        """To end well. One that takes no checkpoints has nothing to save; one that waits is started, to close its windows."""
         if self.is_over:
             return
         self._asked = number
+        if self._group is None and number == signal.SIGUSR1:
+            self._start()
+        if self.is_over:  # it could not be started
+            return
         if self._group is None:
             self._over(Over(0))
         elif self.pipeline.state is None:
