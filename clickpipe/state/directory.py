@@ -222,8 +222,8 @@ class StateDirectory(Epochs):
     # Who lives.
 
     def run(self) -> int:
-        """The number of the newest run. Raises StateError."""
-        return int(self._identity()["run"])
+        """The number of the newest run, 0 before the first. Raises StateError."""
+        return int(self._identity(is_new=not self._epochs())["run"])
 
     def processes(self) -> list[int]:
         """Of the run that lives, if one does."""
@@ -231,7 +231,7 @@ class StateDirectory(Epochs):
 
     def source(self) -> int | None:
         """The process that reads the input: the one to ask for an end."""
-        process = self._identity().get("process")
+        process = self._identity(is_new=not self._epochs()).get("process")
         return process if process in self.processes() else None
 
     def supervisor(self) -> int | None:
