@@ -82,6 +82,7 @@ def test_a_stopped_process_keeps_newer_runs_away(step: int, folder: Path, shell:
     assert f"process {line[step].pid}: " in errors(folder)
     assert "clickpipe " + STEPS[step].split()[0] in errors(folder).rsplit(f"process {line[step].pid}: ", 1)[1]
     assert epoch(folder) == before
+    _append_the_rest(folder)  # a source that has nothing to write does not hear that its reader is gone
     line[step].send_signal(signal.SIGCONT)
     assert line[step].wait(60) in (0, 75)  # ingest's reader has left, which is no error
     _ends_well(shell(), folder)
@@ -195,9 +196,14 @@ def _waiting_bytes(pipe: int) -> int:
 
 def _reads_the_rest(folder: Path, last: subprocess.Popen[Any]) -> None:
     """Which only now comes, so that it is no earlier run that has read it."""
+    _append_the_rest(folder)
+    until(lambda: _records(folder) == 6_000 or last.poll() is not None, errors(folder))
+
+
+def _append_the_rest(folder: Path) -> None:
     with open(folder / "in.ndjson", "a") as file:
         file.write((folder / "more").read_text())
-    until(lambda: _records(folder) == 6_000 or last.poll() is not None, errors(folder))
+    (folder / "more").write_text("")
 
 
 def _records(folder: Path) -> int:
