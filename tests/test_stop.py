@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -182,3 +183,40 @@ def test_all_processes_of_a_service_may_be_asked_at_once(form: str, folder: Path
         os.kill(pid, signal.SIGTERM)
     assert process.wait(60) == 0, errors(folder)
     assert "stopped at checkpoint" in errors(folder)
+
+
+@pytest.mark.parametrize("checkpoint", ["", "--checkpoint 10ms"])
+@pytest.mark.parametrize("victim", [1, 2, 3])
+def test_an_idle_pipeline_hears_that_its_reader_has_died(victim: int, checkpoint: str, folder: Path) -> None:
+    """Nothing more comes, so nothing more is written: the steps before end all the same, and let the lock go."""
+    _append(folder, 0, 100)
+    steps = [
+        f"ingest log.ndjson --follow --time ts --name c {checkpoint}",
+        "filter 'ts > 0'",
+        "select ts page",
+        "sink out.ndjson",
+    ]
+    processes: list[subprocess.Popen[bytes]] = []
+    for step in steps:
+        words = [sys.executable, "-m", "clickpipe", *shlex.split(step)]
+        before = processes[-1].stdout if processes else subprocess.DEVNULL
+        with open(folder / "errors", "a") as told:
+            after = subprocess.DEVNULL if step == steps[-1] else subprocess.PIPE
+            processes.append(
+                subprocess.Popen(words, stdin=before, stdout=after, stderr=told, cwd=folder, env=environment(folder))
+            )
+        if not isinstance(before, int) and before:
+            before.close()
+    try:
+        until(lambda: _is_read_to(folder, 100) if checkpoint else _has_polars(processes[-1].pid), errors(folder))
+        processes[victim].kill()
+        assert [process.wait(30) for process in processes[:victim]] == [0] * victim, errors(folder)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _has_polars(pid: int) -> bool:
+    """Whether records have come to it."""
+    return "polars" in Path(f"/proc/{pid}/maps").read_text()

@@ -155,6 +155,9 @@ class IngestFeed(Feed):
         self._drains = drain
         self._is_stopping = True
 
+    def leave(self) -> None:
+        self.stop(drain=False)
+
     def _end(self) -> None:
         """Nothing more is handed on."""
         self.is_stopped = self._is_stopping and not self._drains

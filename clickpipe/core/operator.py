@@ -85,6 +85,9 @@ class Feed:
     def stop(self, *, drain: bool) -> None:
         """End `pulls` soon. `drain`: as if the input had ended. May be called in a signal handler. By default it goes on."""
 
+    def leave(self) -> None:
+        """Nobody wants any more what is made of it. Called by another thread."""
+
     def close(self) -> None:
         pass
 

@@ -73,6 +73,9 @@ class StreamFeed(Feed):
             names = [*names, self.columns.time.name, "window_start"]
         self._names = [name for name in self.columns.types if name in names]
 
+    def leave(self) -> None:
+        self._reader.give_up()
+
     def pulls(self) -> Iterator[Pull]:
         rows = 0
         for frame in self._reader.frames(self.columns):

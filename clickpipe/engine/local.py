@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ from clickpipe.state.home import pipeline_directory
 from clickpipe.state.space import Space
 from clickpipe.stopping import on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
+from clickpipe.wire.pump import when_reader_leaves
 from clickpipe.wire.stream import StreamWriter
 
 
@@ -157,6 +159,8 @@ class _Run:
                 asides = Asides(self._sides.add_late, self._dead)
                 loop = Loop(self._feed, self._stages, unheeding.tail if unheeding else tail, asides, self._floats)
                 self._loop = loop
+                if self._plan.sink is None and unheeding is None:
+                    when_reader_leaves(sys.stdout.fileno(), self._feed.leave)
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
                 self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)

@@ -13,8 +13,10 @@ import errno
 import fcntl
 import os
 import queue
+import select
+import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from clickpipe.errors import ClickpipeError, DiskError, OutsideError, ReaderGone
 
@@ -59,7 +61,7 @@ class Inbox:
         except queue.Empty:
             return None
         if isinstance(chunk, OSError):
-            raise OutsideError(f"{self._name}: {chunk.strerror}")
+            raise ReaderGone if chunk.errno == errno.EPIPE else OutsideError(f"{self._name}: {chunk.strerror}")
         self._is_at_end = not chunk
         return chunk
 
@@ -82,6 +84,11 @@ class Inbox:
             if not chunk:
                 return
             yield chunk
+
+    def give_up(self) -> None:
+        """Whoever waits for input hears that nobody wants what is made of it. One that has input finds out by itself."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(OSError(errno.EPIPE, "reader gone"))
 
     def put_back(self, data: bytes) -> None:
         """These bytes, which were looked at, are read again before all others."""
@@ -132,6 +139,20 @@ class Outbox:
     def _check(self) -> None:
         if self._failure is not None:
             raise failure(self._failure, self._name)
+
+
+def when_reader_leaves(descriptor: int, tell: Callable[[], None]) -> None:
+    """Call `tell` when whoever reads a pipe of ours has left: a process that has nothing to write would not notice."""
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        poll.poll()
+        tell()
+
+    threading.Thread(target=watch, daemon=True, name="reader-watch").start()
 
 
 def write_all(descriptor: int, data: bytes) -> None:

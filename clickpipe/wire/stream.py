@@ -63,6 +63,10 @@ class StreamReader:
             raise DataError("the stream does not begin with its stream line: something before this step removed it")
         return signal
 
+    def give_up(self) -> None:
+        """See Inbox."""
+        self._inbox.give_up()
+
     def raw(self) -> Inbox:
         """All bytes of a stream that turned out to be raw NDJSON."""
         self._inbox.put_back(self._buffer.rest())
