@@ -22,8 +22,11 @@ from clickpipe.core.packing import UNPACK
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import DataError
 from clickpipe.lines import Block
+from clickpipe.state.epochs import Epochs
 from clickpipe.state.hunt import Hunt
 from clickpipe.wire.frames import Barrier
+
+_PATIENCE = 10  # intervals that a checkpoint waits for the one before
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class IngestFeed(Feed):
 
     epochs: Iterator[int] | None = None
     hunt: Hunt | None = None  # for a record at which the pipeline dies
+    checkpoints: Epochs | None = None  # where they are complete one day
+    _before = 0  # the newest that was begun
 
     def __init__(self, taking: Taking, saved: Mapping[str, Any] | None = None) -> None:
         """`saved`: the position of an earlier run. Raises StateError if its input is not there any more."""
@@ -172,11 +177,19 @@ class IngestFeed(Feed):
 
     def _next_barrier(self) -> Barrier | None:
         """A checkpoint, if one is due and there is something new to save."""
-        if not self.epochs or not self._is_new or time.monotonic() < self._due:
+        now = time.monotonic()
+        if not self.epochs or not self._is_new or now < self._due or self._is_behind(now):
             return None
         barrier = self._barrier(self.epochs)
+        self._before = barrier.epoch
         self._wait_for_next()
         return barrier
+
+    def _is_behind(self, now: float) -> bool:
+        """The checkpoint before is still on its way to a slow disk: another would hold up the stream. For some time."""
+        if not self.checkpoints or not self._before or now > self._due + _PATIENCE * self._pace.interval:
+            return False
+        return not self.checkpoints.is_complete(self._before)
 
     def _wait_for_next(self) -> None:
         self._is_new, self._due = False, time.monotonic() + self._pace.interval

@@ -141,7 +141,7 @@ def begin(step: Ingest, name: str, word: str, space: Space) -> tuple[IngestFeed,
         feed.notes = (f"{directory.name} had come to its end at checkpoint {run.restore.epoch}; --reset at ingest begins anew",)
         feed.finish()
     else:
-        feed.epochs = count(run.epoch)
+        feed.epochs, feed.checkpoints = count(run.epoch), directory
         if told := os.environ.get(HUNT):
             feed.hunt = Hunt(directory, sets_aside=told == SETS_ASIDE)
     return feed, checkpoints
