@@ -10,8 +10,9 @@ from clickpipe.cli.words import say
 from clickpipe.core.step import SourceStep
 from clickpipe.engine.restart import Policy
 from clickpipe.engine.supervisor import Pipeline, Supervisor
-from clickpipe.errors import PlanError
+from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.operators.ingest import Ingest
+from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.home import pipeline_directory
 
@@ -45,6 +46,14 @@ def _words(node: Node, plan: Plan, quiet: bool) -> list[str]:
 
 def _pipeline(plan: Plan, words: list[list[str]]) -> Pipeline:
     commands = [[sys.executable, "-m", "clickpipe", *one] for one in words]
-    sources = [node.step for node in plan.nodes if isinstance(node.step, Ingest)]
-    name = next((step.name or plan.name or step.pipeline() for step in sources), plan.name or "pipeline")
+    name = next((_name(node, plan) for node in plan.nodes if isinstance(node.step, Ingest)), plan.name or "pipeline")
     return Pipeline(name, commands, pipeline_directory(name) if plan.takes_checkpoints else None)
+
+
+def _name(node: Node, plan: Plan) -> str:
+    """What its state is kept under. Raises what is wrong with its source."""
+    assert isinstance(node.step, Ingest)
+    try:
+        return node.step.name or plan.name or node.step.pipeline()
+    except ClickpipeError as error:
+        raise locate(error, node.written) from None

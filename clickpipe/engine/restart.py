@@ -10,7 +10,7 @@ _SUSPICIOUS = 3  # deaths without progress after which a hunt begins
 _MOST_SET_ASIDE = 10  # records: more are no accident of the data
 _SETTLED = 3  # checkpoints after which a life counts as a good one
 _NEVER = {
-    2: "what was typed is wrong",
+    2: "",  # what was typed is wrong, and that has been said
     65: "its data is what --max-errors or a format does not allow",
     78: "what was saved does not fit",
 }
@@ -66,7 +66,7 @@ def after_end(
     if code == 0:
         return Over(0)
     if code in _NEVER:
-        return Over(code, f"not started again: {_NEVER[code]}")
+        return Over(code, f"not started again: {_NEVER[code]}" if _NEVER[code] else "")
     new = epoch - history.epoch
     history = replace(
         history,
