@@ -170,4 +170,4 @@ def test_explain_does_not_wait(is_there: bool) -> None:
     assert done.returncode == 0, done.stderr
     assert ("1. ingest: follows; no event time" in done.stdout) is is_there
     assert ("columns  n int" in done.stdout) is is_there
-    assert "source: files are followed" in done.stdout
+    assert "source: whole or not there: files are followed" in done.stdout

@@ -135,7 +135,8 @@ Packed files, pipes and devices cannot be followed."""
             why = "standard input cannot be replayed; --spool LOG would make it exactly once, and is not in this version"
             return Guarantee(AT_MOST_ONCE, why)
         if not self.takes_checkpoints:
-            return Guarantee(WHOLE, "files can be read again; without --checkpoint a run that died starts from the beginning")
+            read = "files are followed" if self.follow else "files can be read again"
+            return Guarantee(WHOLE, f"{read}; without --checkpoint a run that died starts from the beginning of what is there")
         why = "files are read on from the position of the last checkpoint"
         return Guarantee(EXACTLY_ONCE, why + (_ROTATED if self.follow else ""))
 
