@@ -20,7 +20,7 @@ _NEVER = {
 class Policy:
     """Unit: seconds. Source: exponential backoff with jitter, as supervisors and Flink do it."""
 
-    first: float = 0.2  # before the first restart
+    first: float = 0.1  # before the first restart
     most: float = 30.0
     factor: float = 2.0
     jitter: float = 0.2  # a share of the delay, up or down

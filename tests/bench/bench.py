@@ -163,7 +163,7 @@ def main() -> None:
     if not said.without_20m:
         memory["20 M"] = peak_mib(make(10 * said.count, f"clicks-{10 * said.count}.ndjson"))
     saved = checkpoints.parts(file, DATA, environment())
-    saved["restart"] = checkpoints.restarts(file, 10 * said.tries, environment())
+    saved["restart"] = checkpoints.restarts(file, 4 * said.tries, environment())
     median = {name: statistics.median(values) for name, values in raw.items()}
     report(raw, median, memory, saved)
 

@@ -30,8 +30,9 @@ def parts(file: Path, folder: Path, environment: dict[str, str]) -> dict[str, li
 
     The last two checkpoints do not count: they are of the end, when nothing flows any more.
     """
-    out, name = folder / "timed.json", "bench-64"
-    line = f"ingest {file} --time ts --name {name} --reset --checkpoint 200ms --batch-bytes 2MiB | {STEPS} | sink view:bench_64"
+    out, name = folder / "timed.json", "bench_64"
+    _forget(name, environment)
+    line = f"ingest {file} --time ts --name {name} --checkpoint 200ms --batch-bytes 2MiB | {STEPS} | sink view:{name}"
     words = [sys.executable, str(HERE / "timed.py"), str(out), "run", "--restart", "no", "--quiet", "-c", line]
     subprocess.run(words, check=True, env=environment)
     said = json.loads(out.read_text())
@@ -39,36 +40,35 @@ def parts(file: Path, folder: Path, environment: dict[str, str]) -> dict[str, li
 
 
 def restarts(file: Path, tries: int, environment: dict[str, str]) -> list[float]:
-    """Seconds from the death of a supervised worker, with at least 64 MiB of state, to the next checkpoint that is complete."""
-    state = Path(environment["CLICKPIPE_HOME"]) / "pipelines" / "bench-back"
-    line = f"ingest {file} --time ts --name bench-back --checkpoint 200ms --batch-bytes 1MiB | {STEPS} | sink view:bench_back"
-    taken: list[float] = []
-    while len(taken) < tries:
-        shutil.rmtree(state, ignore_errors=True)
-        Path(environment["CLICKPIPE_HOME"], "views", "bench_back.sqlite").unlink(missing_ok=True)
-        words = [sys.executable, "-m", "clickpipe", "run", "--quiet", "-c", line]
-        with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as process:
-            while process.poll() is None and len(taken) < tries:
-                workers = _children(process.pid)
-                if _mib(state) < ENOUGH or not workers:
-                    time.sleep(0.01)
-                    continue
-                seconds = _back(process, workers[0], state)
-                taken += [seconds] if seconds else []
+    """Seconds from the death of a supervised worker, with 64 MiB of state, to the next checkpoint that is complete."""
+    line = f"ingest {file} --time ts --name bench_back --checkpoint 200ms --batch-bytes 1MiB | {STEPS} | sink view:bench_back"
+    return [_back_once(line, environment) for _ in range(tries)]
+
+
+def _back_once(line: str, environment: dict[str, str]) -> float:
+    _forget("bench_back", environment)
+    state = Path(environment["CLICKPIPE_HOME"]) / "pipelines" / "bench_back"
+    words = [sys.executable, "-m", "clickpipe", "run", "--quiet", "-c", line]
+    with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            while _mib(state) < ENOUGH:
+                time.sleep(0.002)
+            before = _newest(state)
+            os.kill(_children(process.pid)[0], signal.SIGKILL)
+            died = time.perf_counter()
+            while _newest(state) <= before:
+                time.sleep(0.002)
+            return time.perf_counter() - died
+        finally:
             process.kill()
-    return taken
 
 
-def _back(process: subprocess.Popen[bytes], worker: int, state: Path) -> float:
-    """Kill it; seconds until the next checkpoint, 0 where the input had ended."""
-    before = _newest(state)
-    os.kill(worker, signal.SIGKILL)
-    died = time.perf_counter()
-    while _newest(state) <= before:
-        if process.poll() is not None:
-            return 0.0
-        time.sleep(0.002)
-    return time.perf_counter() - died
+def _forget(name: str, environment: dict[str, str]) -> None:
+    """What an earlier run has left takes time to be put aside."""
+    home = Path(environment["CLICKPIPE_HOME"])
+    shutil.rmtree(home / "pipelines" / name, ignore_errors=True)
+    for end in ("", "-wal", "-shm"):
+        (home / "views" / f"{name}.sqlite{end}").unlink(missing_ok=True)
 
 
 def _children(pid: int) -> list[int]:
