@@ -43,7 +43,6 @@ class Parts:
     def __init__(self, path: str, patience: Patience = NO_PATIENCE) -> None:
         self._patience = patience
         self._count, self._is_checked = 0, False
-        self._is_safe = False  # whether the folder is known to survive
         self._typed, self._path = path, os.path.realpath(path)  # a person may have put a link there
         self._folder = f"{self._path}.parts"
         self._suffix = os.path.splitext(path)[1]
@@ -79,11 +78,8 @@ class Parts:
         return StagedFile(os.path.join(self._folder, f".{os.getpid()}-{time.monotonic_ns()}.part"), self._patience)
 
     def durable(self, file: StagedFile, epoch: int) -> None:
-        """Under a name of its checkpoint, still hidden."""
+        """Under a name of its checkpoint, still hidden. That the folder survives is seen to by who completes the checkpoint."""
         file.publish(self.hidden(epoch), "part")
-        if not self._is_safe:
-            sync_folder(os.path.dirname(self._folder))
-            self._is_safe = True
 
     def hidden(self, epoch: int) -> str:
         """Where the part of a checkpoint is before it is committed."""
