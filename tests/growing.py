@@ -10,6 +10,7 @@ from typing import Any
 
 from clickpipe.batch import Batch
 from clickpipe.core.following import Following
+from clickpipe.core.operator import Pull
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.parse import parse
 
@@ -39,19 +40,33 @@ class Run:
 
     def read(self, *, rounds: int = 1, save: bool = True) -> None:
         """Rounds; with a checkpoint behind each that has brought something."""
+        feed = self._saving(save)
+        for _ in range(rounds):
+            for pull in feed.round():
+                self._take(pull)
+
+    def read_until_saved(self) -> None:
+        """Up to the first checkpoint in a round, and not a record further."""
+        for pull in self._saving(True).round():
+            self._take(pull)
+            if pull.barrier:
+                return
+
+    def _saving(self, save: bool) -> Following:
         if self.feed is None:
             self.start()
         assert self.feed is not None
         self.feed.epochs = count(1) if save else None
-        for _ in range(rounds):
-            for pull in self.feed.round():
-                self.handed += [number for batch in pull.batches for number in numbers(batch)]
-                self.dead += [line for dead in pull.dead for line in dead.raw]
-                self.watermarks.append(pull.watermark)
-                if pull.barrier:
-                    self.saved = json.loads(json.dumps(pull.barrier.state[0]["source"]))
-                    self.committed += self.handed
-                    self.handed = []
+        return self.feed
+
+    def _take(self, pull: Pull) -> None:
+        self.handed += [number for batch in pull.batches for number in numbers(batch)]
+        self.dead += [line for dead in pull.dead for line in dead.raw]
+        self.watermarks.append(pull.watermark)
+        if pull.barrier:
+            self.saved = json.loads(json.dumps(pull.barrier.state[0]["source"]))
+            self.committed += self.handed
+            self.handed = []
 
     def kill(self) -> None:
         if self.feed is not None:

@@ -481,6 +481,40 @@ def test_the_watermark_is_the_least_and_never_goes_back() -> None:
     assert seen == sorted(seen)
 
 
+@pytest.mark.parametrize("is_at_once", [False, True])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_watermark_goes_on_over_a_restart(is_killed: bool, is_at_once: bool) -> None:
+    """A file that is silent holds it back then too, and it does not go back for one that has come since."""
+    run = Run("'*.log' --format ndjson --columns n:int --time n --time-unit ms")
+    append("a.log", 5_000)
+    append("b.log", 3_000)
+    run.read()
+    if is_killed:
+        run.kill()
+    append("a.log", 9_000)
+    if not is_at_once:
+        run.read()
+        assert run.watermarks[-1] == 3_000
+    append("c.log", 1_000)
+    run.read(rounds=3)
+    assert run.watermarks[-1] == 3_000
+    assert run.feed is not None
+    (late,) = [one for one in run.feed._watch.tails if one.name == "c.log"]
+    assert late.clock.watermark == 3_000
+    assert run.committed == [5_000, 3_000, 9_000, 1_000]
+
+
+def test_a_barrier_covers_what_was_handed_on() -> None:
+    """It comes behind the last file of a round, since what comes behind it is read again by nobody."""
+    run = Run("a.log b.log c.log --format ndjson --columns n:int --batch-bytes 32")
+    for number in range(30):
+        append("abc"[number % 3] + ".log", number)
+    for _ in range(30):
+        run.read_until_saved()
+        run.kill()
+    assert sorted(run.committed) == [*range(30)]
+
+
 def test_the_clock_of_a_path_goes_on_over_a_rotation_and_a_restart() -> None:
     run = Run(f"{LOG} --time n --time-unit ms --max-out-of-orderness 1s")
     append("app.log", 9_000)
@@ -488,6 +522,9 @@ def test_the_clock_of_a_path_goes_on_over_a_rotation_and_a_restart() -> None:
     run.kill()
     rotate("app.log")
     append("app.log", 8_500, 10_000)
+    run.start()
+    assert run.feed is not None
+    assert run.feed._watch.tails[0].clock.watermark == 8_000
     run.read(rounds=3)
     assert run.watermarks[-1] == 9_000
     assert run.committed == [9_000, 8_500, 10_000]

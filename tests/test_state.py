@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -19,6 +20,7 @@ from clickpipe.core.operator import Writer
 from clickpipe.core.option import Duration, Size
 from clickpipe.core.sink import Commits
 from clickpipe.engine import commit as commit_module
+from clickpipe.engine import local
 from clickpipe.engine.checkpoints import Checkpoints, Place
 from clickpipe.engine.commit import Committer
 from clickpipe.errors import ClickpipeError, DiskError, OutsideError, PlanError, StateError
@@ -111,6 +113,16 @@ def test_run_and_epoch_numbers_are_never_used_again(tmp_path: Path) -> None:
     assert os.listdir(os.path.join(directory.path, "epochs")) == ["1"]
     second.leave()
     assert StateDirectory(directory.path).begin().epoch == 11
+
+
+def test_a_checkpoint_that_is_found_is_made_safe_before_it_is_redone(tmp_path: Path) -> None:
+    """Whoever gave the manifest its name may have died before its folder was synced."""
+    directory = _saved(tmp_path)
+    directory.leave()
+    with mock.patch("clickpipe.state.epochs.sync_folder") as synced:
+        StateDirectory(directory.path).begin()
+    epochs = os.path.join(directory.path, "epochs")
+    assert [call.args[0] for call in synced.mock_calls] == [os.path.join(epochs, "1"), epochs]
 
 
 def test_a_newer_run_keeps_older_processes_out(tmp_path: Path) -> None:
@@ -224,7 +236,7 @@ def test_a_start_finishes_what_the_manifest_names(tmp_path: Path) -> None:
     [
         {"hop": 2, "state": {"stem": "2-aggregate.1"}},
         {"hop": 2, "append": {"file": "2-late.ndjson", "bytes": 1, "hash": "…", "to": "/nowhere"}},
-        {"hop": 2, "sink": "file", "staged": {}, "appears": "/nowhere/to/be/seen"},
+        {"hop": 2, "sink": "file", "staged": {}, "appears": "/nowhere-to-be-seen"},
     ],
     ids=["state", "append", "staged"],
 )
@@ -240,6 +252,42 @@ def test_a_checkpoint_waits_for_its_files(entry: Entry, tmp_path: Path, monkeypa
         committer.close()
     checkpoints.close()
     assert directory.manifest(2) is None
+
+
+def test_a_state_file_of_another_run_is_not_waited_for(tmp_path: Path) -> None:
+    """One that a process left behind which was slow to die, under the number of the same checkpoint."""
+    directory = _saved(tmp_path)
+    stems = [_stem_of_state(directory, run=1), _stem_of_state(directory, run=11)]
+    found = [directory.state_file(7, stem) for stem in (*stems, "2-aggregate.111")]
+    assert [file is not None and file["file"].startswith(f"{stem}.") for file, stem in zip(found, stems, strict=False)] == [
+        True,
+        True,
+    ]
+    assert found[0] != found[1]
+    assert found[2] is None
+
+
+def _stem_of_state(directory: StateDirectory, run: int) -> str:
+    """What a barrier says of the state of a step; the file is there."""
+    checkpoints = Checkpoints(directory, run, None)
+    _, entry = checkpoints.entries(7, [(Place(2, "aggregate", ""), TABLES)], set())
+    checkpoints.close()
+    return str(entry["state"]["stem"])
+
+
+def test_a_limit_that_was_reached_before_ends_at_a_new_checkpoint() -> None:
+    """Its run sees no barrier: the number that it ends with is one behind the checkpoint that it goes on from."""
+    run = object.__new__(local._Run)
+    run._checkpoints = SimpleNamespace(restore=SimpleNamespace(ended=False), close=lambda: None)  # type: ignore[assignment]
+    run._feed = SimpleNamespace(last=None, restore=5, is_stopped=False)  # type: ignore[assignment]
+    run._last_epoch = 0
+    run._extended = lambda barrier, **_: barrier  # type: ignore[method-assign]
+    assert run._last_barrier() == Barrier(6)
+
+
+def test_no_checkpoint_is_no_interval() -> None:
+    with pytest.raises(PlanError, match="--checkpoint must be longer than 0s"):
+        Ingest(("in.ndjson",), checkpoint=Duration(0)).open()
 
 
 def test_a_part_is_seen_when_it_is_committed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -134,6 +135,20 @@ def test_a_shell_pipeline_is_stopped_at_its_source(folder: Path) -> None:
     finally:
         if shell.poll() is None:
             os.killpg(shell.pid, signal.SIGKILL)
+
+
+def test_a_sink_in_the_middle_goes_on_too(folder: Path, start: Start) -> None:
+    """Its file is put together at the end, not where the pipeline was stopped."""
+    line = _words("alone", FOLLOWED.replace("| window", "| sink all.ndjson --pass | window"))
+    for begin, end, number in ((0, 200, signal.SIGTERM), (200, 400, signal.SIGUSR1)):
+        assert not (folder / "all.ndjson").exists()
+        process = start(*line)
+        _append(folder, begin, end)
+        until(lambda end=end: _is_read_to(folder, end), errors(folder))
+        process.send_signal(number)
+        assert process.wait(60) == 0, errors(folder)
+    assert (folder / "all.ndjson").read_bytes() == (folder / "log.ndjson").read_bytes()
+    assert sum(json.loads(row)["n"] for row in rows(folder)) == 400
 
 
 def test_a_file_at_rest_can_be_stopped_in_its_middle(folder: Path, start: Start) -> None:

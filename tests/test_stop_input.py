@@ -92,6 +92,7 @@ def test_stop_of_live_standard_input(drain: bool) -> None:
     assert _numbers_until_stopped(feed, drain=None) == [1, 2]
     assert feed.is_stopped is not drain
     assert feed.last is not None
+    assert [split["done"] for split in feed.last.state[0]["source"]["splits"]] == [False]
     os.close(writer)
 
 
