@@ -472,8 +472,8 @@ MUTANTS = [
     Mutant(
         "run numbers are used again",
         "state/directory.py",
-        'identity["run"] + 1, max',
-        'identity["run"] or 1, max',
+        'run, epoch = identity["run"] + 1, max',
+        'run, epoch = identity["run"] or 1, max',
         "test_state.py::test_run_and_epoch_numbers_are_never_used_again",
     ),
     Mutant(
