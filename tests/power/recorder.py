@@ -147,8 +147,9 @@ class Recorder:
 
     def _unlink(self, call: Call) -> None:
         path = self._path(call, 0)
-        if path is not None and not path.endswith(_IGNORED):
-            self.disk.log.append(NoName(*self._place(path), self._nodes.pop(path)))
+        node = None if path is None or path.endswith(_IGNORED) else self._nodes.pop(path, None)
+        if path is not None and node is not None:  # one of no node was made by a call that a kill has cut short
+            self.disk.log.append(NoName(*self._place(path), node))
 
     def _rename(self, call: Call) -> None:
         path, to = self._path(call, 0), self._path(call, 1)
