@@ -13,6 +13,7 @@ from collections.abc import Callable
 _CLEANUPS: list[Callable[[], None]] = []
 _ASKED: list[Callable[[int], bool]] = []
 _KEPT: list[int] = []  # signals that came before there was anybody to ask
+AGAIN = "CLICKPIPE_AGAIN"  # tells it that it is not the first that the supervisor has started: --reset has been done
 PARENT = "CLICKPIPE_PARENT"  # tells a process which supervisor it belongs to: it dies with that one
 
 

@@ -119,3 +119,30 @@ def test_a_damaged_savepoint_is_not_restored(folder: Path, start: Start) -> None
     reached = epoch(folder)
     assert "is damaged" in _ask(folder, "savepoint", "restore", "c", "here", code=78)
     assert epoch(folder) == reached
+
+
+def test_a_restore_that_was_cut_short_is_done_again(disordered: Path, start: Start) -> None:
+    """No run begins in between, and the late records of after the savepoint are not there twice."""
+    folder = disordered
+    assert start("run", "-q", "--restart", "no", "-c", LINE).wait(60) == 0, errors(folder)
+    expected = _results(folder)
+    shutil.rmtree(folder / ".home")
+    (folder / "all.out").unlink()
+
+    _stopped(folder, start, LINE, 1)
+    _ask(folder, "savepoint", "create", "c", "here")
+    _stopped(folder, start, LINE, 6)
+    done = _die_in_restore(folder)
+    assert done == -9
+    assert start("run", "-q", "--restart", "no", "-c", LINE).wait(60) == 78
+    assert "going back to savepoint here was cut short" in errors(folder)
+    assert "the next run goes on" in _ask(folder, "savepoint", "restore", "c", "here")
+    assert start("run", "-q", "--restart", "no", "-c", LINE).wait(60) == 0, errors(folder)
+    assert _results(folder) == expected
+
+
+def _die_in_restore(folder: Path) -> int:
+    """Between the state and the side files."""
+    words = [sys.executable, "-m", "clickpipe", "savepoint", "restore", "c", "here"]
+    more = environment(folder, CLICKPIPE_KILL_POINT="after-manifest")
+    return subprocess.run(words, cwd=folder, env=more, capture_output=True, check=False).returncode

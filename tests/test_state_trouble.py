@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -306,3 +307,36 @@ def test_a_view_that_another_process_writes_to(tmp_path: Path, monkeypatch: pyte
     assert views.read("ids").height == 1
     other.close()
     view.close()
+
+
+def test_two_pipelines_into_one_file(tmp_path: Path) -> None:
+    """The second is refused, whether the first one runs or not; until that has ended."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.ndjson").write_text("".join(json.dumps({"n": n, "who": name}) + "\n" for n in range(3_000)))
+    line = "ingest {0}.ndjson --name {0} --batch-bytes 2KiB --checkpoint 1ms | sink same.ndjson"
+    steps = {name: [["run", "-q", "--restart", "no", "-c", line.format(name)]] for name in ("a", "b")}
+    assert run_steps(steps["a"], tmp_path, kill={0: "after-commit:3"}) == [-9]
+    assert run_steps(steps["b"], tmp_path) == [78]
+    assert "same.ndjson is written by another pipeline, a" in (tmp_path / ".stderr").read_text()
+    assert run_steps(steps["a"], tmp_path) == [0]
+    assert (tmp_path / "same.ndjson").read_text() == (tmp_path / "a.ndjson").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ingest in.ndjson --dead-letter in.ndjson | sink -", "--dead-letter in.ndjson is the input itself"),
+        ("ingest in.ndjson --dead-letter x | sink x", "that is where dead letters go"),
+        ("ingest in.ndjson --time ts | window tumble 1m --late x | sink ./x", "that is where late records go"),
+        ("ingest in.ndjson | sink in.ndjson", "that is the input"),
+        ("ingest in.ndjson | sink in.ndjson --pass | sink -", "that is the input"),
+    ],
+)
+@pytest.mark.parametrize("more", ["", " --checkpoint 1s"])
+def test_nothing_is_written_over_what_else_a_pipeline_uses(line: str, said: str, more: str, tmp_path: Path) -> None:
+    data = '{"ts":1}\noops\n'
+    (tmp_path / "in.ndjson").write_text(data)
+    words = line.replace("in.ndjson", f"in.ndjson{more}", 1)
+    assert run_steps([["run", "-q", "--restart", "no", "-c", words]], tmp_path) == [2]
+    assert said in (tmp_path / ".stderr").read_text()
+    assert (tmp_path / "in.ndjson").read_text() == data

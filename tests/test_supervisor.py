@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from running import PIPELINE, Start, children_of, epoch, errors, expected, has_ended_before, lives, rows, status, until
 
+from clickpipe.engine.group import Group, verdict
 from clickpipe.testing import environment
 
 # Deaths cost nothing here: a supervisor with short delays, over commands of its own.
@@ -168,3 +169,31 @@ def test_a_reader_that_leaves_is_no_death(form: list[str], tmp_path: Path) -> No
     )
     assert done.stdout == f"{record}0 0\n"
     assert done.stderr == ""
+
+
+def test_what_begins_anew_does_so_once(folder: Path, start: Start) -> None:
+    """--reset is for the first life, not for those after a death."""
+    line = PIPELINE.format(file="in.ndjson", name="c").replace("--checkpoint", "--reset --checkpoint")
+    process = start("run", "-c", line)
+    if not has_ended_before(process, 4, folder):
+        os.kill(children_of(process.pid)[0], signal.SIGKILL)
+    assert process.wait(60) == 0, errors(folder)
+    assert not list((folder / ".home/pipelines/c").glob("epochs.before*"))
+    assert not list(folder.glob("c.ndjson.parts.before*"))
+    assert rows(folder) == expected(folder)
+
+
+def test_who_was_killed_is_not_to_blame() -> None:
+    """One fails and says why; that the others had to be killed says nothing."""
+    group = Group([["sleep", "600"], ["bash", "-c", "exit 78"]], dict(os.environ))
+    until(lambda: group.codes()[1] is not None, "it lives")
+    group.kill()
+    assert verdict([code for code in group.codes() if code is not None]) == 78
+
+
+def test_a_failure_in_the_background_is_heard_of_while_nothing_comes(folder: Path, start: Start) -> None:
+    """Of a followed file that is silent."""
+    line = PIPELINE.format(file="in.ndjson --follow", name="c")
+    process = start("run", "--restart", "no", "-c", line, CLICKPIPE_FAIL="fsync:30+:EIO")
+    assert process.wait(60) == 74, errors(folder)
+    assert "Input/output error" in errors(folder)

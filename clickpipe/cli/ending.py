@@ -20,6 +20,7 @@ def end(names: tuple[str, ...], number: signal.Signals, timeout: float, *, every
     asked = [directory for directory in pipelines.chosen(names) if _ask(directory, number, every=every)]
     if every and not asked:
         sys.stdout.write("no pipeline with checkpoints runs\n")
+    supervised = [directory for directory in asked if directory.supervisor()]
     deadline = time.monotonic() + timeout
     for directory in asked:
         while directory.processes() or directory.supervisor():
@@ -29,7 +30,11 @@ def end(names: tuple[str, ...], number: signal.Signals, timeout: float, *, every
                     notes=["it may wait for a disk or a reader; clickpipe status shows its processes"],
                 )
             time.sleep(0.05)
-        newest = next(directory.manifests(), None)
+        newest, said = next(directory.manifests(), None), directory.told_by_supervisor()
+        if directory in supervised and said.get("code"):
+            raise OutsideError(f"{directory.name} ended with exit code {said['code']}: {said.get('reason') or 'it has said why'}")
+        if number == signal.SIGUSR1 and not (newest and newest.ended):
+            raise OutsideError(f"{directory.name} ended without being drained", hint="run it, and drain it again")
         what = (
             f"{'ended' if newest.ended else 'stopped'} at checkpoint {newest.epoch}" if newest else "stopped; nothing was saved"
         )

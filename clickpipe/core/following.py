@@ -61,6 +61,7 @@ class Following(IngestFeed):
         while not self._is_stopping:
             yield from self.round()
             self._rest()
+            yield Pull(watermark=self._reached)  # so that what has failed in the background is heard of
         if self._drains:
             self._tell_of_unfinished()
         self._end()

@@ -18,6 +18,7 @@ from clickpipe.errors import StateError
 from clickpipe.lines import Block, line_count
 
 _WORKERS = 2
+_LOOK = 0.002  # seconds between two looks for a checkpoint
 _QUIET = 0.2  # seconds without a byte after which a live input is judged by what has come
 _ENOUGH = 16 << 20  # bytes of a file that are searched for its first time
 
@@ -95,13 +96,15 @@ class InOrder(IngestFeed):
             pull.watermark, one.offset = self._advanced(one, held), block.end
             pull.barrier = self._barrier(self.epochs)
             yield pull
-            hunt.wait_for(pull.barrier.epoch, lambda: self._is_stopping)
+            while not hunt.is_complete(pull.barrier.epoch) and not self._is_stopping:
+                time.sleep(_LOOK)
+                yield Pull(watermark=self._reached)  # so that what has failed in the background is heard of
             if self._is_stopping:
                 return
-            if hunt.sets_aside or hunt.is_over(block.end):
-                hunt.end()
-                self.hunt = None
-                return
+            if hunt.is_over(one.split.name, block.end):
+                break
+        hunt.end()
+        self.hunt = None
 
     def _advanced(self, one: Progress, held: list[int]) -> int | None:
         """The watermark, which waits for the first records of the splits to come."""

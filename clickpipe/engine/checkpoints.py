@@ -31,6 +31,7 @@ from clickpipe.state.home import pipeline_directory
 from clickpipe.state.hunt import HUNT, SETS_ASIDE, Hunt
 from clickpipe.state.manifest import Entry, Manifest, digest
 from clickpipe.state.space import Space
+from clickpipe.stopping import AGAIN
 
 _MOST_SAVING = 8  # files that may be on their way to the disk
 
@@ -132,7 +133,8 @@ class Checkpoints:
 def begin(step: Ingest, name: str, word: str, space: Space) -> tuple[IngestFeed, Checkpoints]:
     """Begin a run of a pipeline with checkpoints, where its last one left off. Raises StateError, OutsideError, PlanError."""
     directory = StateDirectory(pipeline_directory(step.name or name or step.pipeline()), space)
-    run = directory.begin(anew=step.reset, anywhere=step.allow_fs)
+    anew = step.reset and not os.environ.get(AGAIN)  # a supervisor has begun anew already
+    run = directory.begin(anew=anew, anywhere=step.allow_fs)
     checkpoints = Checkpoints(directory, run.number, run.restore)
     checkpoints.tables(Place(0, word, step.says()))
     feed = step.open(run.restore.entry(0, "source") if run.restore else None, say=space.say)

@@ -19,6 +19,7 @@ class Group:
 
     def __init__(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._killed: set[int] = set()  # by us: that says nothing of why they had to end
         # What is told to a process before it can listen waits until it does.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
         try:
@@ -45,7 +46,9 @@ class Group:
 
     def codes(self) -> list[int | None]:
         """Exit codes, None for those that live; 128 + n for signal n. Takes the dead out of the process table."""
-        return [None if code is None else 128 - code if code < 0 else code for code in (p.poll() for p in self._processes)]
+        codes = [process.poll() for process in self._processes]
+        told = [None if code is None else 128 - code if code < 0 else code for code in codes]
+        return [75 if number in self._killed else code for number, code in enumerate(told)]
 
     def tell_source(self, number: signal.Signals) -> None:
         """Send a signal to the process that reads the input: the others end when the stream does."""
@@ -54,7 +57,9 @@ class Group:
 
     def kill(self) -> None:
         """At once, also those that have been stopped; none of them is a zombie after it."""
-        for process in self._processes:
+        for number, process in enumerate(self._processes):
+            if process.poll() is None:
+                self._killed.add(number)
             process.kill()
             if process.stdout:
                 process.stdout.close()

@@ -303,6 +303,9 @@ class _Run:
     def _open_writer(self, step: SinkStep, place: Place, given: Columns) -> Writer:
         if step.place() in self._written_to:
             raise PlanError(f"{place.says}: a sink before this one writes there too", word=place.says.split()[0])
+        taken = {f"file:{os.path.realpath(path)}": what for what, path in self._taken_places()}
+        if step.place() in taken:
+            raise PlanError(f"{place.says}: {taken[step.place()]}", word=place.says.split()[0])
         self._written_to.append(step.place())
         if self._checkpoints is None:
             return step.open(given)
@@ -310,6 +313,16 @@ class _Run:
         restore = self._checkpoints.restore
         saved = restore.entry(place.hop, "staged") if restore else None
         return step.open_staged(given, self._feed.restore or 0, saved, self._checkpoints.directory)
+
+    def _taken_places(self) -> list[tuple[str, str]]:
+        """Files that a sink would destroy."""
+        places = [
+            ("that is where dead letters go", self._sides.dead_path),
+            ("that is where late records go", self._sides.late_path),
+        ]
+        source = self._plan.source.step if self._plan.source else None
+        sources = source.source if isinstance(source, Ingest) else ()
+        return places + [("that is the input", path) for path in sources if path != "-"]
 
     def _sink_end(self, writer: Writer, kind: str, place: Place) -> End:
         if self._checkpoints is None:

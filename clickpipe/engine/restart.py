@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, replace
 
 from clickpipe.state.hunt import NARROWS, SETS_ASIDE
 
+_OWN_FAULTS = (70, *(128 + number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGKILL)))
+_CERTAIN = 2  # deaths at a record that was read alone
 _SUSPICIOUS = 3  # deaths without progress after which a hunt begins
 _MOST_SET_ASIDE = 10  # records: more are no accident of the data
 _SETTLED = 3  # checkpoints after which a life counts as a good one
@@ -36,6 +39,7 @@ class History:
     in_a_row: int = 0  # lives that did not settle
     without_progress: int = 0  # restarts that brought no new checkpoint
     set_aside: int = 0  # records
+    alone: int = 0  # deaths in a row at a record that was read alone
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def after_end(
     )
     if history.without_progress >= policy.tries:
         return Over(1, f"{policy.tries} restarts from checkpoint {epoch} have brought no new one")
-    hunt = _hunt(policy, history, suspect_lines)
+    history = replace(history, alone=history.alone + 1 if suspect_lines == 1 and code in _OWN_FAULTS else 0)
+    hunt = _hunt(policy, history, code, suspect_lines)
     grown = 1.0 if hunt else policy.factor**history.in_a_row  # a hunt dies on purpose
     delay = min(policy.most, policy.first * grown) * (1 + policy.jitter * (2 * chance - 1))
     if hunt == SETS_ASIDE and history.set_aside == _MOST_SET_ASIDE:
@@ -93,7 +98,8 @@ def after_end(
     )
 
 
-def _hunt(policy: Policy, history: History, suspect_lines: int | None) -> str:
-    if not policy.hunts or (suspect_lines is None and history.without_progress < _SUSPICIOUS):
+def _hunt(policy: Policy, history: History, code: int, suspect_lines: int | None) -> str:
+    """Disks, databases and people are no fault of a record."""
+    if not policy.hunts or code not in _OWN_FAULTS or (suspect_lines is None and history.without_progress < _SUSPICIOUS):
         return ""
-    return SETS_ASIDE if suspect_lines == 1 else NARROWS
+    return SETS_ASIDE if history.alone == _CERTAIN else NARROWS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from clickpipe.core.sink import Commits, Destination
 from clickpipe.operators.sink import SINKS
 from clickpipe.state.directory import StateDirectory
@@ -13,16 +15,22 @@ from clickpipe.state.savepoints import Savepoints
 def rewind(directory: StateDirectory, name: str) -> list[str]:
     """What a person should know of it. Raises PlanError, StateError, OutsideError, DiskError.
 
-    First it is looked at whether all can go back. After a crash in between a run refuses to start, and this can be repeated.
+    First it is looked at whether all can go back. After a crash in between no run begins, and this can be repeated.
     """
+    directory.take_over()
     savepoint = Savepoints(directory).found(name)
     newest = next(directory.manifests(), savepoint)
     sinks = [(_commits(entry["sink"], directory), entry["staged"]) for entry in savepoint.steps if "staged" in entry]
     for commits, said in sinks:
         commits.check_rewind(said)
-    Savepoints(directory).restore(name)
+    begun = directory.restoring() or {"sides": []}
+    sides = sorted({*begun["sides"], *savepoint.lengths, *newest.lengths})
+    directory.begin_restoring({"savepoint": name, "sides": sides})
+    Savepoints(directory).restore(savepoint, name)
     notes = [note for commits, said in sinks if (note := commits.rewind(said))]
-    return notes + _cut_sides(savepoint, newest)
+    notes += [note for path in sides if (note := _cut(path, savepoint))]
+    directory.end_restoring()
+    return notes
 
 
 def _commits(kind: str, directory: StateDirectory) -> Commits:
@@ -30,14 +38,12 @@ def _commits(kind: str, directory: StateDirectory) -> Commits:
     return destination.commits(directory)
 
 
-def _cut_sides(savepoint: Manifest, newest: Manifest) -> list[str]:
-    """Late and dead-letter files end where they ended then."""
-    notes = []
-    for path in {*savepoint.lengths, *newest.lengths}:
-        length = savepoint.lengths.get(path, 0)
-        if length_of(path) > length:
-            kept = f"{path}.before-savepoint-{savepoint.epoch}-of-{newest.epoch}"
-            copy_file(path, kept)
-            cut(path, length)
-            notes.append(f"{path} was longer, and is kept as {kept}")
-    return notes
+def _cut(path: str, savepoint: Manifest) -> str:
+    """A late or dead-letter file ends where it ended then."""
+    length = savepoint.lengths.get(path, 0)
+    if length_of(path) <= length:
+        return ""
+    kept = f"{path}.before-savepoint-{savepoint.epoch}-{int(time.time())}"
+    copy_file(path, kept)
+    cut(path, length)
+    return f"{path} was longer, and is kept as {kept}"

@@ -26,6 +26,7 @@ from clickpipe.engine.restart import History, Over, Policy, after_end
 from clickpipe.errors import ClickpipeError
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.hunt import HUNT, SETS_ASIDE, forget, suspect
+from clickpipe.stopping import AGAIN
 
 _GRACE = 0.5  # seconds that the others have, to end by themselves and say why, when one has failed
 _LOOK = """
@@ -96,6 +97,8 @@ class _Supervised:
     is_over: bool = False
     restarts: int = 0
     _asked: int = 0  # the signal by which it was asked to end
+    _first: int = 0  # the run before the first that we start
+    _before: int = 0  # the run before the one that we have started
     _hunt: Mapping[str, str] = field(default_factory=dict)
     _history: History = field(default_factory=History)
     _group: Group | None = None
@@ -106,7 +109,7 @@ class _Supervised:
         if self.pipeline.state:
             self._directory = StateDirectory(self.pipeline.state)
             self._directory.supervise()
-            self._history = History(self._directory.newest_epoch())
+            self._history, self._first = History(self._directory.newest_epoch()), self._directory.last_run()
             forget(self._directory)
 
     def turn(self, now: float) -> None:
@@ -124,11 +127,15 @@ class _Supervised:
             self._hurry(now)
 
     def _start(self) -> None:
+        self._before = self._directory.last_run() if self._directory else 0
+        again = {AGAIN: "1"} if self._before != self._first else {}
         try:
-            self._group, self.due = Group(self.pipeline.commands, {**self.environment, **self._hunt}), float("inf")
+            self._group = Group(self.pipeline.commands, {**self.environment, **self._hunt, **again})
         except OSError as error:
-            self._over(Over(75, f"its processes cannot be started: {error.strerror}"))
+            self.say(f"{self.pipeline.name}: its processes cannot be started: {error.strerror}")
+            self._ended(75, time.monotonic())
             return
+        self.due = float("inf")
         self._tell("running")
 
     def _hurry(self, now: float) -> None:
@@ -142,8 +149,9 @@ class _Supervised:
         self._group = None
         epoch = self._directory.newest_epoch() if self._directory else 0
         if self._asked:
-            has_just_begun = self._asked != signal.SIGUSR1 and code == 128 + signal.SIGTERM  # and has nothing to save yet
-            code = 0 if has_just_begun else code
+            has_begun = self._directory is not None and self._directory.last_run() != self._before
+            if code == 128 + signal.SIGTERM:  # at once: it had nothing to save yet, or could not
+                code = 75 if has_begun or self._asked == signal.SIGUSR1 else 0
             self._over(Over(code, f"ended at checkpoint {epoch} before it could write a last one" if code else ""))
             return
         if self.policy is None:
@@ -168,7 +176,8 @@ class _Supervised:
         self.is_over, self.code, self.due = True, over.code, float("inf")
         if over.reason:
             self.say(f"{self.pipeline.name}: {over.reason}{_LOOK.format(self.pipeline.name) if over.code == 1 else ''}")
-        self._tell("failed" if over.code else "ended", code=over.code, reason=over.reason)
+        state = "ended" if not over.code else "failed" if over.code < 128 else "stopped"
+        self._tell(state, code=over.code, reason=over.reason)
         if self._directory:
             self._directory.leave()
 
@@ -192,7 +201,7 @@ class _Supervised:
     def end_now(self, code: int) -> None:
         if not self.is_over:
             self.kill()
-            self._over(Over(code))
+            self._over(Over(code, "ended at once; the next run goes on from its last checkpoint" if self.pipeline.state else ""))
 
     def kill(self) -> None:
         if self._group:

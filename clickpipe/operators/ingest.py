@@ -8,6 +8,7 @@ other, by the time of their first record; with --follow in turn, as they grow. M
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -148,6 +149,8 @@ Packed files, pipes and devices cannot be followed."""
         return f"about five batches of {self.batch_bytes >> 20} MiB"
 
     def _check(self) -> None:
+        if self.dead_letter and os.path.realpath(self.dead_letter) in {os.path.realpath(path) for path in self.source}:
+            raise PlanError(f"--dead-letter {self.dead_letter} is the input itself", word=self.dead_letter)
         if self.checkpoint is not None and self.checkpoint <= 0:
             raise PlanError("--checkpoint must be longer than 0s", word="--checkpoint")
         try:

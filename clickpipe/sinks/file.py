@@ -36,7 +36,7 @@ class File(Destination):
             hint = f"sink - > {self.address} gives each row at least once"
             raise PlanError(f"{self.address} is a device or pipe: not with --checkpoint", hint=hint, word=self.address)
         parts = Parts(self.address, directory.patience(self.address))
-        parts.begin(restored, saved)
+        parts.begin(restored, saved, directory.path)
         goes_on = bool(saved and saved["begun"])
         return PartsWriter(self.address, parts, Renderer(self.form, self.format(), given, goes_on=goes_on))
 

@@ -21,6 +21,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +30,14 @@ import orjson
 from clickpipe.errors import OutsideError, PlanError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.epochs import Epochs
-from clickpipe.state.files import make_folder, outside, rename, sync_way, write_whole
+from clickpipe.state.files import make_folder, outside, remove, rename, sync_folder, sync_way, write_whole
 from clickpipe.state.holders import command_line, holders
 from clickpipe.state.manifest import Manifest, digest
 from clickpipe.state.space import Space
 from clickpipe.state.trust import check_file_system, check_folder, check_no_links, read_own
 
+_RESTORING = "restoring.json"
 _PATIENCE = 3.0  # seconds that a start waits for the processes of the run before
-_MANIFEST = "MANIFEST.json"
 _ANEW = "--reset at ingest starts anew, and keeps what there is aside"
 
 
@@ -68,6 +69,7 @@ class StateDirectory(Epochs):
         self._make()
         self._lock("start.lock", fcntl.LOCK_EX)
         held = self._lock("lock", fcntl.LOCK_EX)
+        self._check_restored(anew=anew)
         epochs = self._epochs()
         identity = self._identity(anew=anew, is_new=not epochs)
         run, epoch = identity["run"] + 1, max([identity["epoch"], *epochs]) + 1
@@ -83,6 +85,15 @@ class StateDirectory(Epochs):
         os.close(self._locks.pop(0))  # start.lock: the next start may try, and wait for ours
         kill_point("after-begin")
         return Run(run, epoch, restore)
+
+    def _check_restored(self, *, anew: bool) -> None:
+        said = self.restoring()
+        if said and not anew:
+            name = said["savepoint"]
+            hint = f"clickpipe savepoint restore {self.name} {name}"
+            raise StateError(f"{self.name}: going back to savepoint {name} was cut short: do it again", hint=hint)
+        if said:
+            self.end_restoring()
 
     def join(self, run: int) -> None:
         """Belong to a run. Raises OutsideError when a newer one has begun."""
@@ -173,8 +184,9 @@ class StateDirectory(Epochs):
             if name.endswith(".old"):
                 shutil.rmtree(os.path.join(epochs, name), ignore_errors=True)
         for name in os.listdir(self.path):
-            if name.endswith(".part"):
-                os.unlink(os.path.join(self.path, name))
+            if name.endswith(".part") and not name.startswith("supervisor."):
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.path, name))
 
     def _identity(self, *, anew: bool = False, is_new: bool = False) -> dict[str, int]:
         """`is_new`: there is no checkpoint, so it need not be there."""
@@ -201,14 +213,32 @@ class StateDirectory(Epochs):
         data = line + digest(line).encode() + b"\n"
         write_whole(os.path.join(self.path, "identity.json"), data, "identity", self.patience(self.name))
 
-    def put_aside(self) -> None:
-        """For a savepoint to take its place: what was saved is renamed, and numbers go on. Nobody may run it meanwhile.
-
-        Raises OutsideError while somebody does. The locks are held from here on.
-        """
+    def take_over(self) -> None:
+        """Nobody runs or supervises it from here on. Raises OutsideError while somebody does."""
         self._make()
-        self._lock("start.lock", fcntl.LOCK_EX)
-        self._lock("lock", fcntl.LOCK_EX)
+        for name in ("supervisor.lock", "start.lock", "lock"):
+            self._lock(name, fcntl.LOCK_EX)
+
+    def restoring(self) -> dict[str, Any] | None:
+        """What a restore was about that has not come to its end."""
+        try:
+            said: dict[str, Any] = orjson.loads(read_own(os.path.join(self.path, _RESTORING)))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise StateError(f"{os.path.join(self.path, _RESTORING)} is damaged", hint=_ANEW) from None
+        return said
+
+    def begin_restoring(self, said: Mapping[str, Any]) -> None:
+        """No run begins from here on until it has come to its end."""
+        write_whole(os.path.join(self.path, _RESTORING), orjson.dumps(said), "restoring")
+
+    def end_restoring(self) -> None:
+        remove(os.path.join(self.path, _RESTORING))
+        sync_folder(self.path)
+
+    def put_aside(self) -> None:
+        """For a savepoint to take its place: what was saved is renamed, and numbers go on."""
         identity, epochs = self._identity(), self._epochs()
         self._write_identity(identity["run"] + 1, max([identity["epoch"], *epochs]))
         self._put_aside(identity["run"] + 1)
@@ -224,6 +254,13 @@ class StateDirectory(Epochs):
     def run(self) -> int:
         """The number of the newest run, 0 before the first. Raises StateError."""
         return int(self._identity(is_new=not self._epochs())["run"])
+
+    def last_run(self) -> int:
+        """The same; 0 where there is none, or none that can be read."""
+        try:
+            return self.run()
+        except StateError:
+            return 0
 
     def processes(self) -> list[int]:
         """Of the run that lives, if one does."""

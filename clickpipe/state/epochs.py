@@ -40,7 +40,11 @@ class Epochs:
         return max((epoch for epoch in self._epochs() if self.has(epoch, _MANIFEST)), default=0)
 
     def _epochs(self) -> list[int]:
-        return sorted(int(name) for name in os.listdir(os.path.join(self.path, "epochs")) if name.isdigit())
+        try:
+            names = os.listdir(os.path.join(self.path, "epochs"))
+        except FileNotFoundError:  # they are just being put aside
+            return []
+        return sorted(int(name) for name in names if name.isdigit())
 
     def manifests(self) -> Iterator[Manifest]:
         """Whole checkpoints, the newest first."""

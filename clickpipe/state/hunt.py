@@ -12,8 +12,6 @@ hunt and decides on each life; the source process reads as it is told.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -42,6 +40,7 @@ class Hunt:
 
     def __init__(self, checkpoints: Epochs, *, sets_aside: bool) -> None:
         self._checkpoints, self.sets_aside = checkpoints, sets_aside
+        self._batches = 0
         self.suspect = suspect(checkpoints)
 
     def batch_bytes(self, usual: int) -> int:
@@ -51,20 +50,22 @@ class Hunt:
 
     def begin(self, split: str, offset: int, end: int, lines: int) -> None:
         """This is read next."""
+        self._batches += 1
         write_whole(_path(self._checkpoints), orjson.dumps(asdict(Suspect(split, offset, end, lines))), "hunt")
 
-    def wait_for(self, epoch: int, is_stopping: Callable[[], bool]) -> None:
-        """Until this checkpoint is complete: what follows is to blame for what happens then."""
-        while not self._checkpoints.is_complete(epoch) and not is_stopping():
-            time.sleep(0.001)
+    def is_complete(self, epoch: int) -> bool:
+        """Whether this checkpoint is: what follows is to blame for what happens then."""
+        return self._checkpoints.is_complete(epoch)
 
     def is_at(self, split: str, offset: int) -> bool:
         """Whether this is where the last life died."""
         return self.suspect is not None and (self.suspect.split, self.suspect.offset) == (split, offset)
 
-    def is_over(self, offset: int) -> bool:
+    def is_over(self, split: str, offset: int) -> bool:
         """Whether the stretch in which the last life died has been passed."""
-        return self.suspect is not None and offset >= self.suspect.end
+        if self.sets_aside or self.suspect is None:
+            return self.sets_aside or self._batches >= _PARTS
+        return split == self.suspect.split and offset >= self.suspect.end
 
     def end(self) -> None:
         forget(self._checkpoints)

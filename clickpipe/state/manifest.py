@@ -59,7 +59,8 @@ class Manifest:
         said = orjson.loads(line)
         if said["v"] != VERSION:
             raise KeyError(said["v"])
-        return Manifest(**{name: said[name] for name in ("pipeline", "run", "epoch", "steps", "accounts", "ended", "lengths")})
+        known = {name: said[name] for name in ("pipeline", "run", "epoch", "steps", "accounts", "ended")}
+        return Manifest(**known, lengths=said.get("lengths", {}))
 
 
 def digest(data: bytes) -> str:

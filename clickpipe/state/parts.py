@@ -30,11 +30,12 @@ from typing import Any
 
 from clickpipe.errors import PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import StagedFile, make_folder, rename, sync_folder
+from clickpipe.state.files import StagedFile, make_folder, outside, rename, sync_folder
 from clickpipe.state.space import NO_PATIENCE, Patience
-from clickpipe.state.trust import check_folder, check_no_links
+from clickpipe.state.trust import check_folder, check_no_links, read_own
 
 _CHUNK = 1 << 20
+_OWNER = "owner"
 
 
 class Parts:
@@ -42,15 +43,16 @@ class Parts:
 
     def __init__(self, path: str, patience: Patience = NO_PATIENCE) -> None:
         self._patience = patience
-        self._count, self._is_checked = 0, False
+        self._count, self._is_checked, self._owner = 0, False, ""
         self._typed, self._path = path, os.path.realpath(path)  # a person may have put a link there
         self._folder = f"{self._path}.parts"
         self._suffix = os.path.splitext(path)[1]
 
     # To write them.
 
-    def begin(self, restored: int, saved: Mapping[str, Any] | None) -> None:
-        """`restored`: the checkpoint that the run goes on from, 0 for none; `saved`: what `said` had said for it.
+    def begin(self, restored: int, saved: Mapping[str, Any] | None, owner: str = "") -> None:
+        """`restored`: the checkpoint that the run goes on from, 0 for none; `saved`: what `said` had said for it; `owner`: who
+        writes here, and nobody else until it has ended.
 
         Raises PlanError, and StateError where the parts are not those of that checkpoint.
         """
@@ -61,6 +63,8 @@ class Parts:
         if os.path.lexists(self._folder):
             check_folder(self._folder)
             check_no_links(self._folder)
+        self._owner = owner
+        self._check_owner()
         if saved and saved["to"] != self._path:
             raise StateError(f"checkpoint {restored} has its results in {saved['to']}, and these would go to {self._path}")
         self._count = saved["parts"] if saved else 0
@@ -75,7 +79,38 @@ class Parts:
     def stage(self) -> StagedFile:
         """A new part, not yet to be seen."""
         make_folder(self._folder, self._patience)
+        self._claim()
         return StagedFile(os.path.join(self._folder, f".{os.getpid()}-{time.monotonic_ns()}.part"), self._patience)
+
+    def _claim(self) -> None:
+        """The first to come owns the folder."""
+        if not self._owner:
+            return
+        try:
+            descriptor = os.open(os.path.join(self._folder, _OWNER), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            self._check_owner()
+            return
+        except OSError as error:
+            raise outside(error, self._folder) from None
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(self._owner)
+
+    def _check_owner(self) -> None:
+        """Raises StateError where another pipeline's results stand."""
+        try:
+            owner = read_own(os.path.join(self._folder, _OWNER)).decode("utf-8", "replace")
+        except OSError:
+            return
+        if owner and self._owner and owner != self._owner:
+            raise StateError(
+                f"{self._path} is written by another pipeline, {os.path.basename(owner)}, whose input has not ended",
+                notes=[
+                    "either name another file,",
+                    "or drain that pipeline first;",
+                    f"if it is of no use any more, remove {self._folder}",
+                ],
+            )
 
     def durable(self, file: StagedFile, epoch: int) -> None:
         """Under a name of its checkpoint, still hidden. That the folder survives is seen to by who completes the checkpoint."""

@@ -58,18 +58,10 @@ class Savepoints:
             f"{self._directory.name}: its checkpoints go faster than they can be copied", hint="a longer --checkpoint"
         )
 
-    def restore(self, name: str) -> Manifest:
-        """Put it in the place of what the pipeline has saved since, which is put aside. Nobody may run it meanwhile.
-
-        Raises PlanError, StateError, OutsideError, DiskError.
-        """
-        savepoint = self._opened(name)
-        manifest = savepoint.newest()
-        if manifest is None:
-            raise StateError(f"savepoint {name} of {self._directory.name} has no checkpoint")
+    def restore(self, manifest: Manifest, name: str) -> None:
+        """Put it in the place of what the pipeline has saved since, which is put aside. Raises StateError, DiskError."""
         self._directory.put_aside()
-        _copy(savepoint, self._directory, manifest)
-        return manifest
+        _copy(self._opened(name), self._directory, manifest)
 
     def found(self, name: str) -> Manifest:
         """What a savepoint holds, whole. Raises PlanError, StateError."""

@@ -94,6 +94,8 @@ class View:
         known = self.marker()
         if known and known.lineage == marker.lineage and known.epoch >= marker.epoch:
             return
+        if known and known.lineage != marker.lineage and not anew:
+            raise StateError(f"{self._path} has been taken over by another pipeline", notes=_WAYS_OUT)
         self._check_there()
         self._waiting(lambda: self._transact(rows, marker, anew=anew))
         kill_point("after-view-commit")
