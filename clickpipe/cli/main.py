@@ -30,8 +30,8 @@ A pipeline is ordinary commands in a shell, or the same line in a recipe:
   clickpipe run recipes/trending.toml
 
 Every command has --help with examples that run; clickpipe help --man NAME gives its manual page.
-Exit codes: 0 done; 2 usage; 65 data; 70 our fault; 74 disk; 75 try again; 78 saved state
-does not fit; 130 and 143 signals.
+Exit codes: 0 done, or stopped after a last checkpoint; 1 given up after restarts; 2 usage; 65 data; 70 our fault;
+74 disk; 75 try again; 78 saved state does not fit; 130 and 143 signals.
 """
 
 

@@ -7,7 +7,8 @@ import click
 from clickpipe import RELEASED, __version__
 
 _EXIT = (
-    ("0", "done, and the accounts balance; also when the reader of the output went away"),
+    ("0", "done, and the accounts balance; also stopped after a last checkpoint, or when the reader of the output went away"),
+    ("1", "run: given up, because restarts brought no new checkpoint"),
     ("2", "usage, or a plan that cannot work"),
     ("65", "the data is wrong, and a policy or its format says to stop"),
     ("70", "a fault of clickpipe"),
