@@ -235,3 +235,30 @@ def test_an_idle_pipeline_hears_that_its_reader_has_died(victim: int, checkpoint
 def _has_polars(pid: int) -> bool:
     """Whether records have come to it."""
     return "polars" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_what_stands_in_a_followed_file_is_read_before_it_is_drained(folder: Path, start: Start) -> None:
+    """Also what had come while the pipeline was busy elsewhere."""
+    _append(folder, 0, 2_050)
+    process = start(*_words("alone", FOLLOWED))
+    until(lambda: _is_read_to(folder, 2_050), errors(folder))
+    process.send_signal(signal.SIGSTOP)
+    _append(folder, 2_050, 6_000)
+    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(60) == 0, errors(folder)
+    assert rows(folder) == expected(folder)
+
+
+def test_one_of_several_is_stopped_and_then_all(folder: Path, start: Start) -> None:
+    """Of one supervisor: the others go on, and nobody is ended at once."""
+    for name in ("one", "two", "three"):
+        text = PIPELINE.format(file="in.ndjson --follow", name=name).replace("'", '"')
+        (folder / f"{name}.toml").write_text(f"pipeline = '''\n{text}\n'''\n")
+    process = start("run", "one.toml", "two.toml", "three.toml")
+    until(lambda: all(epoch(folder, name) for name in ("one", "two", "three")), errors(folder))
+    assert _ask(folder, "stop", "two").startswith("two: stopped at checkpoint ")
+    assert len(children_of(process.pid)) == 2
+    assert _ask(folder, "stop", "--all").count(": stopped at checkpoint ") == 2
+    assert process.wait(60) == 0, errors(folder)
+    assert errors(folder).count("clickpipe: stopped at checkpoint") == 3

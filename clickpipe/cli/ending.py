@@ -44,7 +44,7 @@ def end(names: tuple[str, ...], number: signal.Signals, timeout: float, *, every
 
 def _ask(directory: StateDirectory, number: signal.Signals, *, every: bool) -> bool:
     """Whether there was somebody to ask."""
-    process = directory.supervisor() or directory.source()
+    process = _whom(directory)
     if process is None:
         if not every:
             sys.stdout.write(f"{directory.name}: does not run\n")
@@ -52,3 +52,10 @@ def _ask(directory: StateDirectory, number: signal.Signals, *, every: bool) -> b
     with suppress(ProcessLookupError):  # it has ended by itself meanwhile
         os.kill(process, number)
     return True
+
+
+def _whom(directory: StateDirectory) -> int | None:
+    """Its supervisor, which would end all that it supervises; so where that is more, the process that reads the input."""
+    supervisor = directory.supervisor()
+    is_alone = directory.told_by_supervisor().get("together", 1) == 1
+    return supervisor if supervisor and is_alone else directory.source() or supervisor

@@ -24,6 +24,7 @@ _QUIET = 0.2  # seconds without a record after which the columns are judged by w
 
 class Following(IngestFeed):
     is_live = True
+    _is_finished = False  # an earlier run had come to its end
 
     def __init__(
         self, taking: Taking, addresses: tuple[str, ...], say: Callable[[str], None], saved: Mapping[str, Any] | None = None
@@ -62,9 +63,19 @@ class Following(IngestFeed):
             yield from self.round()
             self._rest()
             yield Pull(watermark=self._reached)  # so that what has failed in the background is heard of
-        if self._drains:
+        if self._drains and not self._is_finished:
+            yield from self._drained()
             self._tell_of_unfinished()
         self._end()
+
+    def _drained(self) -> Iterator[Pull]:
+        """What stands in the files by now; whoever goes on writing does not keep us."""
+        left = sum(one.size - one.offset for tail in self._watch.tails for one in tail.generations)
+        while left > 0 and self._drains:
+            yield from self.round()
+            if not self._watch.taken:
+                return
+            left -= self._watch.taken
 
     def round(self) -> Iterator[Pull]:
         """What has been appended to each file. A barrier comes last: then all that was read has been handed on."""
@@ -73,7 +84,7 @@ class Following(IngestFeed):
             if last:
                 yield last
             last = self._pull(tail, block)
-            if self._is_stopping:
+            if self._is_stopping and not self._drains:
                 break
         before = self._reached
         self._advance()
@@ -119,6 +130,7 @@ class Following(IngestFeed):
     # Where it is, and how to go on from there.
 
     def finish(self) -> None:
+        self._is_finished = True
         self.stop(drain=True)
 
     def _positions(self) -> list[dict[str, Any]]:

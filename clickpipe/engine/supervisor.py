@@ -49,7 +49,8 @@ class Supervisor:
     def __init__(
         self, pipelines: Sequence[Pipeline], environment: Mapping[str, str], say: Callable[[str], None], policy: Policy | None
     ) -> None:
-        self._all = [_Supervised(one, environment, say, policy if one.state else None) for one in pipelines]
+        together = len(pipelines)
+        self._all = [_Supervised(one, environment, say, policy if one.state else None, together) for one in pipelines]
         self._asked = ""
 
     def run(self) -> int:
@@ -92,6 +93,7 @@ class _Supervised:
     environment: Mapping[str, str]
     say: Callable[[str], None]
     policy: Policy | None
+    together: int = 1  # pipelines of the same supervisor
     due: float = 0.0  # when there is something to do even if no process ends
     code: int = 0
     is_over: bool = False
@@ -213,7 +215,8 @@ class _Supervised:
         if self._directory is None:
             return
         try:
-            self._directory.tell_of_supervisor({"state": state, "restarts": self.restarts, "since": time.time(), **more})
+            known = {"state": state, "restarts": self.restarts, "since": time.time(), "together": self.together}
+            self._directory.tell_of_supervisor(known | more)
         except ClickpipeError as error:
             self.say(str(error))
 

@@ -6,7 +6,7 @@
                            the number of the run whose last process has come
         start.lock         held while a run begins
         supervisor.lock    held by the supervisor that starts its runs; supervisor.json is what it says
-        epochs/42/         2-aggregate.state, 1-late.ndjson, MANIFEST.json: a checkpoint, once the last is there
+        epochs/42/         the files of a checkpoint (epochs.py), whole once MANIFEST.json is there
         late.ndjson  dead.ndjson
 
 A run begins in its source process: it waits until no process of an earlier run holds the lock, raises the

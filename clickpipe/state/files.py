@@ -103,12 +103,12 @@ class StagedFile:
     `bytes` and `hash` (see state/manifest.py) are those of what was written so far.
     """
 
-    def __init__(self, part: str, patience: Patience = NO_PATIENCE) -> None:
+    def __init__(self, part: str, patience: Patience = NO_PATIENCE, *, mode: int = 0o666) -> None:
         self._part, self._hash, self._patience = part, blake2b(digest_size=16), patience
         self.bytes = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         try:
-            self._descriptor = patience(part, lambda: _open(part, flags, 0o666))
+            self._descriptor = patience(part, lambda: _open(part, flags, mode))
         except OSError as error:
             raise outside(error, part) from None
 
@@ -157,10 +157,10 @@ def rename(path: str, to: str) -> None:
 
 
 def copy_file(path: str, to: str) -> None:
-    """Durable under its new name. Raises StateError for one that is gone, DiskError."""
+    """Durable under its new name, for its owner only. Raises StateError for one that is gone, DiskError."""
     try:
         with open(path, "rb") as file:
-            staged = StagedFile(f"{to}.{os.getpid()}.part")
+            staged = StagedFile(f"{to}.{os.getpid()}.part", mode=0o600)
             while chunk := file.read(1 << 20):
                 staged.write(chunk)
     except FileNotFoundError:

@@ -2,7 +2,7 @@
 
     {"clickpipe":"manifest","v":1,"pipeline":"clicks","run":7,"epoch":42,"ended":false,
      "accounts":[{"read":10}],"steps":[{"hop":0,"step":"ingest","says":"…","source":{…}},
-     {"hop":2,"step":"aggregate","says":"…","state":{"file":"2-aggregate.state","bytes":812,"hash":"…"}},
+     {"hop":2,"step":"aggregate","says":"…","state":{"file":"2-aggregate.7.9f86….state","bytes":812,"hash":"9f86…"}},
      {"hop":1,"append":{"file":"1-late.ndjson","bytes":80,"hash":"…","to":"/…/late.ndjson","at":160}},
      {"hop":3,"step":"sink","says":"…","staged":{…}}]}
     9f86d081884c7d659a2feaa0c55ad015

@@ -151,7 +151,7 @@ class Parts:
         make_folder(aside)
         for epoch in later:
             rename(self._shown(epoch), os.path.join(aside, os.path.basename(self._shown(epoch))))
-        return f"{len(later)} later parts of {self._path} are kept in {aside}"
+        return f"parts of {self._path} that came later are kept in {aside}: {len(later)}"
 
     def _check_count(self, said: Mapping[str, Any]) -> None:
         """Nobody has taken parts away. Looked at once: what this run has shown, it knows of."""

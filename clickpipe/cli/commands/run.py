@@ -146,8 +146,10 @@ def _with_option(plan: Plan, at: int, name: str, value: object, word: str) -> Pl
 def _check_hunt(plan: Plan) -> None:
     """Setting a record aside takes input that reads the same each time."""
     sources = [node.step for node in plan.nodes if isinstance(node.step, Ingest)]
-    if not plan.takes_checkpoints or any(step.follow or "-" in step.source for step in sources):
-        raise Unsupported("notimpl", "--on-poison dead-letter", "it is for files at rest, with --checkpoint")
+    if any(step.follow or "-" in step.source for step in sources):
+        raise Unsupported("notimpl", "--on-poison dead-letter", "it is for files at rest")
+    if not plan.takes_checkpoints:
+        raise PlanError("--on-poison dead-letter takes checkpoints", hint="--checkpoint 1s")
 
 
 def _named(value: str) -> tuple[str, str]:
