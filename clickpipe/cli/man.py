@@ -32,7 +32,7 @@ def page(name: str, command: click.Command) -> str:
         ".SH SYNOPSIS",
         f"\\fB{_plain(context.command_path)}\\fR {_plain(usage)}",
         ".SH DESCRIPTION",
-        _paragraphs(rest.strip() or summary),
+        _paragraphs(rest.strip("\n") or summary),
         *_options(command, context),
         *_examples(command.epilog or ""),
         ".SH EXIT STATUS",
@@ -57,8 +57,14 @@ def _examples(epilog: str) -> list[str]:
 
 
 def _paragraphs(text: str) -> str:
-    blocks = [" ".join(block.split()) for block in text.split("\n\n")]
-    return "\n.PP\n".join(_plain(block) for block in blocks)
+    return "\n.PP\n".join(_block(block) for block in text.split("\n\n"))
+
+
+def _block(text: str) -> str:
+    """What is indented keeps its lines."""
+    if text.startswith("    "):
+        return "\n".join([".nf", *map(_plain, text.splitlines()), ".fi"])
+    return _plain(" ".join(text.split()))
 
 
 def _plain(text: str) -> str:

@@ -4,9 +4,12 @@ All steps of a pipeline run in one process and hand each other columns; --no-fus
 of its own, joined by pipes, with the same results.
 
 A pipeline that takes checkpoints is supervised: when a process of it dies, all are started again from the
-last checkpoint, after a pause that grows. It is given up after 10 restarts that bring no new checkpoint, and
-not started again at all when its data, its plan or its saved state is what is wrong. SIGTERM or Ctrl-C stop
-it after a last checkpoint, with windows left open; a second one stops it at once.
+last checkpoint, after a pause that grows from a tenth of a second to half a minute. It is given up after 10
+restarts that bring no new checkpoint (exit code 1), and not started again at all when its data, its plan or
+its saved state is what is wrong (65, 2, 78). SIGTERM or Ctrl-C stop it after a last checkpoint, with windows
+left open; a second one stops it at once. SIGUSR1 drains it: the input ends, and windows close.
+
+Several recipes run side by side, and end together when one of them is asked to; a run each keeps them apart.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ Examples:
     "--on-poison",
     type=click.Choice(["dead-letter", "fail"]),
     default="fail",
-    help="a record at which the pipeline dies every time: set it aside, or give up  [default fail]",
+    help="a record at which the pipeline dies every time: set it aside (files at rest only), or give up  [default fail]",
 )
 @click.option("--require", type=click.Choice(["exactly-once"]), help="refuse to start a pipeline that gives less")
 @click.option("--no-fuse", is_flag=True, help="one process per step")

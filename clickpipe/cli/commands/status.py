@@ -2,7 +2,7 @@
 
     running   a process of it lives             waiting   died, and its supervisor will start it again
     ended     its input ended, all is written   stopped   nothing of it lives; a run goes on from its checkpoint
-    failed    its supervisor has given it up
+    failed    its supervisor has given it up    stopping, draining   it was asked to end, and has not yet
 
 Pipelines that take no checkpoints are not shown.
 """
