@@ -9,7 +9,7 @@ restarts that bring no new checkpoint (exit code 1), and not started again at al
 its saved state is what is wrong (65, 2, 78). SIGTERM or Ctrl-C stop it after a last checkpoint, with windows
 left open; a second one stops it at once. SIGUSR1 drains it: the input ends, and windows close.
 
-Several recipes run side by side, and end together when one of them is asked to; a run each keeps them apart.
+Several recipes run side by side: a signal is for all of them, `clickpipe stop NAME` for one.
 """
 
 from __future__ import annotations
