@@ -15,6 +15,7 @@ import pytest
 
 from clickpipe.errors import OutsideError, PlanError
 from clickpipe.state.directory import StateDirectory
+from clickpipe.state.files import hold
 from clickpipe.state.trust import file_system_of, is_network
 from clickpipe.store import views
 from clickpipe.testing import environment, run_steps
@@ -340,3 +341,25 @@ def test_nothing_is_written_over_what_else_a_pipeline_uses(line: str, said: str,
     assert run_steps([["run", "-q", "--restart", "no", "-c", words]], tmp_path) == [2]
     assert said in (tmp_path / ".stderr").read_text()
     assert (tmp_path / "in.ndjson").read_text() == data
+
+
+def test_two_pipelines_with_one_file_for_dead_letters(tmp_path: Path) -> None:
+    """While one of them runs it is its own, and what another has added is not written over."""
+    (tmp_path / "in.ndjson").write_text('{"n":1}\noops\n' * 1_000)
+    line = "ingest in.ndjson --name {0} --batch-bytes 1KiB --checkpoint 1ms --dead-letter dead | sink {0}.ndjson"
+    steps = {name: [["run", "-q", "--restart", "no", "-c", line.format(name)]] for name in ("a", "b")}
+    assert run_steps(steps["a"], tmp_path, kill={0: "after-commit:3"}) == [-9]
+    held = hold(str(tmp_path / "dead"))
+    try:
+        for name in ("a", "b"):
+            assert run_steps(steps[name], tmp_path) == [75]
+            assert "dead is written by another pipeline" in (tmp_path / ".stderr").read_text()
+    finally:
+        os.close(held)
+    with open(tmp_path / "dead", "a") as file:
+        file.write("another's\n")
+    assert run_steps(steps["a"], tmp_path) == [78]
+    assert "has grown since checkpoint" in (tmp_path / ".stderr").read_text()
+    (tmp_path / "dead").write_text((tmp_path / "dead").read_text().replace("another's\n", ""))
+    assert run_steps(steps["a"], tmp_path) == [0]
+    assert len((tmp_path / "dead").read_text().splitlines()) == 1_000

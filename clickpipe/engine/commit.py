@@ -23,10 +23,10 @@ from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.sink import Commits, Destination
 from clickpipe.engine.checkpoints import Checkpoints, Place
-from clickpipe.errors import OutsideError
+from clickpipe.errors import OutsideError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.operators.sink import SINKS
-from clickpipe.state.files import append_at, length_of, sync_folder
+from clickpipe.state.files import append_at, hold, length_of, sync_folder
 from clickpipe.state.manifest import Entry, Manifest
 from clickpipe.wire.frames import Barrier
 
@@ -63,7 +63,9 @@ class Committer:
         self._commits: dict[int, Commits] = {}
         self._lengths = dict(checkpoints.restore.lengths) if checkpoints.restore else {}
         checkpoints.directory.lead(checkpoints.run)
+        self._held: dict[str, int] = {}  # late and dead-letter files
         if checkpoints.restore is not None:
+            self._check_lengths(checkpoints.restore)
             self._commit(checkpoints.restore)
         self._queue: queue.Queue[_Pending | None] = queue.Queue(_PENDING)
         self._failure: BaseException | None = None
@@ -83,6 +85,8 @@ class Committer:
         """Wait until all are complete."""
         self._queue.put(None)
         self._thread.join()
+        while self._held:
+            os.close(self._held.popitem()[1])
         for commits in self._commits.values():
             commits.close()
         self.check()
@@ -122,6 +126,8 @@ class Committer:
         for entry in manifest.steps:
             if "append" in entry:
                 said = entry["append"]
+                if said["to"] not in self._held:
+                    self._held[said["to"]] = hold(said["to"])
                 patience = directory.patience(f"checkpoint {manifest.epoch}")
                 append_at(said["to"], said["at"], directory.read(manifest.epoch, said), patience)
                 kill_point("after-append")
@@ -130,6 +136,18 @@ class Committer:
             if "staged" in entry:
                 self._commits_of(entry).commit(entry["staged"])
                 kill_point("after-commit")
+
+    def _check_lengths(self, manifest: Manifest) -> None:
+        """Raises StateError for a late or dead-letter file that has lines of others: ours would be put over them."""
+        for path, length in manifest.lengths.items():
+            if length_of(path) > length:
+                raise StateError(
+                    f"{path} has grown since checkpoint {manifest.epoch}, and not by this pipeline",
+                    notes=[
+                        "give each pipeline a file of its own, and take the other's lines out of this one,",
+                        "or start anew with --reset at ingest",
+                    ],
+                )
 
     def _commits_of(self, entry: Entry) -> Commits:
         if entry["hop"] not in self._commits:

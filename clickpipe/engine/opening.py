@@ -21,7 +21,7 @@ from clickpipe.operators.sink import Sink
 from clickpipe.operators.window import Window
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
-from clickpipe.state.files import remove, rename
+from clickpipe.state.files import hold, remove, rename
 from clickpipe.state.space import Space
 from clickpipe.wire.pump import Inbox
 
@@ -87,6 +87,8 @@ def begin_anew(sides: SideFiles, run: int) -> None:
     """Side files are of one run; with checkpoints, those of runs before are put aside."""
     for path in sides.files:
         if os.path.isfile(path):
+            if run:
+                os.close(hold(path))  # or it is another's, who writes to it
             rename(path, f"{path}.before-run-{run}") if run else remove(path)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -182,6 +183,21 @@ def cut(path: str, length: int) -> None:
             _close(descriptor)
     except OSError as error:
         raise outside(error, path) from None
+
+
+def hold(path: str) -> int:
+    """A descriptor while which is open no other pipeline may write there. Raises OutsideError while another one does."""
+    try:
+        _make_folders(os.path.dirname(path))
+        descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise outside(error, path) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OutsideError(f"{path} is written by another pipeline", hint="give each one a file of its own") from None
+    return descriptor
 
 
 def make_folder(path: str, patience: Patience = NO_PATIENCE) -> None:
