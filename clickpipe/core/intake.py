@@ -26,7 +26,7 @@ from clickpipe.state.epochs import Epochs
 from clickpipe.state.hunt import Hunt
 from clickpipe.wire.frames import Barrier
 
-_PATIENCE = 10  # intervals that a checkpoint waits for the one before
+_PATIENCE = 2  # intervals that a checkpoint waits for the one before
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from clickpipe.errors import OutsideError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.state.manifest import Entry
 
-_PATIENCE = 10.0  # seconds for which a process that would complete checkpoints may be about to join
+_PATIENCE = 20.0  # seconds for which a process that would complete checkpoints may be about to join
 _COMPLETES = "with --checkpoint, a sink at the end of the pipeline completes what all sinks have written"
 
 

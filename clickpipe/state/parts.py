@@ -30,7 +30,8 @@ from typing import Any
 
 from clickpipe.errors import PlanError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import StagedFile, make_folder, outside, rename, sync_folder
+from clickpipe.state.files import StagedFile, make_folder, rename, sync_folder, write_whole
+from clickpipe.state.manifest import digest
 from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.state.trust import check_folder, check_no_links, read_own
 
@@ -84,25 +85,21 @@ class Parts:
 
     def _claim(self) -> None:
         """The first to come owns the folder."""
-        if not self._owner:
-            return
-        try:
-            descriptor = os.open(os.path.join(self._folder, _OWNER), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except FileExistsError:
+        if self._owner and self._check_owner() is None:
+            line = f"{self._owner}\n".encode()
+            write_whole(os.path.join(self._folder, _OWNER), line + digest(line).encode(), "owner", self._patience)
             self._check_owner()
-            return
-        except OSError as error:
-            raise outside(error, self._folder) from None
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(self._owner)
 
-    def _check_owner(self) -> None:
-        """Raises StateError where another pipeline's results stand."""
+    def _check_owner(self) -> str | None:
+        """Whose results stand there; None: nobody's who could be told. Raises StateError where they are another pipeline's."""
         try:
-            owner = read_own(os.path.join(self._folder, _OWNER)).decode("utf-8", "replace")
+            line, newline, rest = read_own(os.path.join(self._folder, _OWNER)).partition(b"\n")
         except OSError:
-            return
-        if owner and self._owner and owner != self._owner:
+            return None
+        if rest != digest(line + newline).encode():
+            return None
+        owner = line.decode("utf-8", "replace")
+        if self._owner and owner != self._owner:
             raise StateError(
                 f"{self._path} is written by another pipeline, {os.path.basename(owner)}, whose input has not ended",
                 notes=[
@@ -111,6 +108,7 @@ class Parts:
                     f"if it is of no use any more, remove {self._folder}",
                 ],
             )
+        return owner
 
     def durable(self, file: StagedFile, epoch: int) -> None:
         """Under a name of its checkpoint, still hidden. That the folder survives is seen to by who completes the checkpoint."""

@@ -22,6 +22,7 @@ from clickpipe.errors import ClickpipeError, DiskError, OutsideError, ReaderGone
 
 CHUNK = 1 << 20
 _PIPE = 1 << 20
+_LOOK = 200  # milliseconds
 _QUEUED_IN = 16  # chunks
 _QUEUED_OUT = 3  # batches
 
@@ -149,8 +150,10 @@ def when_reader_leaves(descriptor: int, tell: Callable[[], None]) -> None:
     def watch() -> None:
         poll = select.poll()
         poll.register(descriptor, 0)
-        poll.poll()
-        tell()
+        while not (found := poll.poll(_LOOK)):  # a wait without an end would hold the pipe open when we close it
+            pass
+        if found[0][1] & select.POLLERR:
+            tell()
 
     threading.Thread(target=watch, daemon=True, name="reader-watch").start()
 
