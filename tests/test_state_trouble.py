@@ -55,7 +55,8 @@ def _killed(directory: Path, sink: str = "out.ndjson") -> Path:
 
 
 def _newest(state: Path) -> Path:
-    return state / "epochs" / str(max(int(path.name) for path in (state / "epochs").iterdir()))
+    """The newest checkpoint that is complete."""
+    return max((path.parent for path in state.glob("epochs/*/MANIFEST.json")), key=lambda path: int(path.name))
 
 
 def _replace_by_link(path: Path) -> Path:

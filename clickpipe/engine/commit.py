@@ -126,9 +126,9 @@ class Committer:
         for entry in manifest.steps:
             if "append" in entry:
                 said = entry["append"]
-                if said["to"] not in self._held:
-                    self._held[said["to"]] = hold(said["to"])
                 patience = directory.patience(f"checkpoint {manifest.epoch}")
+                if said["to"] not in self._held:
+                    self._held[said["to"]] = hold(said["to"], patience)
                 append_at(said["to"], said["at"], directory.read(manifest.epoch, said), patience)
                 kill_point("after-append")
         kill_point("before-commit")

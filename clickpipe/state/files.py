@@ -185,11 +185,12 @@ def cut(path: str, length: int) -> None:
         raise outside(error, path) from None
 
 
-def hold(path: str) -> int:
+def hold(path: str, patience: Patience = NO_PATIENCE) -> int:
     """A descriptor while which is open no other pipeline may write there. Raises OutsideError while another one does."""
     try:
-        _make_folders(os.path.dirname(path))
-        descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        patience(path, lambda: _make_folders(os.path.dirname(path)))
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = patience(path, lambda: _open(path, flags, 0o600))
     except OSError as error:
         raise outside(error, path) from None
     try:
