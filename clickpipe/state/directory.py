@@ -32,7 +32,7 @@ from clickpipe.faults import kill_point
 from clickpipe.state.epochs import Epochs
 from clickpipe.state.files import make_folder, outside, remove, rename, sync_folder, sync_way, write_whole
 from clickpipe.state.holders import command_line, holders
-from clickpipe.state.manifest import Manifest, digest
+from clickpipe.state.manifest import Manifest, sealed, unsealed
 from clickpipe.state.space import Space
 from clickpipe.state.trust import check_file_system, check_folder, check_no_links, read_own
 
@@ -192,14 +192,14 @@ class StateDirectory(Epochs):
         """`is_new`: there is no checkpoint, so it need not be there."""
         path = os.path.join(self.path, "identity.json")
         try:
-            line, newline, rest = read_own(path).partition(b"\n")
+            line = unsealed(read_own(path))
         except FileNotFoundError:
             if is_new:
                 return {"run": 0, "epoch": 0}
             if anew:
                 return {"run": int(time.time()), "epoch": 0}
             raise StateError(f"{path} is gone, and checkpoints are there", hint=_ANEW) from None
-        if rest != digest(line + newline).encode() + b"\n":
+        if line is None:
             if anew:
                 rename(path, f"{path}.damaged-{int(time.time())}")
                 return {"run": int(time.time()), "epoch": 0}  # beyond all runs that there can have been
@@ -209,8 +209,7 @@ class StateDirectory(Epochs):
 
     def _write_identity(self, run: int, epoch: int) -> None:
         said = {"clickpipe": "identity", "v": 1, "run": run, "epoch": epoch, "process": os.getpid()}
-        line = orjson.dumps(said) + b"\n"
-        data = line + digest(line).encode() + b"\n"
+        data = sealed(orjson.dumps(said) + b"\n")
         write_whole(os.path.join(self.path, "identity.json"), data, "identity", self.patience(self.name))
 
     def take_over(self) -> None:

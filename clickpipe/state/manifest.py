@@ -47,20 +47,30 @@ class Manifest:
         return named + [file for file in rows if isinstance(file, Mapping)]
 
     def to_bytes(self) -> bytes:
-        line = orjson.dumps({"clickpipe": "manifest", "v": VERSION, **asdict(self)}) + b"\n"
-        return line + digest(line).encode() + b"\n"
+        return sealed(orjson.dumps({"clickpipe": "manifest", "v": VERSION, **asdict(self)}) + b"\n")
 
     @staticmethod
     def from_bytes(data: bytes) -> Manifest | None:
         """None for what is no whole manifest. Raises KeyError for one of another version."""
-        line, newline, rest = data.partition(b"\n")
-        if rest != digest(line + newline).encode() + b"\n":
+        line = unsealed(data)
+        if line is None:
             return None
         said = orjson.loads(line)
         if said["v"] != VERSION:
             raise KeyError(said["v"])
         known = {name: said[name] for name in ("pipeline", "run", "epoch", "steps", "accounts", "ended")}
         return Manifest(**known, lengths=said.get("lengths", {}))
+
+
+def sealed(line: bytes) -> bytes:
+    """A line with its newline, and its hash in a second one: torn or changed, it is none."""
+    return line + digest(line).encode() + b"\n"
+
+
+def unsealed(data: bytes) -> bytes | None:
+    """The line, without its newline; None where it is not whole."""
+    line, newline, rest = data.partition(b"\n")
+    return line if rest == digest(line + newline).encode() + b"\n" else None
 
 
 def digest(data: bytes) -> str:

@@ -31,7 +31,7 @@ from typing import Any
 from clickpipe.errors import PlanError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.files import StagedFile, make_folder, rename, sync_folder, write_whole
-from clickpipe.state.manifest import digest
+from clickpipe.state.manifest import sealed, unsealed
 from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.state.trust import check_folder, check_no_links, read_own
 
@@ -87,16 +87,16 @@ class Parts:
         """The first to come owns the folder."""
         if self._owner and self._check_owner() is None:
             line = f"{self._owner}\n".encode()
-            write_whole(os.path.join(self._folder, _OWNER), line + digest(line).encode(), "owner", self._patience)
+            write_whole(os.path.join(self._folder, _OWNER), sealed(line), "owner", self._patience)
             self._check_owner()
 
     def _check_owner(self) -> str | None:
         """Whose results stand there; None: nobody's who could be told. Raises StateError where they are another pipeline's."""
         try:
-            line, newline, rest = read_own(os.path.join(self._folder, _OWNER)).partition(b"\n")
+            line = unsealed(read_own(os.path.join(self._folder, _OWNER)))
         except OSError:
             return None
-        if rest != digest(line + newline).encode():
+        if line is None:
             return None
         owner = line.decode("utf-8", "replace")
         if self._owner and owner != self._owner:
