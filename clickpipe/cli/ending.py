@@ -8,12 +8,29 @@ import sys
 import time
 from contextlib import suppress
 
+import click
+
 from clickpipe.cli import pipelines
+from clickpipe.cli.text import described
 from clickpipe.errors import OutsideError, PlanError
+from clickpipe.plan.flags import DURATION
 from clickpipe.state.directory import StateDirectory
 
 
-def end(names: tuple[str, ...], number: signal.Signals, timeout: float, *, every: bool) -> None:
+def ending(name: str, text: str | None, epilog: str, number: signal.Signals) -> click.Command:
+    """The command that sends this signal."""
+
+    @described(name, text, epilog)
+    @click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines")
+    @click.option("--all", "every", is_flag=True, help="all that run")
+    @click.option("--timeout", type=DURATION, default=60_000, metavar="DURATION", help="wait no longer than this  [default 1m]")
+    def command(names: tuple[str, ...], every: bool, timeout: int) -> None:
+        _end(names, number, timeout / 1_000, every=every)
+
+    return command
+
+
+def _end(names: tuple[str, ...], number: signal.Signals, timeout: float, *, every: bool) -> None:
     """Send them the signal. Raises PlanError, and OutsideError for those that still run after `timeout` seconds."""
     if every == bool(names):
         raise PlanError("name pipelines, or --all", notes=pipelines.known())

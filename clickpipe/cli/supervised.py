@@ -24,7 +24,7 @@ def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: st
     for plan, name in zip(plans, names, strict=True):
         if names.count(name) > 1:
             raise PlanError(f'two pipelines are called "{name}"', hint="ingest --name")
-        if len(plans) > 1 and any("-" in node.step.source for node in plan.nodes if isinstance(node.step, Ingest)):
+        if len(plans) > 1 and any(node.step.reads_standard_input for node in plan.nodes if isinstance(node.step, Ingest)):
             raise PlanError(f"{name} reads standard input: it must be the only one")
     environment = {**os.environ, "CLICKPIPE_CODEC": codec}
     return Supervisor(pipelines, environment, say, policy).run()
@@ -54,6 +54,6 @@ def _name(node: Node, plan: Plan) -> str:
     """What its state is kept under. Raises what is wrong with its source."""
     assert isinstance(node.step, Ingest)
     try:
-        return node.step.name or plan.name or node.step.pipeline()
+        return node.step.pipeline(plan.name)
     except ClickpipeError as error:
         raise locate(error, node.written) from None

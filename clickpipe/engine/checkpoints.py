@@ -132,7 +132,7 @@ class Checkpoints:
 
 def begin(step: Ingest, name: str, word: str, space: Space) -> tuple[IngestFeed, Checkpoints]:
     """Begin a run of a pipeline with checkpoints, where its last one left off. Raises StateError, OutsideError, PlanError."""
-    directory = StateDirectory(pipeline_directory(step.name or name or step.pipeline()), space)
+    directory = StateDirectory(pipeline_directory(step.pipeline(name)), space)
     anew = step.reset and not os.environ.get(AGAIN)  # a supervisor has begun anew already
     run = directory.begin(anew=anew, anywhere=step.allow_fs)
     checkpoints = Checkpoints(directory, run.number, run.restore)

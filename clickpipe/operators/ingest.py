@@ -123,16 +123,20 @@ Packed files, pipes and devices cannot be followed."""
             raise PlanError(f"--follow is for files that grow: {splits[0].name} is none", word="--follow")
         return InOrder(self._taking(splits[0].name), splits, saved)
 
-    def pipeline(self) -> str:
-        """Its name, by which its state is kept."""
-        return self.name or _pipeline_name(followed(self.source)[0] if self.follow else splits_of(self.source)[0].name)
+    @property
+    def reads_standard_input(self) -> bool:
+        return "-" in self.source
+
+    def pipeline(self, plan: str = "") -> str:
+        """The pipeline's name, by which its state is kept. `plan`: what the recipe is called."""
+        return self.name or plan or _pipeline_name(followed(self.source)[0] if self.follow else splits_of(self.source)[0].name)
 
     @property
     def takes_checkpoints(self) -> bool:
         return self.checkpoint is not None
 
     def guarantee(self) -> Guarantee:
-        if "-" in self.source:
+        if self.reads_standard_input:
             why = "standard input cannot be replayed; --spool LOG would make it exactly once, and is not in this version"
             return Guarantee(AT_MOST_ONCE, why)
         if not self.takes_checkpoints:

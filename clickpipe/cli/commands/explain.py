@@ -55,7 +55,7 @@ def command(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, .
 def _is_live(plan: Plan) -> bool:
     """Whether what comes is known only when it comes."""
     first = plan.nodes[0].step
-    return plan.source is None or isinstance(first, RawStep) or (isinstance(first, Ingest) and "-" in first.source)
+    return plan.source is None or isinstance(first, RawStep) or (isinstance(first, Ingest) and first.reads_standard_input)
 
 
 def _columns(plan: Plan) -> Columns | None:

@@ -88,7 +88,7 @@ def command(
             _check_hunt(plan)
     if no_fuse:
         return supervise(plans, [step_words(plan, quiet=quiet) for plan in plans], codec, policy)
-    if len(plans) > 1 or (restart != "no" and plans[0].takes_checkpoints):
+    if len(plans) > 1 or (policy and plans[0].takes_checkpoints):
         more = [f"--set={value}" for value in values] + ([f"--format={form}"] if form else []) + (["--quiet"] if quiet else [])
         more += [] if checkpoint is None else [f"--checkpoint={checkpoint}ms"]
         origins = [[path] for path in recipes] or [["-c", pipeline or ""]]
@@ -149,7 +149,7 @@ def _with_option(plan: Plan, at: int, name: str, value: object, word: str) -> Pl
 def _check_hunt(plan: Plan) -> None:
     """Setting a record aside takes input that reads the same each time."""
     sources = [node.step for node in plan.nodes if isinstance(node.step, Ingest)]
-    if any(step.follow or "-" in step.source for step in sources):
+    if any(step.follow or step.reads_standard_input for step in sources):
         raise Unsupported("notimpl", "--on-poison dead-letter", "it is for files at rest")
     if not plan.takes_checkpoints:
         raise PlanError("--on-poison dead-letter takes checkpoints", hint="--checkpoint 1s")

@@ -8,20 +8,10 @@ from __future__ import annotations
 
 import signal
 
-import click
-
-from clickpipe.cli.ending import end
-from clickpipe.cli.text import described
-from clickpipe.plan.flags import DURATION
+from clickpipe.cli.ending import ending
 
 _EPILOG = """\
 Examples:
   clickpipe stop --all"""
 
-
-@described("stop", __doc__, _EPILOG)
-@click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines")
-@click.option("--all", "every", is_flag=True, help="all that run")
-@click.option("--timeout", type=DURATION, default=60_000, metavar="DURATION", help="wait no longer than this  [default 1m]")
-def command(names: tuple[str, ...], every: bool, timeout: int) -> None:
-    end(names, signal.SIGTERM, timeout / 1_000, every=every)
+command = ending("stop", __doc__, _EPILOG, signal.SIGTERM)
