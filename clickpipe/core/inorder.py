@@ -83,7 +83,7 @@ class InOrder(IngestFeed):
     def _hunted(self, one: Progress, held: list[int]) -> Iterator[Pull]:
         """In small batches, a checkpoint behind each, until the stretch has been passed in which the last life died."""
         hunt, one.opened = self.hunt, None if self.hunt else one.opened
-        if hunt is None or self.epochs is None:
+        if hunt is None or self.epochs is None or self.checkpoints is None:
             return
         for block in self._blocks(one, hunt.batch_bytes(self._pace.batch_bytes)):
             is_it = hunt.sets_aside and hunt.is_at(one.split.name, block.offset)
@@ -96,7 +96,7 @@ class InOrder(IngestFeed):
             pull.watermark, one.offset = self._advanced(one, held), block.end
             pull.barrier = self._barrier(self.epochs)
             yield pull
-            while not hunt.is_complete(pull.barrier.epoch) and not self._is_stopping:
+            while not self.checkpoints.is_complete(pull.barrier.epoch) and not self._is_stopping:
                 time.sleep(_LOOK)
                 yield Pull(watermark=self._reached)  # so that what has failed in the background is heard of
             if self._is_stopping:

@@ -190,14 +190,13 @@ class Tail:
     def _cut(self, now: Generation, known: Known) -> None:
         """It was truncated. What had not been read stands in the copy that was made before, if there is one."""
         self._say_of_loss()
-        identity, place = now.identity(), 0
+        identity = now.identity()
         copy = self._beside.copy(identity)
         now.restart()
         if copy is not None:
-            self._insert(place, copy, identity["offset"], has_records=True)
-            place = 1
+            self._insert(0, copy, identity["offset"], has_records=True)
         for file in reversed(self._missed(known, now.inode)):
-            self._insert(place, file)
+            self._insert(int(copy is not None), file)
 
     def _say_of_loss(self) -> None:
         self._say_once(

@@ -143,7 +143,6 @@ def _check(path: str) -> None:
     """Raises PlanError for a file that cannot be followed. One that is not there may come."""
     try:
         reason = _unfit(path)
-        os.close(opened(path)) if not reason else None
     except FileNotFoundError:
         return
     if reason:

@@ -21,11 +21,11 @@ from typing import TypeVar
 
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
-from clickpipe.core.sink import Commits, Destination
+from clickpipe.core.sink import Commits
 from clickpipe.engine.checkpoints import Checkpoints, Place
 from clickpipe.errors import OutsideError, StateError
 from clickpipe.faults import kill_point
-from clickpipe.operators.sink import SINKS
+from clickpipe.operators.sink import commits_of
 from clickpipe.state.files import append_at, hold, length_of, sync_folder
 from clickpipe.state.manifest import Entry, Manifest
 from clickpipe.wire.frames import Barrier
@@ -151,8 +151,7 @@ class Committer:
 
     def _commits_of(self, entry: Entry) -> Commits:
         if entry["hop"] not in self._commits:
-            destination: type[Destination] = SINKS.find(entry["sink"], Destination)
-            self._commits[entry["hop"]] = destination.commits(self._checkpoints.directory)
+            self._commits[entry["hop"]] = commits_of(entry["sink"], self._checkpoints.directory)
         return self._commits[entry["hop"]]
 
     def _wait_for_files(self, epoch: int, entries: Sequence[Entry]) -> list[Entry]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from clickpipe.core.sink import Commits, Destination
-from clickpipe.operators.sink import SINKS
+from clickpipe.operators.sink import commits_of
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import copy_file, cut, length_of
 from clickpipe.state.manifest import Manifest
@@ -20,7 +19,7 @@ def rewind(directory: StateDirectory, name: str) -> list[str]:
     directory.take_over()
     savepoint = Savepoints(directory).found(name)
     newest = next(directory.manifests(), savepoint)
-    sinks = [(_commits(entry["sink"], directory), entry["staged"]) for entry in savepoint.steps if "staged" in entry]
+    sinks = [(commits_of(entry["sink"], directory), entry["staged"]) for entry in savepoint.steps if "staged" in entry]
     for commits, said in sinks:
         commits.check_rewind(said)
     begun = directory.restoring() or {"sides": []}
@@ -31,11 +30,6 @@ def rewind(directory: StateDirectory, name: str) -> list[str]:
     notes += [note for path in sides if (note := _cut(path, savepoint))]
     directory.end_restoring()
     return notes
-
-
-def _commits(kind: str, directory: StateDirectory) -> Commits:
-    destination: type[Destination] = SINKS.find(kind, Destination)
-    return destination.commits(directory)
 
 
 def _cut(path: str, savepoint: Manifest) -> str:

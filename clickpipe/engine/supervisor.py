@@ -229,7 +229,7 @@ def _died(code: int) -> str:
 def _signals() -> Iterator[Callable[[float], list[int]]]:
     """Signals come out of a descriptor, so that waiting for a time, a death or a person is one wait, and none is missed.
 
-    Gives a function that waits some seconds (a tenth at most where it cannot know) and returns the signals taken.
+    Gives a function that waits some seconds, or until a signal comes, and returns the signals taken.
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)

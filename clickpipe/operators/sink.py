@@ -15,7 +15,7 @@ from clickpipe.core.catalog import Catalog
 from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.operator import Writer
 from clickpipe.core.option import Names, argument, option
-from clickpipe.core.sink import Destination, Form
+from clickpipe.core.sink import Commits, Destination, Form
 from clickpipe.core.step import SinkStep
 from clickpipe.state.directory import StateDirectory
 
@@ -93,3 +93,9 @@ last reader has left (| head) stops, and the same line goes on from there."""
             rest, Form(self.format, self.time_format == "rfc3339", self.rows, self.key)
         )
         return destination
+
+
+def commits_of(kind: str, directory: StateDirectory) -> Commits:
+    """What makes visible what a sink of this kind has staged."""
+    destination: type[Destination] = SINKS.find(kind, Destination)
+    return destination.commits(directory)

@@ -133,7 +133,8 @@ class Epochs:
 
     def state_file(self, epoch: int, stem: str) -> Entry | None:
         """What a manifest says of a step's state, once it is there under STEM.HASH.state."""
-        for name in os.listdir(self._make_epoch(epoch)):
+        folder = os.path.join(self.path, "epochs", str(epoch))
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
             if name.startswith(f"{stem}.") and name.endswith(".state"):
                 size = os.stat(self.path_of(epoch, name)).st_size
                 return {"file": name, "bytes": size, "hash": name.removeprefix(f"{stem}.").removesuffix(".state")}

@@ -53,10 +53,6 @@ class Hunt:
         self._batches += 1
         write_whole(_path(self._checkpoints), orjson.dumps(asdict(Suspect(split, offset, end, lines))), "hunt")
 
-    def is_complete(self, epoch: int) -> bool:
-        """Whether this checkpoint is: what follows is to blame for what happens then."""
-        return self._checkpoints.is_complete(epoch)
-
     def is_at(self, split: str, offset: int) -> bool:
         """Whether this is where the last life died."""
         return self.suspect is not None and (self.suspect.split, self.suspect.offset) == (split, offset)
