@@ -8,13 +8,24 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import pytest
+
 from clickpipe.batch import Batch
+from clickpipe.core import tail, watch
 from clickpipe.core.following import Following
 from clickpipe.core.operator import Pull
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.parse import parse
 
 LOG = "app.log --format ndjson --columns n:int"
+
+
+def wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file is given time, and none is looked for only now and then."""
+    monkeypatch.setattr(tail, "QUIET", 0.0)
+    monkeypatch.setattr(tail, "SCAN", 0.0)
+    monkeypatch.setattr(watch, "LOOK", 0.0)
+    monkeypatch.setattr(watch, "SCAN", 0.0)
 
 
 @dataclass

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from growing import LOG, Run, append, rotate
+from growing import LOG, Run, append, rotate, wait_for_nothing
 
-from clickpipe.core import generation, tail, watch
+from clickpipe.core import generation, tail
 from clickpipe.errors import DataError, PlanError, StateError
 
 
@@ -24,10 +24,7 @@ from clickpipe.errors import DataError, PlanError, StateError
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory, and nothing is waited for."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tail, "QUIET", 0.0)
-    monkeypatch.setattr(tail, "SCAN", 0.0)
-    monkeypatch.setattr(watch, "LOOK", 0.0)
-    monkeypatch.setattr(watch, "SCAN", 0.0)
+    wait_for_nothing(monkeypatch)
     return tmp_path
 
 

@@ -8,21 +8,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from growing import Run, append, rotate
+from growing import Run, append, rotate, wait_for_nothing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from clickpipe.core import tail, watch
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory, and nothing is waited for."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tail, "QUIET", 0.0)
-    monkeypatch.setattr(tail, "SCAN", 0.0)
-    monkeypatch.setattr(watch, "LOOK", 0.0)
-    monkeypatch.setattr(watch, "SCAN", 0.0)
+    wait_for_nothing(monkeypatch)
     return tmp_path
 
 
