@@ -27,7 +27,6 @@ WRONG = HIDDEN + "wrong:"
 OFFSET = HIDDEN + "offset"
 RAW = HIDDEN + "raw"
 ROW = HIDDEN + "row"
-NEWEST = HIDDEN + "newest"  # whether a row of a hopping window is the one by which its record is counted
 _BROKEN = HIDDEN + "broken"
 
 
@@ -124,18 +123,12 @@ class Batch:
         return f'column "{name}" is not {article(self.columns.types[name])}'
 
     def as_dead(self, reasons: pl.Series) -> Dead:
-        """These records as dead letters, with one reason each. One that stands in several windows is one letter."""
-        if NEWEST in self.frame.columns and not self.frame[NEWEST].all():
-            newest = self.frame[NEWEST]
-            return self.keep(newest).as_dead(reasons.filter(newest))
-        return self._letters(reasons.to_list())
-
-    def _letters(self, reasons: list[str]) -> Dead:
+        """These records as dead letters, with one reason each."""
         raw = self._raw()
         offsets = self.frame[OFFSET].to_list() if OFFSET in self.frame.columns else [None] * self.height
         time = self._time_name()
         times = self.frame[time].to_list() if time in self.frame.columns else [None] * self.height
-        return Dead(raw, reasons, offsets, self.source, times)
+        return Dead(raw, reasons.to_list(), offsets, self.source, times)
 
     def _raw(self) -> list[str]:
         if RAW in self.frame.columns and not self.frame[RAW].null_count():
@@ -150,10 +143,6 @@ class Batch:
             return self
         lines = self.origin.lines().gather(self.frame[ROW])
         return replace(self, text=Text(lines=lines), in_text=self.in_origin)
-
-    def record_count(self) -> int:
-        """How many records the rows are: one that stands in several hopping windows is counted in its newest."""
-        return int(self.frame[NEWEST].sum()) if NEWEST in self.frame.columns else self.height
 
     def _time_name(self) -> str:
         return self.columns.time.name if self.columns.time else HIDDEN
@@ -265,4 +254,4 @@ def article(kind: str) -> str:
     return {"int": "a 64-bit integer", "float": "a number", "bool": "true or false", "time": "a time"}.get(kind, "text")
 
 
-__all__ = ["NEWEST", "OFFSET", "RAW", "WRONG", "Batch", "Dead", "article", "from_columns", "from_lines", "render", "widened"]
+__all__ = ["OFFSET", "RAW", "WRONG", "Batch", "Dead", "article", "from_columns", "from_lines", "render", "widened"]

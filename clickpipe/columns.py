@@ -9,6 +9,7 @@ Types, as the stream line spells them (see clickpipe-stream.5):
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -74,11 +75,40 @@ class TimeColumn:
 
 @dataclass(frozen=True)
 class WindowInfo:
-    """The windows that records were assigned to. Unit: milliseconds."""
+    """The windows that records were assigned to. Unit: milliseconds; of count windows: records.
+
+    `slide`: how far apart they begin; of cumulating ones: end. Of sessions `size` is the gap.
+    """
 
     kind: str
     size: int
     slide: int
+    offset: int = 0
+    zone: str | None = None  # whose calendar they follow
+    lateness: int = 0  # how long they are corrected after they fired
+    by: tuple[str, ...] = ()  # sessions and counts: of what
+    longest: int | None = None  # sessions: no longer than this
+
+    def columns(self) -> tuple[str, ...]:
+        """By which columns it is said in which windows a record stands."""
+        return ("window_start", "window_end", *(("window_number",) if self.kind == "count" else ()), *self.by)
+
+    def to_json(self) -> dict[str, Any]:
+        said = dataclasses.asdict(self)
+        return {name: value for name, value in said.items() if value or name in ("kind", "size", "slide")}
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any]) -> WindowInfo:
+        return WindowInfo(
+            str(said["kind"]),
+            int(said["size"]),
+            int(said["slide"]),
+            int(said.get("offset", 0)),
+            None if said.get("zone") is None else str(said["zone"]),
+            int(said.get("lateness", 0)),
+            tuple(map(str, said.get("by", ()))),
+            None if said.get("longest") is None else int(said["longest"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +120,8 @@ class Columns:
     time: TimeColumn | None = None
     window: WindowInfo | None = None
     key: tuple[str, ...] = ()  # columns in which no two rows of a result are equal; none: not known
+    is_revised: bool = False  # rows of a result come again when they change
+    idles: bool = False  # the watermark may move with the wall clock
 
     def names(self) -> list[str]:
         return list(self.types)
@@ -113,17 +145,13 @@ class Columns:
     def only(self, types: Mapping[str, str]) -> Columns:
         """These columns and no others; event time and window stay while their columns do."""
         time = self.time if self.time and self.time.name in types else None
-        window = self.window if self.window and "window_start" in types else None
+        window = self.window if self.window and set(self.window.columns()) <= set(types) else None
         key = self.key if set(self.key) <= set(types) else ()
-        return Columns(types, self.declared & frozenset(types), time, window, key)
+        return Columns(types, self.declared & frozenset(types), time, window, key, self.is_revised, self.idles)
 
     def schema(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         chosen = self.types if names is None else names
         return {name: dtype(self.types[name]) for name in chosen}
-
-    def is_hopping(self) -> bool:
-        """Whether one record may stand in several rows, one per window."""
-        return self.window is not None and self.window.slide < self.window.size
 
     def to_json(self) -> dict[str, Any]:
         said: dict[str, Any] = {"columns": dict(self.types)}
@@ -132,10 +160,11 @@ class Columns:
         if self.time:
             said["time"] = {"column": self.time.name, "unit": self.time.unit}
         if self.window:
-            said["window"] = {"kind": self.window.kind, "size": self.window.size, "slide": self.window.slide}
+            said["window"] = self.window.to_json()
         if self.key:
             said["key"] = list(self.key)
-        return said
+        flags = {"revised": self.is_revised, "idles": self.idles}
+        return said | {name: True for name, flag in flags.items() if flag}
 
     @staticmethod
     def from_json(said: Mapping[str, Any]) -> Columns:
@@ -148,8 +177,10 @@ class Columns:
                 types,
                 frozenset(said.get("declared", ())),
                 TimeColumn(str(time["column"]), str(time["unit"])) if time else None,
-                WindowInfo(str(window["kind"]), int(window["size"]), int(window["slide"])) if window else None,
+                WindowInfo.from_json(window) if window else None,
                 tuple(map(str, said.get("key", ()))),
+                said.get("revised") is True,
+                said.get("idles") is True,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the stream line is damaged: {error!r}") from None

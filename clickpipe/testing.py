@@ -19,9 +19,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -29,7 +29,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from clickpipe.batch import Batch
+    from clickpipe.core.loop import Stage
+    from clickpipe.core.operator import Pull
 from clickpipe.core.meter import Ledger
+from clickpipe.core.step import OperatorStep
 
 FORMS = ("shell", "fused", "no_fuse", "arrow", "single")
 INPUT = "stdin.ndjson"  # the stem is the name that a pipeline on standard input has
@@ -173,8 +176,11 @@ class Collected:
     accounts: list[Ledger] = field(default_factory=list)
 
 
-def collect(text: str) -> Collected:
-    """Run a pipeline that begins with a source and has no sink, in this process; for tests of many small inputs."""
+def collect(text: str, resumed_every: int = 0) -> Collected:
+    """Run a pipeline that begins with a source and has no sink, in this process; for tests of many small inputs.
+
+    `resumed_every`: after so many pulls all operators are opened anew, from what they have saved.
+    """
     from clickpipe.core.loop import Asides, Loop, Tail
     from clickpipe.core.step import SourceStep
     from clickpipe.engine.opening import open_stages
@@ -188,10 +194,12 @@ def collect(text: str) -> Collected:
     stages, columns = open_stages(plan, feed.columns)
     feed.want(None, True)
     written = Ledger()
+    if resumed_every:
+        feed.pulls = partial(_resuming, feed.pulls, stages, resumed_every)  # type: ignore[method-assign]  # of this feed
 
-    def write(batch: Batch, count: int) -> None:
+    def write(batch: Batch) -> None:
         collected.rows += batch.frame.select(columns.names()).to_dicts()
-        written.written += count
+        written.written += batch.height
 
     asides = Asides(lambda late: collected.late.extend(late.batch.frame.to_dicts()), lambda dead: collected.dead.extend(dead.raw))
     loop = Loop(feed, stages, Tail(write, lambda _: None, ()), asides, feed.floats)
@@ -199,6 +207,20 @@ def collect(text: str) -> Collected:
     loop.accounts[-1].written += written.written
     collected.accounts = loop.accounts
     return collected
+
+
+def _resuming(pulls: Callable[[], Iterator[Pull]], stages: list[Stage], every: int) -> Iterator[Pull]:
+    """The same pulls; now and then, between two, the operators stop and go on."""
+    from clickpipe.state import snapshot
+
+    for number, pull in enumerate(pulls(), 1):
+        yield pull
+        if number % every:
+            continue
+        for stage in stages:
+            saved = snapshot.to_bytes(stage.name, stage.operator.snapshot())
+            assert isinstance(stage.step, OperatorStep)
+            stage.operator = stage.step.open(stage.given, snapshot.from_bytes(saved))
 
 
 # The interpreter that forks.

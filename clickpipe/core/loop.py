@@ -44,7 +44,7 @@ class Stage:
 class Tail:
     """Where what leaves the last stage goes."""
 
-    write: Callable[[Batch, int], None]  # a batch, and how many records it is
+    write: Callable[[Batch], None]
     advance: Callable[[int | None], None]
     needs: tuple[str, ...]
     barrier: Callable[[Barrier], None] = lambda _: None  # all that came before it has been written
@@ -80,6 +80,8 @@ class Loop:
                 self._take(pull.batches, pull.dead, pull.read, pull.removed)
                 if pull.watermark is not None:
                     self._advance(0, pull.watermark)
+                if pull.barrier is not None or (pull.watermark is not None and self._feed.restore is None):
+                    self._update()
                 self._tail.advance(pull.watermark)
                 if pull.barrier is not None:
                     self._tail.barrier(pull.barrier)
@@ -109,17 +111,17 @@ class Loop:
         stage = self._stages[at]
         ledger = self.accounts[stage.ledger]
         batch = self._judged(batch, stage.needs, ledger)
-        before, gone = batch.record_count(), 0
+        before, gone = batch.height, 0
         for out in _named(stage, stage.operator.on_batch(batch)):
             match out:
                 case Late():
-                    gone += out.batch.record_count()
+                    gone += out.batch.height
                     self._set_aside(out, ledger)
                 case Dead():
                     gone += len(out)
                     self._bury(out, ledger)
                 case Batch():
-                    gone += out.record_count()
+                    gone += out.height
                     self._push(at + 1, out)
         ledger.partly_late += stage.operator.take_partly_late()
         setattr(ledger, stage.step.outcome, getattr(ledger, stage.step.outcome) + before - gone)
@@ -127,7 +129,7 @@ class Loop:
     def _write(self, batch: Batch) -> None:
         batch = self._judged(batch, self._tail.needs, self.accounts[-1])
         if batch.height:
-            self._tail.write(batch, batch.record_count())
+            self._tail.write(batch)
 
     def _judged(self, batch: Batch, needs: Iterable[str], ledger: Ledger) -> Batch:
         batch, dead = batch.need(needs, self._floats)
@@ -137,14 +139,22 @@ class Loop:
 
     def _advance(self, at: int, time: int) -> None:
         for number in range(at, len(self._stages)):
-            stage = self._stages[number]
-            for batch in _named(stage, stage.operator.on_watermark(time)):
-                if stage.step.outcome == "aggregated":
-                    self.accounts[stage.ledger + 1].read += batch.height
-                self._push(number + 1, batch)
+            self._give(number, self._stages[number].operator.on_watermark(time))
+
+    def _update(self) -> None:
+        for number, stage in enumerate(self._stages):
+            self._give(number, stage.operator.on_update())
+
+    def _give(self, number: int, batches: Iterable[Batch]) -> None:
+        """What a stage gives without having been given a batch."""
+        stage = self._stages[number]
+        for batch in _named(stage, batches):
+            if stage.step.outcome == "aggregated":
+                self.accounts[stage.ledger + 1].read += batch.height
+            self._push(number + 1, batch)
 
     def _set_aside(self, late: Late, ledger: Ledger) -> None:
-        ledger.late += late.batch.record_count()
+        ledger.late += late.batch.height
         self._asides.late(late)
 
     def _bury(self, dead: Dead, ledger: Ledger) -> None:

@@ -36,6 +36,13 @@ class Operator:
         """No record older than `time` counts any more. FOREVER = end of input."""
         return ()
 
+    def on_idle(self) -> None:
+        """The watermark that comes next was moved by the wall clock, not by records."""
+
+    def on_update(self) -> Iterable[Batch]:
+        """What has changed and is not final yet: asked for at each checkpoint, without checkpoints at each watermark."""
+        return ()
+
     def take_partly_late(self) -> int:
         """Records since the last call that came too late for some of their windows only."""
         return 0

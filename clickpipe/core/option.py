@@ -17,7 +17,11 @@ from typing import Any
 Names = tuple[str, ...]  # column names, given as a,b or a b
 
 
-class Duration(int):
+class Extent(int):
+    """A number of records, or a Duration."""
+
+
+class Duration(Extent):
     """Milliseconds. Written 500ms, 5s, 1m, 1h, 1d."""
 
 

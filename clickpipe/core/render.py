@@ -29,7 +29,7 @@ def as_ndjson(batch: Batch, spell_times: bool) -> bytes:
     if batch.text is None:
         return render(_table(batch, spell_times), _written_types(batch.columns, spell_times))
     if spell_times and times:
-        batch = _taken_out(batch, times)
+        batch = taken_out(batch, times)
         if batch.text is None:
             return as_ndjson(batch, spell_times)
         batch = replace(batch, frame=batch.frame.with_columns(rfc3339(pl.col(name)) for name in times))
@@ -60,7 +60,7 @@ def _table(batch: Batch, spell_times: bool) -> pl.DataFrame:
     return frame.with_columns(rfc3339(pl.col(name)) for name in _times(batch.columns)) if spell_times else frame
 
 
-def _taken_out(batch: Batch, names: list[str]) -> Batch:
+def taken_out(batch: Batch, names: list[str]) -> Batch:
     """The batch with these integer columns in the frame and no longer in the text."""
     assert batch.text is not None
     inside = [name for name in names if name in batch.in_text]

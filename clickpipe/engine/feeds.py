@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import polars as pl
 
-from clickpipe.batch import NEWEST, Batch, Dead, from_columns, from_lines, widened
+from clickpipe.batch import Batch, from_columns, from_lines, widened
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.source import Split
-from clickpipe.core.time import instants
 from clickpipe.errors import DataError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.text import Text
@@ -69,8 +68,6 @@ class StreamFeed(Feed):
     def want(self, names: list[str] | None, text: bool) -> None:
         if text or names is None:
             return
-        if self.columns.is_hopping() and self.columns.time:  # counting the records takes these two
-            names = [*names, self.columns.time.name, "window_start"]
         self._names = [name for name in self.columns.types if name in names]
 
     def leave(self) -> None:
@@ -93,18 +90,11 @@ class StreamFeed(Feed):
             yield self._pull(frame)
 
     def _pull(self, frame: Frame) -> Pull:
-        batches: list[Batch] = []
-        dead: list[Dead] = []
-        for part in frame.parts:
-            batch, letters = self._counted(self._batch(part, frame))
-            batches.append(batch)
-            dead += letters
-        arrived = sum(batch.height for batch in batches) + sum(map(len, dead))
+        batches = [self._batch(part, frame) for part in frame.parts]
+        arrived = sum(batch.height for batch in batches)
         if arrived > frame.end.rows:
             raise DataError(f"frame {frame.end.seq} says it has {frame.end.rows} records and holds {arrived}")
-        records = sum(batch.record_count() for batch in batches) + sum(map(len, dead))
-        total = frame.end.rows if frame.end.records is None else frame.end.records
-        return Pull(batches, frame.end.watermark, dead, total, total - records)
+        return Pull(batches, frame.end.watermark, [], frame.end.rows, frame.end.rows - arrived)
 
     def _batch(self, part: bytes | pl.DataFrame, frame: Frame) -> Batch:
         columns = widened(frame.columns, self.floats)
@@ -115,17 +105,6 @@ class StreamFeed(Feed):
             return _marked(from_lines(text, columns))
         batch = from_columns(part, columns, self._names) if self._names is not None else None
         return batch or from_lines(text, columns)
-
-    def _counted(self, batch: Batch) -> tuple[Batch, list[Dead]]:
-        """With a mark on the rows by which hopping records are counted."""
-        columns = batch.columns
-        if not columns.is_hopping() or not columns.time or not columns.window:
-            return batch, []
-        batch, dead = batch.need([columns.time.name, "window_start"], self.floats)
-        instant = instants(batch.frame[columns.time.name], columns.types[columns.time.name], columns.time.unit)
-        # Windows may be shifted: the newest is the one whose start is less than a slide before the record.
-        newest = (instant - batch.frame["window_start"] < columns.window.slide).alias(NEWEST)
-        return replace(batch, frame=batch.frame.with_columns(newest)), [dead] if dead else []
 
 
 def _marked(batch: Batch) -> Batch:

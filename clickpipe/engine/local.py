@@ -14,6 +14,7 @@ from clickpipe.columns import Columns
 from clickpipe.core.loop import Asides, Loop, Tail
 from clickpipe.core.meter import OUTCOMES, Ledger, added
 from clickpipe.core.operator import Operator, Writer
+from clickpipe.core.spread import spread
 from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SinkStep, Step, Tables
 from clickpipe.core.terminal import standard_output
 from clickpipe.engine.asides import SideFiles, StagedSides
@@ -268,7 +269,7 @@ class _Run:
             except ClickpipeError as error:
                 raise locate(error, node.written) from None
             return Tail(
-                lambda batch, count: self._write_to(writer, batch, count),
+                lambda batch: self._write_to(writer, batch),
                 lambda watermark: self._advance(writer.advance, watermark),
                 self._sink_needs(),
                 self._barrier,
@@ -279,7 +280,7 @@ class _Run:
         stream = StreamWriter(standard_output(), line, arrow=self._arrow)
         self._end = StreamEnd(stream)
         return Tail(
-            lambda batch, count: stream.write(batch, _records(batch, count)),
+            stream.write,
             lambda watermark: self._advance(stream.advance, watermark),
             (),
             self._barrier,
@@ -308,11 +309,11 @@ class _Run:
             raise PlanError(f"{place.says}: {taken[step.place()]}", word=place.says.split()[0])
         self._written_to.append(step.place())
         if self._checkpoints is None:
-            return step.open(given)
+            return spread(step.open(given), given)
         self._checkpoints.tables(place)  # or it is another sink
         restore = self._checkpoints.restore
         saved = restore.entry(place.hop, "staged") if restore else None
-        return step.open_staged(given, self._feed.restore or 0, saved, self._checkpoints.directory)
+        return spread(step.open_staged(given, self._feed.restore or 0, saved, self._checkpoints.directory), given)
 
     def _taken_places(self) -> list[tuple[str, str]]:
         """Files that a sink would destroy."""
@@ -330,13 +331,9 @@ class _Run:
         committer = Committer(self._pipeline, self._checkpoints, writer, kind, place, self._say)
         return CommittedEnd(committer, self._checkpoints, writer, self._floats)
 
-    def _write_to(self, writer: Writer, batch: Batch, count: int) -> None:
+    def _write_to(self, writer: Writer, batch: Batch) -> None:
         writer.write(batch)
-        self._loop.accounts[-1].written += count
-
-
-def _records(batch: Batch, count: int) -> int | None:
-    return count if batch.columns.is_hopping() else None
+        self._loop.accounts[-1].written += batch.height
 
 
 def _joined(inherited: list[Ledger], own: list[Ledger]) -> list[Ledger]:

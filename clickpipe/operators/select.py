@@ -47,7 +47,7 @@ Examples:
         given.need(self.drop, " to drop")
         kept = {} if self.exprs else {name: kind for name, kind in given.types.items() if name not in self.drop}
         columns = given.only({**kept, **added})
-        self._check_hopping(given, columns)
+        self._check_window(given, columns)
         return columns
 
     def needs(self, given: Columns) -> tuple[str, ...]:
@@ -68,15 +68,15 @@ Examples:
         if self.exprs and (self.add or self.drop):
             raise PlanError("--add and --drop keep the other columns; expressions without them do not: choose one")
 
-    def _check_hopping(self, given: Columns, columns: Columns) -> None:
-        """A record that stands in several windows is counted by its time and its newest window."""
-        if not given.is_hopping() or given.time is None:
+    def _check_window(self, given: Columns, columns: Columns) -> None:
+        """Rows that stand for a stretch of several windows, or of one to come, say by these columns which."""
+        if given.window is None or given.window.kind == "tumble":
             return
-        for name in (given.time.name, "window_start", "window_end"):
+        for name in given.window.columns():
             named = self._named(given).get(name)
             if name not in columns.types or (named and not named.expr.meta.is_column()):
-                reason = "records that stand in several windows are counted by it"
-                raise PlanError(f'"{name}" must stay as it is: {reason}', hint="aggregate first, or select before the window")
+                hint = "aggregate first, or select before the window"
+                raise PlanError(f'"{name}" must stay as it is: it says in which windows a record stands', hint=hint)
 
     def _replaces(self, given: Columns) -> bool:
         return any(name in given.types for name in self._named(given))

@@ -16,6 +16,7 @@ from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.operator import Writer
 from clickpipe.core.option import Names, argument, option
 from clickpipe.core.sink import Commits, Destination, Form
+from clickpipe.core.spread import check_windows, window_columns
 from clickpipe.core.step import SinkStep
 from clickpipe.state.directory import StateDirectory
 
@@ -59,6 +60,7 @@ of a pipeline have written becomes visible at once, when the sink at its end com
 last reader has left (| head) stops, and the same line goes on from there."""
 
     def columns(self, given: Columns) -> Columns:
+        check_windows(given)
         if self.pass_:
             self._part().check_middle()
         return given
@@ -79,12 +81,14 @@ last reader has left (| head) stops, and the same line goes on from there."""
         return self._part().open_staged(given, restored, saved, directory)
 
     def needs(self, given: Columns) -> tuple[str, ...]:
-        return self._part().needs(given)
+        check_windows(given)
+        return tuple(dict.fromkeys((*window_columns(given), *self._part().needs(given))))
 
     def guarantee(self, *, has_checkpoints: bool) -> Guarantee:
         return self._part().guarantee(has_checkpoints=has_checkpoints)
 
     def describe(self, given: Columns) -> str:
+        check_windows(given)
         return self.destination
 
     def _part(self) -> Destination:

@@ -1,95 +1,139 @@
-"""Assign each record to its window, or windows: tumble SIZE, hop SIZE --slide D.
+"""Assign each record to its windows: tumble SIZE, hop SIZE --slide D, session GAP --by COL, cumulate SIZE --step D, count N.
 
-Shape: adds window_start and window_end, epoch milliseconds. A window holds its start and not its
-end, and windows are aligned to 1970-01-01T00:00:00Z. A hopping record stands in several rows, one
-per window. A late record whose windows have all gone goes to the late stream.
-Memory: one batch; hopping: times size / slide.
+Shape: adds window_start and window_end, epoch milliseconds. A window holds its start and not its end, and windows are aligned
+to 1970-01-01T00:00:00Z, or to the calendar of --tz. A record stays one row: where several windows hold it, the row has the
+stretch that they have in common; a session's row has the record's own stretch, from it to the gap behind it. aggregate, behind
+it, gives a row per window. A late record whose windows have all gone goes to the late stream.
+Memory: one batch; count: one number per key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from clickpipe.batch import NEWEST, Batch
+from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, TimeColumn, WindowInfo
-from clickpipe.core.operator import Late, Operator
-from clickpipe.core.option import Duration, argument, option
+from clickpipe.core.groups import tally
+from clickpipe.core.operator import FOREVER, Late, Operator
+from clickpipe.core.option import Duration, Extent, Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
+from clickpipe.core.summary import Table
 from clickpipe.core.time import instants
 from clickpipe.core.units import format_duration
-from clickpipe.core.windows import WINDOW, newest_start, starts
-from clickpipe.errors import PlanError, Unsupported
+from clickpipe.core.windows import FIXED, NUMBER, WINDOW, Windows
+from clickpipe.errors import PlanError, near
 
-_MOST_WINDOWS = 1_000
-_MOST_ROWS = 250_000  # of one batch of hopping windows
-_LATER = {
-    "session": "session windows are not in this version",
-    "cumulate": "cumulating windows are not in this version",
-    "count": "count windows are not in this version",
+KINDS = ("tumble", "hop", "session", "cumulate", "count")
+_MOST_WINDOWS = 100_000
+_ONLY = {  # options that belong to some kinds
+    "slide": ("hop", "hop SIZE --slide D does"),
+    "step": ("cumulate", "cumulate SIZE --step D does"),
+    "by": ("session", "count", "session GAP --by COL does; aggregate --by COL groups by more than the window"),
+    "max_duration": ("session", "session GAP --max-duration D is"),
+    "offset": (*FIXED, "sessions and counts begin with a record"),
+    "tz": (*FIXED, "sessions and counts begin with a record"),
+    "allowed_lateness": (*FIXED, "session", "a count window takes every record, however late"),
 }
 
 
 @dataclass(frozen=True)
 class Window(OperatorStep):
-    kind: str = argument("tumble or hop", metavar="KIND", example="tumble")
-    size: Duration = argument("length of a window", metavar="SIZE", example="1m")
+    kind: str = argument("tumble, hop, session, cumulate or count", metavar="KIND", example="tumble")
+    size: Extent = argument("length of a window; session: the gap that ends it; count: records", metavar="SIZE", example="1m")
     slide: Duration | None = option(
         "hop: a new window starts this often", default=None, example="10s", aliases=("--advance", "--every")
     )
+    step: Duration | None = option(
+        "cumulate: a window ends this often, each with all since the start", default=None, example="1h"
+    )
+    by: Names = option("session, count: whose sessions, whose records", default=(), metavar="COL,…", example="user_id")
+    max_duration: Duration | None = option("session: ends after this at the latest", default=None, example="4h")
     offset: Duration = option("shift all windows by this much", default=Duration(0), example="2h")
+    tz: str | None = option("align windows to this zone's calendar", default=None, metavar="ZONE", example="Europe/Berlin")
+    allowed_lateness: Duration = option(
+        "how long a window that was given out is corrected by late records: its row comes again, with a higher rev",
+        default=Duration(0),
+        example="1h",
+        aliases=("--grace",),
+    )
     time: str | None = option("field that holds event time, where the stream does not say", default=None, metavar="FIELD")
     late: str | None = option(
         "file for late records, instead of late.ndjson in the state directory", default=None, metavar="FILE"
     )
 
-    later = {
-        "--allowed-lateness": "correcting fired windows is not in this version",
-        "--grace": "correcting fired windows is not in this version",
-        "--tz": "windows by a calendar are not in this version",
-        "--by": "session windows are not in this version",
-        "--max-duration": "session windows are not in this version",
-    }
     epilog = """\
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1h |
     clickpipe aggregate n='count(*)' | clickpipe sink -
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window hop 6h --slide 3h |
-    clickpipe aggregate n='count(*)' | clickpipe sink -"""
+    clickpipe aggregate n='count(*)' | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts --max-out-of-orderness 5s |
+    clickpipe window session 30m --by user_id --max-duration 4h |
+    clickpipe aggregate clicks='count(*)' pages='count(DISTINCT page)' | clickpipe limit 3 | clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d --tz Europe/Berlin |
+    clickpipe aggregate n='count(*)' | clickpipe sink -
+
+With --tz a day has 23 or 25 hours when the clocks change. A boundary that the clock shows twice is one, unless the windows
+are so short that they fit into the hour that comes twice.
+
+A session ends when a record is the gap or more behind the last one; its window_end is its last record plus the gap. Records
+of one session may come in any order that --max-out-of-orderness allows. A late record joins a session that is open still, or
+may still be corrected: then two sessions can become one, and the row of the later one comes again with "deleted": true."""
 
     def columns(self, given: Columns) -> Columns:
         self._check()
         name = self._time(given).name
         given.need([name], " for --time")
+        given.need(self.by, " for --by")
         if given.types[name] not in ("int", "float", "str", "time"):
             raise PlanError(f'column "{name}" is {given.types[name]}, which is no time', word=name)
-        if given.is_hopping():
-            raise PlanError("the records stand in several windows already: aggregate them first")
-        for name in WINDOW:
+        if given.window is not None:
+            raise PlanError("the records stand in windows already: aggregate them first")
+        for name in (*WINDOW, *((NUMBER,) if self.kind == "count" else ())):
             if given.types.get(name, "time") != "time":
                 hint = f'rename it before: select --add "{name} AS old" --drop {name}'
                 raise PlanError(f'the records have a field "{name}" already', hint=hint)
-        window = WindowInfo(self.kind, self.size, self._slide())
-        return replace(given, types=windowed(given.types), window=window, time=self._time(given), key=())
+        return replace(given, types=self._windowed(given.types), window=self.info(), time=self._time(given), key=())
 
     def needs(self, given: Columns) -> tuple[str, ...]:
-        return (self._time(given).name,) if set(WINDOW).isdisjoint(given.types) else tuple(given.types)
+        reads = tuple(dict.fromkeys((self._time(given).name, *self.by)))
+        return reads if set(WINDOW).isdisjoint(given.types) else tuple(given.types)
+
+    def keys(self) -> tuple[str, ...] | None:
+        return self.by if self.kind == "count" else None
 
     def open(self, given: Columns, saved: Tables) -> Operator:
-        return WindowOperator(self, given)
+        return CountOperator(self, given, saved) if self.kind == "count" else WindowOperator(self, given, saved)
 
     def describe(self, given: Columns) -> str:
-        slide = f" every {format_duration(self._slide())}" if self.slide else ""
-        return f"{self.kind} {format_duration(self.size)}{slide} by {self._time(given).name}"
+        size = format_duration(self.size) if isinstance(self.size, Duration) else f"{self.size:,} records"
+        every = f" every {format_duration(self.slide or self.step or 0)}" if self.slide or self.step else ""
+        of = f" of {', '.join(self.by)}" if self.by else ""
+        zone = f" in {self.tz}" if self.tz else ""
+        longest = f" for {format_duration(self.max_duration)} at most" if self.max_duration else ""
+        return f"{self.kind} {size}{every}{of}{longest} by {self._time(given).name}{zone}"
 
     def memory(self) -> str:
-        copies = -(-self.size // self._slide())
-        return f"{copies} times one batch" if copies > 1 else "one batch"
+        return "one number per key" if self.kind == "count" else "one batch"
 
-    def _slide(self) -> int:
-        return self.slide or self.size
+    def info(self) -> WindowInfo:
+        slide = int(self.slide or self.step or self.size)
+        more = (int(self.offset), self.tz, int(self.allowed_lateness), self.by)
+        return WindowInfo(self.kind, int(self.size), slide, *more, None if self.max_duration is None else int(self.max_duration))
+
+    def instants(self, batch: Batch, given: Columns) -> pl.Series:
+        """Null where the field is none."""
+        time = self._time(given)
+        return instants(batch.frame[time.name], batch.columns.types[time.name], time.unit)
+
+    def _windowed(self, types: Mapping[str, str]) -> dict[str, str]:
+        """The columns with those of the window behind them, in place of an earlier window's."""
+        added = dict.fromkeys(WINDOW, "time") | ({NUMBER: "int"} if self.kind == "count" else {})
+        return {name: kind for name, kind in types.items() if name not in added} | added
 
     def _time(self, given: Columns) -> TimeColumn:
         if self.time is not None:
@@ -102,98 +146,218 @@ Examples:
             )
         return given.time
 
+    # What cannot be.
+
     def _check(self) -> None:
-        if self.kind in _LATER:
-            raise Unsupported("notimpl", f"window {self.kind}", _LATER[self.kind], word=self.kind)
-        if self.kind not in ("tumble", "hop"):
-            raise PlanError(f'no window "{self.kind}"', notes=["there are: tumble, hop"], word=self.kind)
-        if self.size <= 0:
-            raise PlanError("a window must be longer than 0s")
-        if self.kind == "tumble" and self.slide is not None:
-            raise PlanError("tumbling windows do not slide", hint="hop SIZE --slide D does", word="--slide")
-        if self.kind == "hop":
-            self._check_slide()
+        if self.kind not in KINDS:
+            raise PlanError(
+                f'no window "{self.kind}"', hint=near(self.kind, KINDS), notes=[f"there are: {', '.join(KINDS)}"], word=self.kind
+            )
+        for name, (*kinds, instead) in _ONLY.items():
+            if getattr(self, name) and self.kind not in kinds:
+                flag = "--" + name.replace("_", "-")
+                raise PlanError(f"{flag} is not for {self.kind} windows", hint=instead, word=flag)
+        self._check_size()
+        {"hop": self._check_slide, "cumulate": self._check_step, "session": self._check_session}.get(self.kind, lambda: None)()
+        if self.tz is not None:
+            self._check_zone(self.tz)
+
+    def _check_size(self) -> None:
+        word = str(self.size)
+        if self.kind == "count":
+            if isinstance(self.size, Duration):
+                raise PlanError("count takes a number of records, not a duration", hint="as in: window count 1000")
+            if self.size < 1:
+                raise PlanError("a window must hold at least 1 record", word=word)
+        elif not isinstance(self.size, Duration):
+            raise PlanError(f'"{word}" is not a duration; durations look like 500ms, 5s, 1m, 1h30m, 1d', word=word)
+        elif self.size <= 0:
+            raise PlanError(
+                "a gap must be longer than 0s" if self.kind == "session" else "a window must be longer than 0s", word="0s"
+            )
 
     def _check_slide(self) -> None:
         if self.slide is None:
-            raise PlanError("hop needs --slide", hint=f"as in: window hop {format_duration(self.size)} --slide 10s")
+            raise PlanError("hop needs --slide", hint=f"as in: window hop {format_duration(self._length())} --slide 10s")
         if self.slide <= 0:
             raise PlanError("--slide must be longer than 0s", word="--slide")
-        if self.slide > self.size:
+        if self.slide > self._length():
             raise PlanError(
-                f"--slide {format_duration(self.slide)} is longer than the window of {format_duration(self.size)}: "
+                f"--slide {format_duration(self.slide)} is longer than the window of {format_duration(self._length())}: "
                 "records in between would stand in no window",
                 word="--slide",
             )
-        if self.size > self.slide * _MOST_WINDOWS:
-            raise PlanError(f"each record would stand in {-(-self.size // self.slide):,} windows; {_MOST_WINDOWS:,} are allowed")
+        if self._length() > self.slide * _MOST_WINDOWS:
+            raise PlanError(
+                f"each record would stand in {-(-self._length() // self.slide):,} windows; {_MOST_WINDOWS:,} are allowed"
+            )
+        if self.tz is not None and self._length() % self.slide:
+            raise PlanError("with --tz a window must be some whole slides long", word="--slide")
 
+    def _check_step(self) -> None:
+        if self.step is None:
+            raise PlanError("cumulate needs --step", hint=f"as in: window cumulate {format_duration(self._length())} --step 1m")
+        if self.step <= 0:
+            raise PlanError("--step must be longer than 0s", word="--step")
+        if self._length() % self.step:
+            raise PlanError(
+                f"a window of {format_duration(self._length())} is not some whole steps of {format_duration(self.step)} long",
+                word="--step",
+            )
+        if self._length() > self.step * _MOST_WINDOWS:
+            raise PlanError(f"each record could stand in {self._length() // self.step:,} windows; {_MOST_WINDOWS:,} are allowed")
 
-def windowed(types: Mapping[str, str]) -> dict[str, str]:
-    """The columns with those of the window behind them, in place of an earlier window's."""
-    return {name: kind for name, kind in types.items() if name not in WINDOW} | dict.fromkeys(WINDOW, "time")
+    def _check_session(self) -> None:
+        if not self.by:
+            raise PlanError(
+                "session needs --by: whose sessions?",
+                hint=f"as in: window session {format_duration(self._length())} --by user_id",
+            )
+        if self.max_duration is not None and self.max_duration < self._length():
+            raise PlanError(
+                f"--max-duration {format_duration(self.max_duration)} is below the gap of {format_duration(self._length())}",
+                word="--max-duration",
+            )
+
+    def _length(self) -> Duration:
+        assert isinstance(self.size, Duration)
+        return self.size
+
+    def _check_zone(self, zone: str) -> None:
+        try:
+            ZoneInfo(zone)
+        except (KeyError, ValueError, OSError):
+            raise PlanError(f'no time zone "{zone}"', hint="as in Europe/Berlin", word=zone) from None
 
 
 class WindowOperator(Operator):
-    def __init__(self, step: Window, given: Columns) -> None:
-        self._size, self._slide, self._offset = int(step.size), step._slide(), int(step.offset)
-        self._columns = step.columns(given)
-        self._time = step._time(given)
-        self._partly_late = 0
+    """Of fixed windows and sessions."""
 
-    def on_batch(self, batch: Batch) -> Iterable[Batch | Late]:
-        columns = replace(self._columns, types=windowed(batch.columns.types))
-        kind = batch.columns.types[self._time.name]
-        instant = instants(batch.frame[self._time.name], kind, self._time.unit)
+    def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
+        self._step, self._given, self._info = step, given, step.info()
+        self._columns = step.columns(given)
+        self._windows = Windows(self._info) if step.kind in FIXED else None
+        self._partly_late = 0
+        # Where the watermark is, and where records alone had brought it when the clock moved it on.
+        self._reached, self._by_records = saved["reached"].row(0) if "reached" in saved else (-FOREVER, None)
+        self._is_idle = False
+
+    def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
+        instant = self._step.instants(batch, self._given)
+        if instant.null_count():
+            yield _without_time(batch.keep(instant.is_null()), self._step._time(self._given).name)
+            batch, instant = batch.keep(instant.is_not_null()), instant.drop_nulls()
+        columns = replace(self._columns, types=self._step._windowed(batch.columns.types))
         if not set(WINDOW).isdisjoint(batch.columns.types):  # from finer windows to coarser ones
             batch = batch.replaced(batch.frame.drop(*WINDOW), batch.columns)
-        newest = newest_start(instant, self._slide, self._offset).alias("window_start")
-        gone = self._gone(batch, newest)
-        if gone is not None:
-            late = batch.keep(gone)
-            yield Late(late.add(self._bounds(newest.filter(gone)), columns))
-            batch, newest, instant = batch.keep(~gone), newest.filter(~gone), instant.filter(~gone)
-        if self._slide == self._size:
-            yield batch.add(self._bounds(newest), columns)
-        else:
-            yield from self._hopped(batch, newest, instant, columns)
+        if self._windows is None:
+            yield batch.add(
+                pl.DataFrame([instant.alias("window_start"), (instant + self._info.size).alias("window_end")]), columns
+            )
+            return
+        start = self._windows.starts(instant)
+        end = self._windows.ends(start, instant)
+        if "_mark" in batch.frame.columns:
+            mark = batch.frame["_mark"]
+            gone = (self._windows.last_ends(start) + self._info.lateness <= mark).fill_null(value=False)
+            if gone.any():
+                yield from self._late(batch.keep(gone), pl.DataFrame([start, end]).filter(gone), columns)
+                batch, instant, mark = batch.keep(~gone), instant.filter(~gone), mark.filter(~gone)
+                start, end = start.filter(~gone), end.filter(~gone)
+            end = self._open_end(start, end, instant, mark)
+        yield batch.add(pl.DataFrame([start, end]), columns)
+
+    def _open_end(self, start: pl.Series, end: pl.Series, instant: pl.Series, mark: pl.Series) -> pl.Series:
+        """A record that comes too late for some of its windows stands in the others only."""
+        assert self._windows is not None
+        reached = mark - self._info.lateness
+        late = (reached >= end).fill_null(value=False)
+        if not late.any():
+            return end
+        self._partly_late += int(late.sum())
+        return end.zip_with(~late, self._windows.ends(start, reached.fill_null(instant)))
+
+    def _late(self, batch: Batch, bounds: pl.DataFrame, columns: Columns) -> Iterable[Late]:
+        """For a window that records had not closed, only the clock is to blame."""
+        assert self._windows is not None
+        closed = self._windows.last_ends(bounds["window_start"]) + self._info.lateness
+        late = batch.add(self._bounds(bounds), columns)
+        if self._by_records is None:
+            yield Late(late)
+            return
+        idle = closed > self._by_records
+        yield from (Late(late.keep(rows), reason) for rows, reason in ((~idle, "late"), (idle, "idle")) if rows.any())
+
+    def _bounds(self, bounds: pl.DataFrame) -> pl.DataFrame:
+        """Of the newest window that a late record stands in."""
+        assert self._windows is not None
+        return bounds.with_columns(self._windows.last_ends(bounds["window_start"]).alias("window_end"))
 
     def take_partly_late(self) -> int:
         taken, self._partly_late = self._partly_late, 0
         return taken
 
-    def _gone(self, batch: Batch, newest: pl.Series) -> pl.Series | None:
-        """Which records have no open window left. Only marked ones can be late."""
-        if "_mark" not in batch.frame.columns:
-            return None
-        gone = (newest + self._size <= batch.frame["_mark"]).fill_null(False)
-        return gone if gone.any() else None
+    def on_idle(self) -> None:
+        self._is_idle = True
 
-    def _bounds(self, start: pl.Series) -> pl.DataFrame:
-        return pl.DataFrame([start.alias("window_start"), (start + self._size).alias("window_end")])
+    def on_watermark(self, time: int) -> Iterable[Batch]:
+        """What the watermark was before the clock moved it is known until records have moved it further."""
+        if self._is_idle:
+            self._by_records = self._reached if self._by_records is None else self._by_records
+        elif self._by_records is not None and time > self._reached:
+            self._by_records = None
+        self._reached, self._is_idle = time, False
+        return ()
 
-    def _hopped(self, batch: Batch, newest: pl.Series, instant: pl.Series, columns: Columns) -> Iterator[Batch]:
-        """A row per record and window; some records at a time where they stand in many windows."""
-        marked = "_mark" in batch.frame.columns
-        base = batch.frame.select(
-            pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
-            pl.lit(instant).alias("time"),
-            (pl.col("_mark") if marked else pl.lit(None, pl.Int64)).alias("mark"),
-        ).with_columns(newest.alias("newest"))
-        for some in base.iter_slices(max(1, _MOST_ROWS * self._slide // self._size)):
-            opened = self._opened(some)
-            is_newest = (opened["window_start"] == opened["newest"]).alias(NEWEST)
-            yield batch.repeat(opened["row"]).add(self._bounds(opened["window_start"]).with_columns(is_newest), columns)
+    def snapshot(self) -> Tables:
+        if self._by_records is None:
+            return {}
+        return {"reached": pl.DataFrame({"reached": [self._reached], "by_records": [self._by_records]})}
 
-    def _opened(self, base: pl.DataFrame) -> pl.DataFrame:
-        """The windows of these records that are still open, by record and start."""
-        copies = pl.concat(
-            base.select("row", "time", "mark", "newest", start.alias("window_start"))
-            for start in starts(pl.col("newest"), self._size, self._slide)
-        )
-        holding = copies.filter(pl.col("window_start") + self._size > pl.col("time"))
-        opened = holding.filter(pl.col("mark").is_null() | (pl.col("window_start") + self._size > pl.col("mark")))
-        if opened.height < holding.height:
-            lost = holding.join(opened, on=["row", "window_start"], how="anti")
-            self._partly_late += lost["row"].n_unique()
-        return opened.sort("row", "window_start")
+
+class CountOperator(Operator):
+    """Numbers the records of each key, in the order in which they come."""
+
+    def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
+        self._step, self._given, self._by, self._size = step, given, list(step.by), int(step.size)
+        self._columns = step.columns(given)
+        self._counts = Table(self._by, [tally("n")], saved.get("counts"))
+
+    def on_batch(self, batch: Batch) -> Iterable[Batch | Dead]:
+        instant = self._step.instants(batch, self._given)
+        if instant.null_count():
+            yield _without_time(batch.keep(instant.is_null()), self._step._time(self._given).name)
+            batch, instant = batch.keep(instant.is_not_null()), instant.drop_nulls()
+        columns = replace(self._columns, types=self._step._windowed(batch.columns.types))
+        number = self._numbers(batch) // self._size
+        added = [instant.alias("window_start"), (instant + 1).alias("window_end"), number.alias(NUMBER)]
+        yield batch.add(pl.DataFrame(added), columns)
+
+    def _numbers(self, batch: Batch) -> pl.Series:
+        """How many records of its key came before each."""
+        keys = batch.frame.select(self._by) if self._by else pl.DataFrame(height=batch.height)
+        rank = pl.int_range(pl.len(), dtype=pl.Int64)
+        ranked = keys.select(*self._by, (rank.over(self._by) if self._by else rank).alias("\0rank"))
+        before = self._before(keys)
+        self._counts.add(keys, pl.lit(0))
+        if isinstance(before, int):
+            return ranked["\0rank"] + before
+        joined = ranked.join(before, on=self._by, how="left", nulls_equal=True, maintain_order="left")
+        return joined["\0rank"] + joined["n"].fill_null(0)
+
+    def _before(self, keys: pl.DataFrame) -> pl.DataFrame | int:
+        rows = self._counts.rows()
+        if not rows.width:
+            return 0
+        if not self._by:
+            return int(self._counts.values(rows, [], are_merged=False)["n"].item())
+        mine = rows.join(keys.unique(), on=self._by, how="semi", nulls_equal=True)
+        return self._counts.values(mine, self._by, are_merged=False)
+
+    def snapshot(self) -> Tables:
+        rows = self._counts.rows()
+        return {"counts": rows} if rows.width else {}
+
+
+def _without_time(batch: Batch, name: str) -> Dead:
+    return batch.as_dead(pl.Series([f'"{name}" is no instant'] * batch.height, dtype=pl.String))

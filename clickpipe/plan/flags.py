@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from clickpipe.core.catalog import Catalog
-from clickpipe.core.option import Duration, Option, Size, options
+from clickpipe.core.option import Duration, Extent, Option, Size, options
 from clickpipe.core.step import Step
 from clickpipe.core.units import format_duration, parse_duration, parse_size
 from clickpipe.errors import PlanError, Unsupported
@@ -26,7 +26,7 @@ WIDTH = 100
 class _Parsed(click.ParamType[Any]):
     """A value that one of our own functions reads."""
 
-    def __init__(self, name: str, parse: Callable[[str], int], kind: type) -> None:
+    def __init__(self, name: str, parse: Callable[[str], int], kind: Callable[[int], int]) -> None:
         self.name, self._parse, self._kind = name, parse, kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -47,9 +47,19 @@ class _Names(click.ParamType[Any]):
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+def _as_it_is(value: int) -> int:
+    return value
+
+
+def parse_extent(text: str) -> Extent:
+    """A number of records, or a duration. Raises ValueError."""
+    return Extent(text) if text.isascii() and text.isdigit() and len(text) < 16 else Duration(parse_duration(text))
+
+
 DURATION = _Parsed("duration", parse_duration, Duration)
 _TYPES: dict[Any, click.ParamType[Any]] = {
     Duration: DURATION,
+    Extent: _Parsed("duration", parse_extent, _as_it_is),
     Size: _Parsed("size", parse_size, Size),
     int: click.INT,
     float: click.FLOAT,

@@ -128,8 +128,8 @@ def _frame(said: dict[str, Any]) -> FrameEnd:
     watermark = said.get("watermark")
     if watermark is not None and type(watermark) is not int:
         raise ValueError("watermark is not an integer")
-    records, late = (None if said.get(key) is None else _count(said[key]) for key in ("records", "late"))
-    return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, records, late)
+    late = None if said.get("late") is None else _count(said["late"])
+    return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, late)
 
 
 def _ledgers(said: dict[str, Any]) -> tuple[dict[str, int], ...]:

@@ -34,15 +34,11 @@ class ColumnsChange:
 
 @dataclass(frozen=True)
 class FrameEnd:
-    """Closes the records since the last signal.
-
-    `records`, if given, counts a record in several windows once; `late`, how many records carry a `_mark`.
-    """
+    """Closes the records since the last signal. `late`: how many of them carry a `_mark`."""
 
     seq: int
     rows: int
     watermark: int | None = None
-    records: int | None = None
     late: int | None = None
 
 

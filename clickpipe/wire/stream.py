@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from clickpipe.batch import NEWEST, Batch
+from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN, Columns
 from clickpipe.errors import DataError, OutsideError, StepBeforeFailed
 from clickpipe.wire import codec
@@ -165,14 +165,14 @@ class StreamWriter:
         self._types = dict(line.columns.types)
         self._seq = self._rows = 0
         self._watermark: int | None = None
-        self._held: tuple[Batch, int | None] | None = None
+        self._held: Batch | None = None
         outbox.put(codec.encode(line))
 
-    def write(self, batch: Batch, records: int | None = None) -> None:
-        """One batch as one frame. `records` when a record may stand in several rows."""
+    def write(self, batch: Batch) -> None:
+        """One batch as one frame."""
         self._release(self._watermark)
         if batch.height:
-            self._held = batch, records
+            self._held = batch
 
     def advance(self, watermark: int | None) -> None:
         """The watermark that holds from here on: said with the records written last, if there are any."""
@@ -194,11 +194,11 @@ class StreamWriter:
     def _release(self, watermark: int | None) -> None:
         if not self._held:
             return
-        (batch, records), self._held = self._held, None
+        batch, self._held = self._held, None
         if dict(batch.columns.types) != self._types:
             self._types = dict(batch.columns.types)
             self._outbox.put(codec.encode(ColumnsChange(self._types)))
-        end = FrameEnd(self._seq, batch.height, watermark, records, batch.late_count())
+        end = FrameEnd(self._seq, batch.height, watermark, batch.late_count())
         if self._arrow and _is_whole(batch):
             self._send_arrow(batch, end)
         else:
@@ -227,4 +227,4 @@ class StreamWriter:
 def _is_whole(batch: Batch) -> bool:
     """Whether the columns are all there is to the records: parsed, and no cell in doubt."""
     names = set(batch.frame.columns)
-    return set(batch.columns.types) <= names and {name for name in names if name.startswith(HIDDEN)} <= {NEWEST}
+    return set(batch.columns.types) <= names and not any(name.startswith(HIDDEN) for name in names)

@@ -1,0 +1,440 @@
+"""Aggregation by sessions: stretches of activity of a key, apart by a gap.
+
+    record at t -> [t, t + gap) -> those of a key that overlap are one session -> given out when the watermark passes its end
+
+Each batch is reduced to its own sessions, which are appended, and merged with all others now and then, those that may have
+ended each time. What ends first lies first, so that giving some out costs what they are, and not what is open.
+
+A late record joins a session that is open by its mark (or was given out less than `lateness` before), or begins one that is;
+else it is late. Where a session has been given out under a start that is not its own any more, that row is given again with
+`deleted`.
+
+Memory: one row per open session; with `longest` also one per key and instant that the watermark has not passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import count
+
+import polars as pl
+
+from clickpipe.batch import Batch
+from clickpipe.columns import HIDDEN
+from clickpipe.core.groups import DELETED, FINAL, REV, Grouping, Groups, tally
+from clickpipe.core.joining import Joining, Session
+from clickpipe.core.operator import FOREVER, Late
+from clickpipe.core.summary import Pieces, Summary, apart
+from clickpipe.core.windows import WINDOW
+
+_ID = HIDDEN + "session"  # by which pieces are kept that stand apart from the sessions
+_SHOWN = HIDDEN + "shown"  # the starts under which it has been given out
+_FRESH = HIDDEN + "fresh"  # it has changed since
+_LABEL = HIDDEN + "label"
+_IS_ONE = HIDDEN + "is one"
+_ROW = HIDDEN + "row"
+_WORTH_MERGING = 50_000  # rows
+_START, _END = pl.col("window_start"), pl.col("window_end")
+
+
+class Sessions(Groups):
+    def __init__(self, grouping: Grouping, saved: Mapping[str, pl.DataFrame]) -> None:
+        info = grouping.window
+        assert info is not None
+        self._gap, self._lateness, self._longest, self._by = info.size, info.lateness, info.longest, list(info.by)
+        self._finer = [name for name in grouping.by if name not in (*self._by, *WINDOW)]
+        self._emit, self._is_shown_again = grouping.emit, info.lateness > 0 or not grouping.emit.is_once
+        calls = [*grouping.calls, *([tally(REV, "bool")] if self._lateness else [])]
+        plain, fine = ([], calls) if self._finer else apart(calls)
+        self._order = [call.name for call in calls]
+        self._pieces = Pieces(plain)
+        self._apart = Summary([_ID, *self._finer], fine, saved) if fine else None
+        self._ids = count(int(saved["ids"].item()) if "ids" in saved else 0)
+        self._alias = saved.get("alias", pl.DataFrame(schema={_ID: pl.Int64, _LABEL: pl.Int64}))
+        self._open: pl.DataFrame | None = None  # the first end first
+        self._recent: list[pl.DataFrame] = []
+        self._recent_rows, self._recent_end = 0, FOREVER
+        self._given = saved.get("given")  # and may be corrected
+        self._over: list[pl.DataFrame] = [saved["over"]] if "over" in saved else []  # nothing joins them; not given out yet
+        self._gone: list[pl.DataFrame] = [saved["gone"]] if "gone" in saved else []  # rows to be taken back
+        self._reached = int(saved["reached"].item()) if "reached" in saved else -FOREVER
+        if "sessions" in saved:
+            self._append(saved["sessions"])
+
+    def widen(self, name: str) -> None:
+        if self._apart:
+            self._apart.widen(name)
+        if wide := self._pieces.widen(name):
+            self._open = None if self._open is None else self._open.with_columns(*wide)
+            self._given = None if self._given is None else self._given.with_columns(*wide)
+            self._recent = [part.with_columns(*wide) for part in self._recent]
+            self._over = [part.with_columns(*wide) for part in self._over]
+
+    # Records.
+
+    def add(self, batch: Batch, frame: pl.DataFrame, time: pl.Expr) -> Iterator[Late]:
+        if self._lateness:
+            frame = frame.with_columns(pl.lit(value=False).alias(HIDDEN + REV))
+        doubtful = self._doubtful(frame)
+        if doubtful is None:
+            self._add(frame, time)
+            return
+        frame = frame.with_row_index(_ROW)
+        some = frame.join(doubtful, on=self._by, how="semi", nulls_equal=True, maintain_order="left")
+        self._add(frame.join(doubtful, on=self._by, how="anti", nulls_equal=True, maintain_order="left"), time)
+        late = self._joined(some, doubtful, time)
+        if late:
+            rows = pl.Series(range(batch.height), dtype=pl.UInt32)
+            yield Late(batch.keep(rows.is_in(late)))
+
+    def _add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
+        """Records that join whatever they overlap."""
+        if not frame.height:
+            return
+        keys = list(self._by)
+        if self._longest is not None:
+            keys += ["window_start"]
+        elif self._spans_gap(frame):
+            label = (_START.diff() >= self._gap).fill_null(value=True).cum_sum().over(self._by).alias(_LABEL)
+            frame = frame.sort("window_start", maintain_order=True).with_columns(label)
+            keys += [_LABEL]
+        self._append(self._reduced(frame, keys, time).drop(_LABEL, strict=False))
+
+    def _spans_gap(self, frame: pl.DataFrame) -> bool:
+        first, last = frame["window_start"].min(), frame["window_start"].max()
+        return isinstance(first, int) and isinstance(last, int) and last - first >= self._gap
+
+    def _reduced(self, frame: pl.DataFrame, keys: list[str], time: pl.Expr) -> pl.DataFrame:
+        """Records equal in these are of one session."""
+        bounds = [expr for name, expr in (("window_start", _START.min()), ("window_end", _END.max())) if name not in keys]
+        named = [pl.col(name).first() for name in self._by if name not in keys]
+        part = frame.group_by(keys).agg(*named, *bounds, *self._pieces.partials(time))
+        if self._is_shown_again:
+            part = part.with_columns(pl.lit([], pl.List(pl.Int64)).alias(_SHOWN), pl.lit(value=True).alias(_FRESH))
+        if self._apart:
+            first = next(self._ids)
+            part = part.with_columns(pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(_ID))
+            self._ids = count(first + part.height)
+            ids = part.select(*keys, _ID)
+            self._apart.add(frame.join(ids, on=keys, how="left", nulls_equal=True, maintain_order="left"), time)
+        return part
+
+    def _append(self, part: pl.DataFrame) -> None:
+        if not part.height:
+            return
+        self._recent.append(part)
+        self._recent_rows += part.height
+        end = part["window_end"].min()
+        assert isinstance(end, int)
+        self._recent_end = min(self._recent_end, end)
+        if self._longest is None and self._recent_rows > max(_WORTH_MERGING, 0 if self._open is None else self._open.height):
+            self._merge_all()
+
+    # Merging.
+
+    def _merge_all(self) -> None:
+        self._open = self._united(self._stacked([self._open, *self._take_recent()])).sort("window_end", maintain_order=True)
+
+    def _take_recent(self) -> list[pl.DataFrame]:
+        taken, self._recent, self._recent_rows, self._recent_end = self._recent, [], 0, FOREVER
+        return taken
+
+    def _stacked(self, parts: list[pl.DataFrame | None]) -> pl.DataFrame:
+        some = [part for part in parts if part is not None and part.height]
+        return pl.concat([part.select(some[-1].columns) for part in some], how="vertical_relaxed") if some else pl.DataFrame()
+
+    def _united(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Those of a key that overlap are one. Where all of them have an instant in common, no order is needed."""
+        if not rows.height:
+            return rows
+        if self._longest is not None:
+            return self._chained(rows, self._longest)
+        is_one = (_START.max() < _END.min()).alias(_IS_ONE)
+        merged = self._combined(rows, self._by, is_one)
+        if not merged[_IS_ONE].all():
+            several = merged.filter(~pl.col(_IS_ONE)).select(self._by)
+            rest = rows.join(several, on=self._by, how="semi", nulls_equal=True, maintain_order="left")
+            rest = self._combined(self._labelled(rest), [*self._by, _LABEL], pl.lit(value=True).alias(_IS_ONE)).drop(_LABEL)
+            merged = pl.concat([merged.filter(_IS_ONE), rest.select(merged.columns)], how="vertical_relaxed")
+        return self._noted(merged.drop(_IS_ONE))
+
+    def _labelled(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Sorted, with the number of the session among those of its key."""
+        begins = (_END.cum_max().shift(1).over(self._by) <= _START).fill_null(value=True)
+        return rows.sort("window_start", maintain_order=True).with_columns(begins.cum_sum().over(self._by).alias(_LABEL))
+
+    def _chained(self, rows: pl.DataFrame, longest: int) -> pl.DataFrame:
+        """In the order of time; what would make a session too long begins the next one. A round for each of a key."""
+        found: list[pl.DataFrame] = []
+        limit = _START.min().over(*self._by, _LABEL) + longest
+        while rows.height:
+            rows = self._labelled(rows).with_columns((limit > _START).alias(_IS_ONE))
+            merged = self._combined(rows.filter(_IS_ONE), [*self._by, _LABEL])
+            found.append(merged.drop(_LABEL).with_columns(pl.min_horizontal(_END, _START + longest).alias("window_end")))
+            rows = rows.filter(~pl.col(_IS_ONE)).drop(_LABEL, _IS_ONE)
+        return self._noted(self._stacked([*found]))
+
+    def _combined(self, rows: pl.DataFrame, keys: list[str], *more: pl.Expr) -> pl.DataFrame:
+        """Rows equal in these are one."""
+        named = [pl.col(name).first() for name in self._by if name not in keys]
+        again = [pl.col(_SHOWN).list.explode(keep_nulls=False, empty_as_null=False), pl.col(_FRESH).any()]
+        ids = [pl.col(_ID)] if self._apart else []
+        exprs = [*named, _START.min(), _END.max(), *(again if self._is_shown_again else []), *ids, *self._pieces.merges(), *more]
+        return rows.group_by(keys).agg(*exprs)
+
+    def _noted(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """What has come together keeps one number, and one of the rows that were given out for it."""
+        if self._apart:
+            numbers = rows[_ID]
+            rows = rows.with_columns(pl.col(_ID).list.min())
+            pairs = pl.DataFrame([numbers, rows[_ID].alias(_LABEL)]).explode(_ID).filter(pl.col(_ID) != pl.col(_LABEL))
+            old = self._alias.join(pairs.rename({_ID: _LABEL, _LABEL: _ROW}), on=_LABEL, how="left")
+            old = old.select(_ID, pl.coalesce(_ROW, _LABEL).alias(_LABEL))
+            self._alias = pl.concat([old, pairs])
+            self._spare_alias(rows.height)
+        if self._is_shown_again:
+            wrong = rows.filter(pl.col(_SHOWN).list.len() > 0).explode(_SHOWN).filter(pl.col(_SHOWN) != _START)
+            if wrong.height:
+                self._take_back(wrong)
+            own = pl.when(pl.col(_SHOWN).list.contains(_START)).then(pl.concat_list("window_start"))
+            rows = rows.with_columns(own.otherwise(pl.lit([], pl.List(pl.Int64))).alias(_SHOWN))
+        return rows
+
+    def _spare_alias(self, rows: int) -> None:
+        """Pieces are renamed when many have other names than their sessions."""
+        if self._apart and self._alias.height > 2 * rows + _WORTH_MERGING:
+            alias, self._alias = self._alias, self._alias.clear()
+            self._apart.rename(lambda pieces: _renamed(pieces, alias))
+
+    def _take_back(self, wrong: pl.DataFrame) -> None:
+        rev = [(pl.col(f"{HIDDEN}{REV}.n") + 1).alias(REV)] if self._lateness else []
+        self._gone.append(wrong.select(pl.col(_SHOWN).alias("window_start"), *self._by, *rev))
+
+    # Late records.
+
+    def _doubtful(self, frame: pl.DataFrame) -> pl.DataFrame | None:
+        """The keys of late records for which it matters in which order records come.
+
+        For all others every session of the key, by what was known and by this batch, is open by the latest mark.
+        """
+        if "_mark" not in frame.columns or frame["_mark"].null_count() == frame.height:
+            return None
+        late = frame.filter(pl.col("_mark").is_not_null()).group_by(self._by).agg(pl.col("_mark").max())
+        if self._longest is not None:
+            return late.select(self._by)
+        mine = frame.join(late.select(self._by), on=self._by, how="semi", nulls_equal=True)
+        ends = mine.group_by(self._by).agg(_END.min())
+        ends = self._stacked([self._ended(late["_mark"].max()), ends])  # type: ignore[arg-type]  # an integer
+        found = ends.join(late, on=self._by, nulls_equal=True).filter(pl.col("_mark") >= _END).select(self._by).unique()
+        return found if found.height else None
+
+    def _ended(self, mark: int) -> pl.DataFrame:
+        """All that is known of sessions that have ended by this mark, or would have if nothing had come since."""
+        parts = [self._given, self._first_open(mark), *(self._recent if self._recent_end <= mark else [])]
+        rows = [part.select(*self._by, "window_end").filter(mark >= _END) for part in parts if part is not None]
+        return self._stacked([*rows])
+
+    def _first_open(self, upto: int) -> pl.DataFrame | None:
+        return None if self._open is None else self._open.head(self._open["window_end"].search_sorted(upto, side="right"))
+
+    def _joined(self, frame: pl.DataFrame, keys: pl.DataFrame, time: pl.Expr) -> list[int]:
+        """All that is known of these keys, and these records, one by one. The numbers of the late ones."""
+        known = self._pulled(keys)
+        found, waiting, late, corrections = self._one_by_one(frame, known)
+        sessions = [*found, *waiting]
+        of_rows = _labels([one.records for one in sessions], _ROW, pl.UInt32)
+        of_parts = _labels([one.parts for one in sessions], _ROW, pl.UInt32)
+        bounds = pl.DataFrame(
+            [(number, one.start, one.end, one.is_over, number >= len(found)) for number, one in enumerate(sessions)],
+            schema={_LABEL: pl.Int64, "start": pl.Int64, "end": pl.Int64, "over": pl.Boolean, "waits": pl.Boolean},
+            orient="row",
+        )
+        if self._lateness:
+            frame = frame.with_columns(pl.col(_ROW).is_in(corrections).alias(HIDDEN + REV))
+        parts: list[pl.DataFrame] = []
+        if known.height:
+            parts.append(known.join(of_parts, on=_ROW, maintain_order="left").drop(_ROW))
+        if of_rows.height:
+            parts.append(self._reduced(frame.join(of_rows, on=_ROW, maintain_order="left"), [_LABEL], time))
+        if parts:
+            merged = self._combined(self._stacked([*parts]), [_LABEL]).join(bounds, on=_LABEL)
+            merged = merged.with_columns(pl.col("start").alias("window_start"), pl.col("end").alias("window_end"))
+            merged = self._noted(merged.drop("start", "end"))
+            self._put_back(merged.drop(_LABEL))
+        return late
+
+    def _put_back(self, merged: pl.DataFrame) -> None:
+        over, rest = merged.filter("over"), merged.filter(~pl.col("over"))
+        fresh = over.filter(_FRESH) if self._is_shown_again else over
+        if fresh.height:
+            self._over.append(fresh.drop("over", "waits"))
+        waits, settled = rest.filter("waits").drop("over", "waits"), rest.filter(~pl.col("waits")).drop("over", "waits")
+        self._append(waits)
+        if self._longest is not None:
+            self._open = self._stacked([self._open, settled]).sort("window_end", maintain_order=True)
+        else:
+            self._append(settled)
+
+    def _one_by_one(self, frame: pl.DataFrame, known: pl.DataFrame) -> tuple[list[Session], list[Session], list[int], list[int]]:
+        joinings: dict[tuple[object, ...], Joining] = {}
+
+        def of(key: tuple[object, ...]) -> Joining:
+            return joinings.setdefault(key, Joining(self._gap, self._lateness, self._longest))
+
+        if known.height:
+            for *key, number, start, end, waits in known.select(*self._by, _ROW, *WINDOW, _LABEL).iter_rows():
+                of(tuple(key)).know(number, start, end, is_waiting=waits)
+        for *key, number, start, mark in frame.select(*self._by, _ROW, "window_start", "_mark").iter_rows():
+            of(tuple(key)).take(number, start, mark)
+        every = joinings.values()
+        late = [number for one in every for number in one.late]
+        corrections = [number for one in every for number in one.corrections]
+        return [s for one in every for s in one.sessions], [s for one in every for s in one.waiting], late, corrections
+
+    def _pulled(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """All rows of these keys, taken out, with _ROW; _LABEL: whether it is a record that waits for earlier ones."""
+        self._open, opened = self._split(self._open, keys)
+        self._given, given = self._split(self._given, keys)
+        recent, new = self._split(self._stacked([*self._take_recent()]), keys)
+        self._append(recent if recent is not None else pl.DataFrame())
+        if self._longest is None:
+            rows = self._united(self._stacked([given, opened, new])).with_columns(pl.lit(value=False).alias(_LABEL))
+        else:
+            parts = [
+                part.with_columns(pl.lit(value=part is new).alias(_LABEL)) for part in (given, opened, new) if part is not None
+            ]
+            rows = self._stacked([*parts])
+        return rows.with_row_index(_ROW)
+
+    def _split(self, rows: pl.DataFrame | None, keys: pl.DataFrame) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+        """Those of other keys, and those of these."""
+        if rows is None or not rows.height:
+            return rows, None
+        mine = pl.lit(value=True).alias(_LABEL)
+        rows = rows.join(keys.with_columns(mine), on=self._by, how="left", nulls_equal=True, maintain_order="left")
+        return rows.filter(pl.col(_LABEL).is_null()).drop(_LABEL), rows.filter(_LABEL).drop(_LABEL)
+
+    # What is given out.
+
+    def fire(self, time: int) -> Iterator[pl.DataFrame]:
+        before, self._reached = self._reached, time
+        over, self._over = self._over, []
+        ended = self._stacked([*over, self._take_ended(time)])
+        gone, self._gone = self._gone, []
+        if gone:
+            yield self._told(pl.concat(gone).with_columns(pl.lit(value=True).alias(DELETED)), final=True)
+        if ended.height:
+            yield self._told(self._values(ended), final=True)
+        self._let_go(ended, time)
+        if self._emit.kind == "early" and time < FOREVER and time // self._emit.every > before // self._emit.every:
+            yield from self.update()
+
+    def _take_ended(self, time: int) -> pl.DataFrame:
+        self._settle(time)
+        ended = self._first_open(time)
+        if ended is None or not ended.height:
+            return pl.DataFrame()
+        assert self._open is not None
+        self._open = self._open.slice(ended.height)
+        if self._longest is not None or not self._recent:
+            return ended
+        recent, new = self._split(self._stacked([*self._take_recent()]), ended.select(self._by).unique())
+        self._append(recent if recent is not None else pl.DataFrame())
+        if new is None or not new.height:
+            return ended
+        merged = self._united(self._stacked([ended, new]))
+        self._append(merged.filter(time < _END))
+        return merged.filter(time >= _END)
+
+    def _settle(self, time: int) -> None:
+        """What may have ended stands among the open ones, and they are merged with all that may make them longer."""
+        is_due = self._recent_end <= time
+        if self._longest is None:
+            if is_due:
+                self._merge_all()
+            return
+        opened = self._first_open(time)
+        if not is_due and not (opened is not None and opened.height):
+            return
+        recent = self._stacked([*self._take_recent()])
+        if not recent.height:
+            return
+        self._append(recent.filter(time <= _START))
+        settled = recent.filter(time > _START)
+        self._open, mine = self._split(self._open, settled.select(self._by).unique())
+        self._open = self._stacked([self._open, self._united(self._stacked([mine, settled]))])
+        self._open = self._open.sort("window_end", maintain_order=True) if self._open.height else None
+
+    def _let_go(self, ended: pl.DataFrame, time: int) -> None:
+        """What has been given out stays for corrections, until there can be none."""
+        if self._lateness:
+            shown = [pl.concat_list("window_start").alias(_SHOWN), pl.lit(value=False).alias(_FRESH)]
+            given = self._stacked([self._given, ended.with_columns(*shown) if ended.height else None])
+            if not given.height:
+                return
+            is_past = _END + self._lateness <= time
+            self._given, ended = given.filter(~is_past), given.filter(is_past)
+        if self._apart and ended.height:
+            names = self._names(ended)
+            self._apart.keep(lambda pieces: pieces.join(names, on=_ID, how="anti"))
+            self._alias = self._alias.join(names, on=_ID, how="anti")
+
+    def _names(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The numbers under which pieces of these sessions are kept, and the sessions' own."""
+        own = rows.select(_ID, pl.col(_ID).alias(_LABEL))
+        return pl.concat([own, self._alias.join(own, on=_LABEL, how="semi")])
+
+    def _values(self, rows: pl.DataFrame) -> pl.DataFrame:
+        kept = rows.select(*WINDOW, *self._by, *([_ID] if self._apart else []), *self._pieces.finals())
+        if self._apart:
+            names = self._names(rows)
+            values = self._apart.values(
+                lambda pieces: _renamed(pieces.join(names, on=_ID, how="semi"), names), [_ID, *self._finer]
+            )
+            kept = kept.join(values, on=_ID)
+        return kept.select(*WINDOW, *self._by, *self._finer, *self._order)
+
+    def update(self) -> Iterator[pl.DataFrame]:
+        if not self._recent:
+            return
+        keys = self._stacked([*self._recent]).filter(_FRESH).select(self._by).unique()
+        if not keys.height:
+            return
+        rows = self._pulled(keys).drop(_ROW, _LABEL)
+        gone, self._gone = self._gone, []
+        if gone:
+            yield self._told(pl.concat(gone).with_columns(pl.lit(value=True).alias(DELETED)), final=False)
+        fresh = rows.filter(_FRESH)
+        if fresh.height:
+            yield self._told(self._values(fresh), final=False)
+        self._append(rows.with_columns(pl.concat_list("window_start").alias(_SHOWN), pl.lit(value=False).alias(_FRESH)))
+
+    def _told(self, rows: pl.DataFrame, *, final: bool) -> pl.DataFrame:
+        return rows if self._emit.is_once else rows.with_columns(pl.lit(final).alias(FINAL))
+
+    def snapshot(self) -> Mapping[str, pl.DataFrame]:
+        """As it is: merging could take longer than a checkpoint may hold up the stream."""
+        tables = {
+            "sessions": self._stacked([self._open, *self._recent]),
+            "given": self._given,
+            "over": self._stacked([*self._over]),
+            "gone": pl.concat(self._gone) if self._gone else None,
+            "reached": pl.DataFrame({"reached": [self._reached]}),
+        }
+        if self._apart:
+            first = next(self._ids)
+            self._ids = count(first)
+            tables |= {"alias": self._alias, "ids": pl.DataFrame({"ids": [first]}), **self._apart.snapshot()}
+        return {name: table for name, table in tables.items() if table is not None and table.height}
+
+
+def _renamed(pieces: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
+    """Pieces under the numbers that their sessions have by now. `names`: _ID and, as _LABEL, what it has become."""
+    joined = pieces.join(names, on=_ID, how="left", maintain_order="left")
+    return joined.with_columns(pl.coalesce(_LABEL, _ID).alias(_ID)).drop(_LABEL)
+
+
+def _labels(numbers: list[list[int]], name: str, kind: type[pl.DataType]) -> pl.DataFrame:
+    """Which of the numbered lists each number stands in."""
+    rows = [(number, label) for label, some in enumerate(numbers) for number in some]
+    return pl.DataFrame(rows, schema={name: kind, _LABEL: pl.Int64}, orient="row")
