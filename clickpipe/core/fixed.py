@@ -31,6 +31,7 @@ class Fixed(Groups):
         self._windows, self._info = Windows(grouping.window), grouping.window
         self._by = [name for name in grouping.by if name not in WINDOW]
         self._emit, self._is_corrected = grouping.emit, grouping.window.lateness > 0
+        self._is_ordered = grouping.is_ordered
         # All plain windows are equally long: the start tells the end, and one key less is grouped by.
         self._is_plain = grouping.window.kind == "tumble" and grouping.window.zone is None and not self._is_corrected
         self._stretch = ["window_start"] if self._is_plain else list(WINDOW)
@@ -120,7 +121,9 @@ class Fixed(Groups):
             return self._summary.values(lambda rows: rows.join(spread, on=WINDOW, how="semi"))
 
         def put_together(rows: pl.DataFrame) -> pl.DataFrame:
-            rows = rows.join(spread, on=WINDOW)
+            if self._is_ordered:  # of records of one instant those came first that had missed less
+                rows = rows.sort("window_end", *([_FIRED] if self._is_corrected else []))
+            rows = rows.join(spread, on=WINDOW, maintain_order="left" if self._is_ordered else None)
             if HIDDEN + REV + ".n" in rows.columns:
                 had_fired = pl.col(_FIRED).fill_null(-FOREVER) >= pl.col(END)
                 rows = rows.with_columns(pl.when(had_fired).then(pl.col(HIDDEN + REV + ".n")).otherwise(0))

@@ -45,6 +45,7 @@ class Grouping:
     calls: Sequence[Call]
     window: WindowInfo | None = None
     emit: Emit = Emit()
+    is_ordered: bool = False  # some aggregate asks which of two records came first
 
 
 class Groups:

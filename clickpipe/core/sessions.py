@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import count
+from typing import Literal
 
 import polars as pl
 
@@ -32,6 +33,7 @@ _SHOWN = HIDDEN + "shown"  # the starts under which it has been given out
 _FRESH = HIDDEN + "fresh"  # it has changed since
 _LABEL = HIDDEN + "label"
 _IS_ONE = HIDDEN + "is one"
+_WAITS = HIDDEN + "waits"  # for records that may come before it
 _ROW = HIDDEN + "row"
 _WORTH_MERGING = 50_000  # rows
 _START, _END = pl.col("window_start"), pl.col("window_end")
@@ -44,6 +46,7 @@ class Sessions(Groups):
         self._gap, self._lateness, self._longest, self._by = info.size, info.lateness, info.longest, list(info.by)
         self._finer = [name for name in grouping.by if name not in (*self._by, *WINDOW)]
         self._emit, self._is_shown_again = grouping.emit, info.lateness > 0 or not grouping.emit.is_once
+        self._is_ordered = grouping.is_ordered
         calls = [*grouping.calls, *([tally(REV, "bool")] if self._lateness else [])]
         plain, fine = ([], calls) if self._finer else apart(calls)
         self._order = [call.name for call in calls]
@@ -133,7 +136,11 @@ class Sessions(Groups):
     # Merging.
 
     def _merge_all(self) -> None:
-        self._open = self._united(self._stacked([self._open, *self._take_recent()])).sort("window_end", maintain_order=True)
+        self._open = self._sorted(self._united(self._stacked([self._open, *self._take_recent()])))
+
+    def _sorted(self, rows: pl.DataFrame) -> pl.DataFrame | None:
+        """What ends first comes first."""
+        return rows.sort("window_end", maintain_order=True) if rows.height else None
 
     def _take_recent(self) -> list[pl.DataFrame]:
         taken, self._recent, self._recent_rows, self._recent_end = self._recent, [], 0, FOREVER
@@ -204,7 +211,14 @@ class Sessions(Groups):
         """Pieces are renamed when many have other names than their sessions."""
         if self._apart and self._alias.height > 2 * rows + _WORTH_MERGING:
             alias, self._alias = self._alias, self._alias.clear()
-            self._apart.rename(lambda pieces: _renamed(pieces, alias))
+            self._apart.rename(lambda pieces: self._renamed(pieces, alias, how="left"))
+
+    def _renamed(self, pieces: pl.DataFrame, names: pl.DataFrame, how: Literal["inner", "left"]) -> pl.DataFrame:
+        """Pieces under the numbers of their sessions. `names`: _ID and, as _LABEL, what it has become."""
+        if self._is_ordered:
+            pieces = pieces.sort(_ID)
+        joined = pieces.join(names, on=_ID, how=how, maintain_order="left")
+        return joined.with_columns(pl.coalesce(_LABEL, _ID).alias(_ID)).drop(_LABEL)
 
     def _take_back(self, wrong: pl.DataFrame) -> None:
         rev = [(pl.col(f"{HIDDEN}{REV}.n") + 1).alias(REV)] if self._lateness else []
@@ -253,7 +267,7 @@ class Sessions(Groups):
             frame = frame.with_columns(pl.col(_ROW).is_in(corrections).alias(HIDDEN + REV))
         parts: list[pl.DataFrame] = []
         if known.height:
-            parts.append(known.join(of_parts, on=_ROW, maintain_order="left").drop(_ROW))
+            parts.append(known.join(of_parts, on=_ROW, maintain_order="left").drop(_ROW, _WAITS))
         if of_rows.height:
             parts.append(self._reduced(frame.join(of_rows, on=_ROW, maintain_order="left"), [_LABEL], time))
         if parts:
@@ -271,7 +285,7 @@ class Sessions(Groups):
         waits, settled = rest.filter("waits").drop("over", "waits"), rest.filter(~pl.col("waits")).drop("over", "waits")
         self._append(waits)
         if self._longest is not None:
-            self._open = self._stacked([self._open, settled]).sort("window_end", maintain_order=True)
+            self._open = self._sorted(self._stacked([self._open, settled]))
         else:
             self._append(settled)
 
@@ -282,7 +296,7 @@ class Sessions(Groups):
             return joinings.setdefault(key, Joining(self._gap, self._lateness, self._longest))
 
         if known.height:
-            for *key, number, start, end, waits in known.select(*self._by, _ROW, *WINDOW, _LABEL).iter_rows():
+            for *key, number, start, end, waits in known.select(*self._by, _ROW, *WINDOW, _WAITS).iter_rows():
                 of(tuple(key)).know(number, start, end, is_waiting=waits)
         for *key, number, start, mark in frame.select(*self._by, _ROW, "window_start", "_mark").iter_rows():
             of(tuple(key)).take(number, start, mark)
@@ -292,16 +306,16 @@ class Sessions(Groups):
         return [s for one in every for s in one.sessions], [s for one in every for s in one.waiting], late, corrections
 
     def _pulled(self, keys: pl.DataFrame) -> pl.DataFrame:
-        """All rows of these keys, taken out, with _ROW; _LABEL: whether it is a record that waits for earlier ones."""
+        """All rows of these keys, taken out, with _ROW and _WAITS."""
         self._open, opened = self._split(self._open, keys)
         self._given, given = self._split(self._given, keys)
         recent, new = self._split(self._stacked([*self._take_recent()]), keys)
         self._append(recent if recent is not None else pl.DataFrame())
         if self._longest is None:
-            rows = self._united(self._stacked([given, opened, new])).with_columns(pl.lit(value=False).alias(_LABEL))
+            rows = self._united(self._stacked([given, opened, new])).with_columns(pl.lit(value=False).alias(_WAITS))
         else:
             parts = [
-                part.with_columns(pl.lit(value=part is new).alias(_LABEL)) for part in (given, opened, new) if part is not None
+                part.with_columns(pl.lit(value=part is new).alias(_WAITS)) for part in (given, opened, new) if part is not None
             ]
             rows = self._stacked([*parts])
         return rows.with_row_index(_ROW)
@@ -362,8 +376,7 @@ class Sessions(Groups):
         self._append(recent.filter(time <= _START))
         settled = recent.filter(time > _START)
         self._open, mine = self._split(self._open, settled.select(self._by).unique())
-        self._open = self._stacked([self._open, self._united(self._stacked([mine, settled]))])
-        self._open = self._open.sort("window_end", maintain_order=True) if self._open.height else None
+        self._open = self._sorted(self._stacked([self._open, self._united(self._stacked([mine, settled]))]))
 
     def _let_go(self, ended: pl.DataFrame, time: int) -> None:
         """What has been given out stays for corrections, until there can be none."""
@@ -388,9 +401,7 @@ class Sessions(Groups):
         kept = rows.select(*WINDOW, *self._by, *([_ID] if self._apart else []), *self._pieces.finals())
         if self._apart:
             names = self._names(rows)
-            values = self._apart.values(
-                lambda pieces: _renamed(pieces.join(names, on=_ID, how="semi"), names), [_ID, *self._finer]
-            )
+            values = self._apart.values(lambda pieces: self._renamed(pieces, names, how="inner"), [_ID, *self._finer])
             kept = kept.join(values, on=_ID)
         return kept.select(*WINDOW, *self._by, *self._finer, *self._order)
 
@@ -400,7 +411,7 @@ class Sessions(Groups):
         keys = self._stacked([*self._recent]).filter(_FRESH).select(self._by).unique()
         if not keys.height:
             return
-        rows = self._pulled(keys).drop(_ROW, _LABEL)
+        rows = self._pulled(keys).drop(_ROW, _WAITS)
         gone, self._gone = self._gone, []
         if gone:
             yield self._told(pl.concat(gone).with_columns(pl.lit(value=True).alias(DELETED)), final=False)
@@ -426,12 +437,6 @@ class Sessions(Groups):
             self._ids = count(first)
             tables |= {"alias": self._alias, "ids": pl.DataFrame({"ids": [first]}), **self._apart.snapshot()}
         return {name: table for name, table in tables.items() if table is not None and table.height}
-
-
-def _renamed(pieces: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
-    """Pieces under the numbers that their sessions have by now. `names`: _ID and, as _LABEL, what it has become."""
-    joined = pieces.join(names, on=_ID, how="left", maintain_order="left")
-    return joined.with_columns(pl.coalesce(_LABEL, _ID).alias(_ID)).drop(_LABEL)
 
 
 def _labels(numbers: list[list[int]], name: str, kind: type[pl.DataType]) -> pl.DataFrame:
