@@ -154,7 +154,7 @@ def splice_some(text: Text, added: pl.Series) -> Text:
     rows = mask.arg_true()
     lines = _without(text.lines(), [added.name])
     spliced = splice(Text(lines=lines.gather(rows)), added.gather(rows).to_frame()).lines()
-    return Text(lines=lines.scatter(rows, spliced))
+    return Text(lines=lines.clone().scatter(rows, spliced))  # scatter changes the series itself, which others hold
 
 
 def _without(lines: pl.Series, names: list[str]) -> pl.Series:
@@ -164,7 +164,7 @@ def _without(lines: pl.Series, names: list[str]) -> pl.Series:
     if not len(suspects):
         return lines
     kept = pl.Series([_line_without(line, names) for line in lines.gather(suspects)], dtype=pl.String)
-    return lines.scatter(suspects, kept)
+    return lines.clone().scatter(suspects, kept)
 
 
 def _common_beginning(keys: list[str]) -> str:
