@@ -207,6 +207,12 @@ def leading_milliseconds(text: Text, name: str) -> pl.Series | None:
     return value.alias(name) if value.min() >= 10**12 else None  # type: ignore[operator]  # an Int64 series
 
 
+def owned(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with texts of its own. Rows that were picked out of others may keep the text of all of those in memory."""
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+    return frame.with_columns(pl.concat_str(name, pl.lit("")).alias(name) for name in texts) if texts else frame
+
+
 def write_ndjson(frame: pl.DataFrame) -> bytes:
     out = io.BytesIO()
     frame.write_ndjson(out)

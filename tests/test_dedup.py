@@ -99,6 +99,22 @@ def test_what_the_watermark_has_passed_is_forgotten() -> None:
     assert not seen.rows().width
 
 
+def test_what_is_seen_keeps_no_other_text() -> None:
+    """Of each batch one record passes: the keys of the others, 400 MB here, are let go of."""
+    seen, before = Seen(["k"]), _resident_mib()
+    text = pl.select(pl.concat_str(pl.lit("x" * 120), pl.int_range(80_000).cast(pl.String)))
+    for number in range(40):
+        keys = text.select(pl.concat_str(pl.first(), pl.lit(f"{number}"))).to_series()
+        rows = pl.DataFrame({"k": keys, UNTIL: range(80_000)})
+        seen.add(rows.filter(pl.col(UNTIL) == 7))
+    assert seen.rows().height == 40
+    assert _resident_mib() - before < 200
+
+
+def _resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) / 256
+
+
 @pytest.mark.parametrize("latest", [False, True])
 def test_keys_are_compared_by_value(latest: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all hashes are one, everything is found, so that a caller who compares values is right."""

@@ -19,10 +19,11 @@ import polars as pl
 from clickpipe.batch import ROW, SOURCE, WRONG, Batch
 from clickpipe.columns import HIDDEN, Columns
 from clickpipe.core.timed import MARK
-from clickpipe.text import Text, split_lines
+from clickpipe.text import Text, owned, split_lines
 
 _TIME, _LINE = HIDDEN + "held:time", HIDDEN + "held:line"
 _MOST_ROWS, _MOST_BYTES = 1 << 16, 8 << 20  # of a batch that is given out
+_FEW_ROWS = 1 << 10  # that what is left of two pieces may be to be put together
 _SPARSE = 4  # a piece of which a fourth is left is copied, to let go of the rest
 
 
@@ -68,17 +69,16 @@ class Held:
             common = _in_common(self._form, form)
             self._pieces = [_converted(piece, self._form, common) for piece in self._pieces]
             frame, self._form = _converted(frame, form, common), common
-        self._pieces.append(frame)
-        self._merge_small()
+        self._append(frame, _MOST_ROWS)
 
     def release(self, watermark: int) -> Iterator[Batch]:
         """What the watermark has passed."""
-        ready, left = [], []
-        for piece in self._pieces:
+        pieces, self._pieces, ready = self._pieces, [], []
+        for piece in pieces:
             passed = piece[_TIME].search_sorted(watermark, "left")
             ready += [piece[:passed]] if passed else []
-            left += [_compact(piece, passed)] if passed < piece.height else []
-        self._pieces = left
+            if passed < piece.height:
+                self._append(_compact(piece, passed), _FEW_ROWS)
         if ready and self._form is not None:
             frame = self._joined(ready).sort(_TIME, maintain_order=True)
             for some in frame.iter_slices(_rows_at_once(frame)):
@@ -89,11 +89,12 @@ class Held:
             return {}
         return {"held": self._joined(self._pieces), "form": pl.DataFrame({"form": [self._form.to_json().decode()]})}
 
-    def _merge_small(self) -> None:
-        """Live input comes in small batches: pieces grow as long as they are short, so that there are few."""
+    def _append(self, piece: pl.DataFrame, most: int) -> None:
+        """Pieces grow while they are short, up to `most` rows, so that there are few: live input comes in small batches."""
+        self._pieces.append(piece)
         while len(self._pieces) > 1:
             newer, older = self._pieces[-1].height, self._pieces[-2].height
-            if older > 2 * newer or older + newer > _MOST_ROWS:
+            if older > 2 * newer or older + newer > most:
                 return
             self._pieces[-2:] = [self._joined(self._pieces[-2:]).sort(_TIME, maintain_order=True)]
 
@@ -164,6 +165,6 @@ def _rows_at_once(frame: pl.DataFrame) -> int:
 
 
 def _compact(piece: pl.DataFrame, passed: int) -> pl.DataFrame:
-    """What is left of a piece. A slice would keep the text of all of it."""
+    """What is left of a piece, without the text of what is not."""
     left = piece[passed:]
-    return piece[pl.Series(range(passed, piece.height))] if passed and _SPARSE * left.height < piece.height else left
+    return owned(left) if passed and _SPARSE * left.height < piece.height else left

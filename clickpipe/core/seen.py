@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from clickpipe.columns import HIDDEN
+from clickpipe.text import owned
 
 UNTIL = HIDDEN + "until"
 _HASH, _ROW = HIDDEN + "hash", HIDDEN + "at"
@@ -74,6 +75,7 @@ class Seen:
         return pl.concat([segment.rows for segment in self._segments], rechunk=False) if self._segments else pl.DataFrame()
 
     def _segment(self, rows: pl.DataFrame) -> _Segment:
+        rows = owned(rows)
         return _Segment(rows, self._hashes(rows).sort(_HASH), rows[UNTIL].max())  # type: ignore[arg-type]  # integers, and some
 
     def _hashes(self, rows: pl.DataFrame) -> pl.DataFrame:
