@@ -17,7 +17,7 @@ from clickpipe.core.seen import UNTIL, Seen
 from clickpipe.testing import collect
 
 BEGIN = 1_700_000_000_000
-_SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 _RECORDS = st.lists(
     st.fixed_dictionaries(
         {"ts": st.integers(0, 400).map(lambda step: BEGIN + step)},
@@ -121,7 +121,7 @@ def test_keys_are_compared_by_value(latest: bool, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(pl.Expr, "hash", lambda self, *_: pl.lit(7, pl.UInt64).repeat_by(1).list.first() + 0 * self.len())
     seen = Seen(["k"], latest=latest)
     seen.add(pl.DataFrame({"k": ["a", "b"], UNTIL: [9, 9]}))
-    rows, found = seen.find(pl.DataFrame({"k": ["b", "c"]}))
+    rows, found = seen.find(seen.hashed(pl.DataFrame({"k": ["b", "c"]})))
     assert rows.to_list() == [0, 1]
     assert found["k"].to_list() == ["a", "b"]
 

@@ -29,6 +29,18 @@ _HASH, _ROW = HIDDEN + "hash", HIDDEN + "at"
 
 
 @dataclass(frozen=True)
+class Hashed:
+    """Rows by the hash of their key: what is the same for finding and for adding them."""
+
+    index: pl.DataFrame
+
+    def is_distinct(self) -> bool:
+        """Whether surely no two rows have the same key."""
+        hashes = self.index[_HASH]
+        return not (hashes == hashes.shift()).any()
+
+
+@dataclass(frozen=True)
 class _Segment:
     rows: pl.DataFrame
     index: pl.DataFrame
@@ -45,9 +57,13 @@ class Seen:
         if saved is not None:
             self.add(saved)
 
-    def find(self, asked: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
-        """Which rows of `asked` may have a key that was seen, by their hash, and what was seen of those hashes, oldest first."""
-        sought = self._hashes(self._agreed(asked)).sort(_HASH)
+    def hashed(self, rows: pl.DataFrame) -> Hashed:
+        """Shape: the key's columns, and any others."""
+        return self._hashed(self._agreed(rows))
+
+    def find(self, asked: Hashed) -> tuple[pl.Series, pl.DataFrame]:
+        """Which rows may have a key that was seen, by their hash, and what was seen of those hashes, oldest first."""
+        sought = asked.index
         hits = [(segment, _matching(segment.index[_HASH], sought[_HASH])) for segment in self._segments]
         rows = [segment.rows[_numbers(segment.index, sought[_HASH].filter(hit))] for segment, hit in hits if hit.any()]
         if not rows:
@@ -55,11 +71,11 @@ class Seen:
         some = pl.select(pl.any_horizontal(*(pl.lit(hit) for _, hit in hits))).to_series()
         return sought[_ROW].filter(some).sort(), pl.concat(rows)
 
-    def add(self, rows: pl.DataFrame) -> None:
-        """Shape: the key's columns and UNTIL, and whatever else there was before."""
+    def add(self, rows: pl.DataFrame, hashed: Hashed | None = None) -> None:
+        """Shape: the key's columns and UNTIL, and whatever else there was before. `hashed`: these rows, if that is known."""
         if not rows.height:
             return
-        self._segments.append(self._segment(self._agreed(rows)))
+        self._segments.append(self._segment(self._agreed(rows), hashed))
         while len(self._segments) > 1 and self._segments[-2].rows.height <= 2 * self._segments[-1].rows.height:
             newer, older = self._segments.pop(), self._segments.pop()
             self._segments += self._merged(older, newer)
@@ -74,16 +90,17 @@ class Seen:
         """All that is kept, oldest first; no columns if nothing is. Some of it may be forgotten already. Free to take."""
         return pl.concat([segment.rows for segment in self._segments], rechunk=False) if self._segments else pl.DataFrame()
 
-    def _segment(self, rows: pl.DataFrame) -> _Segment:
-        rows = owned(rows)
-        return _Segment(rows, self._hashes(rows).sort(_HASH), rows[UNTIL].max())  # type: ignore[arg-type]  # integers, and some
+    def _segment(self, rows: pl.DataFrame, hashed: Hashed | None = None) -> _Segment:
+        index = (hashed or self._hashed(rows)).index
+        return _Segment(owned(rows), index, rows[UNTIL].max())  # type: ignore[arg-type]  # integers, and some
 
-    def _hashes(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def _hashed(self, rows: pl.DataFrame) -> Hashed:
         """The hash of each row's key. Columns have seeds of their own, or equal values would cancel each other out."""
         hashed = pl.lit(0, pl.UInt64)
         for seed, name in enumerate(self._keys):
             hashed = hashed ^ pl.col(name).hash(seed)
-        return rows.select(hashed.alias(_HASH), pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW))
+        numbered = rows.select(hashed.alias(_HASH), pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW))
+        return Hashed(numbered.sort(_HASH))
 
     def _merged(self, older: _Segment, newer: _Segment) -> list[_Segment]:
         """One segment of both, or none if nothing is left of them."""

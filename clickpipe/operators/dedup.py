@@ -16,7 +16,7 @@ from clickpipe.batch import Batch, Dead
 from clickpipe.columns import HIDDEN, Columns
 from clickpipe.core.operator import Late, Operator
 from clickpipe.core.option import Duration, Names, option
-from clickpipe.core.seen import UNTIL, Seen
+from clickpipe.core.seen import UNTIL, Hashed, Seen
 from clickpipe.core.step import OperatorStep, Tables
 from clickpipe.core.timed import split_late, time_column, timed
 from clickpipe.core.units import format_duration
@@ -94,16 +94,21 @@ class DedupOperator(Operator):
     def _passing(self, keys: pl.DataFrame, times: pl.Series) -> pl.Series:
         """Which records pass; from here on they are seen."""
         rows = keys.with_columns(times.alias(_TIME), pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW))
-        passing = self._first(self._fresh(rows))
+        hashed = self._seen.hashed(rows)
+        passing = self._fresh(rows, hashed)
+        if not hashed.is_distinct():
+            passing = self._first(passing)
         # No record that is late by less than D comes within D of one that the watermark is 2 * D past.
-        self._seen.add(passing.select(*self._by, _TIME, (pl.col(_TIME) + 2 * self._within).alias(UNTIL)))
+        seen = passing.select(*self._by, _TIME, (pl.col(_TIME) + 2 * self._within).alias(UNTIL))
         if passing.height == rows.height:
+            self._seen.add(seen, hashed)
             return pl.repeat(True, rows.height, dtype=pl.Boolean, eager=True)
+        self._seen.add(seen)
         return pl.repeat(False, rows.height, dtype=pl.Boolean, eager=True).scatter(passing[_ROW], True)
 
-    def _fresh(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def _fresh(self, rows: pl.DataFrame, hashed: Hashed) -> pl.DataFrame:
         """Without the records that repeat one of an earlier batch."""
-        asked, found = self._seen.find(rows)
+        asked, found = self._seen.find(hashed)
         if not len(asked):
             return rows
         both = pl.concat(
@@ -126,7 +131,8 @@ class DedupOperator(Operator):
         far = others.join(known, on=self._by, how="left", nulls_equal=True, maintain_order="left").filter(
             (pl.col(_TIME) - pl.col(UNTIL)).abs() >= self._within
         )
-        return pl.concat([first, rows.filter(pl.col(_ROW).is_in(self._one_by_one(far)))])
+        passing = first[_ROW].append(pl.Series(self._one_by_one(far), dtype=pl.UInt32))
+        return rows.filter(pl.col(_ROW).is_in(passing.implode()))
 
     def _one_by_one(self, rows: pl.DataFrame) -> list[int]:
         """Of keys that come twice in a batch and far apart, the records that pass. There are few of them, as batches are short.

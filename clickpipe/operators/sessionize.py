@@ -129,7 +129,7 @@ class SessionizeOperator(Operator):
 
     def _by_key(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows of a key one after the other, in order of time; before the first, where its latest session stands."""
-        _, found = self._sessions.find(rows)
+        _, found = self._sessions.find(self._sessions.hashed(rows))
         if found.height:
             known = found.unique(subset=self._by, keep="last", maintain_order=True).drop(UNTIL)
             rows = pl.concat([known, rows], how="diagonal_relaxed")
