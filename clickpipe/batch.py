@@ -27,6 +27,7 @@ WRONG = HIDDEN + "wrong:"
 OFFSET = HIDDEN + "offset"
 RAW = HIDDEN + "raw"
 ROW = HIDDEN + "row"
+SOURCE = HIDDEN + "source"  # where the batch holds records of several
 _BROKEN = HIDDEN + "broken"
 
 
@@ -39,6 +40,7 @@ class Dead:
     offset: list[int | None]
     source: str | None = None
     time: list[int | None] = field(default_factory=list)
+    sources: list[str | None] = field(default_factory=list)  # of each, where they are not all of one
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -128,7 +130,8 @@ class Batch:
         offsets = self.frame[OFFSET].to_list() if OFFSET in self.frame.columns else [None] * self.height
         time = self._time_name()
         times = self.frame[time].to_list() if time in self.frame.columns else [None] * self.height
-        return Dead(raw, reasons.to_list(), offsets, self.source, times)
+        sources = self.frame[SOURCE].to_list() if SOURCE in self.frame.columns else []
+        return Dead(raw, reasons.to_list(), offsets, self.source, times, sources)
 
     def _raw(self) -> list[str]:
         if RAW in self.frame.columns and not self.frame[RAW].null_count():
@@ -254,4 +257,17 @@ def article(kind: str) -> str:
     return {"int": "a 64-bit integer", "float": "a number", "bool": "true or false", "time": "a time"}.get(kind, "text")
 
 
-__all__ = ["OFFSET", "RAW", "WRONG", "Batch", "Dead", "article", "from_columns", "from_lines", "render", "widened"]
+__all__ = [
+    "OFFSET",
+    "RAW",
+    "ROW",
+    "SOURCE",
+    "WRONG",
+    "Batch",
+    "Dead",
+    "article",
+    "from_columns",
+    "from_lines",
+    "render",
+    "widened",
+]

@@ -154,7 +154,7 @@ def splice_some(text: Text, added: pl.Series) -> Text:
     rows = mask.arg_true()
     lines = _without(text.lines(), [added.name])
     spliced = splice(Text(lines=lines.gather(rows)), added.gather(rows).to_frame()).lines()
-    return Text(lines=lines.scatter(rows, spliced))
+    return Text(lines=lines.clone().scatter(rows, spliced))  # scatter changes the series itself, which others hold
 
 
 def _without(lines: pl.Series, names: list[str]) -> pl.Series:
@@ -164,7 +164,7 @@ def _without(lines: pl.Series, names: list[str]) -> pl.Series:
     if not len(suspects):
         return lines
     kept = pl.Series([_line_without(line, names) for line in lines.gather(suspects)], dtype=pl.String)
-    return lines.scatter(suspects, kept)
+    return lines.clone().scatter(suspects, kept)
 
 
 def _common_beginning(keys: list[str]) -> str:
@@ -205,6 +205,12 @@ def leading_milliseconds(text: Text, name: str) -> pl.Series | None:
     if value.null_count() or not len(value) or not (lines.str.slice(len(begin) + 13, 1) == ",").all():
         return None
     return value.alias(name) if value.min() >= 10**12 else None  # type: ignore[operator]  # an Int64 series
+
+
+def owned(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with texts of its own. Rows that were picked out of others may keep the text of all of those in memory."""
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+    return frame.with_columns(pl.concat_str(name, pl.lit("")).alias(name) for name in texts) if texts else frame
 
 
 def write_ndjson(frame: pl.DataFrame) -> bytes:

@@ -3,7 +3,8 @@
     feed --pull--> stage 1 --> stage 2 --> … --> tail            on each batch
     watermark -----> stage 1 --results--> stage 2 … -----> tail  after the batches of a pull
 
-What an operator neither hands on nor sets aside has met the outcome that its step names.
+What an operator neither hands on nor sets aside has met the outcome that its step names; what it holds, it hands on at a
+later watermark.
 """
 
 from __future__ import annotations
@@ -151,6 +152,8 @@ class Loop:
         for batch in _named(stage, batches):
             if stage.step.outcome == "aggregated":
                 self.accounts[stage.ledger + 1].read += batch.height
+            elif stage.step.outcome == "held":
+                self.accounts[stage.ledger].released += batch.height
             self._push(number + 1, batch)
 
     def _set_aside(self, late: Late, ledger: Ledger) -> None:

@@ -23,11 +23,13 @@ class Ledger:
     dead: int = 0
     written: int = 0
     partly_late: int = 0  # a note, not an outcome: some of its hopping windows were gone
+    held: int = 0  # a step keeps it back until the watermark has passed it …
+    released: int = 0  # … and has handed it on since. Both only grow, so they add up over processes and runs
 
     def left(self) -> int:
         """Records whose end is not known yet: they went on to the next step or process."""
         outcomes: list[int] = [getattr(self, name) for name in OUTCOMES]
-        return self.read - sum(outcomes)
+        return self.read - sum(outcomes) - self.held + self.released
 
     def to_json(self) -> dict[str, int]:
         return {name: count for name, count in asdict(self).items() if count or name == "read"}
@@ -38,7 +40,8 @@ class Ledger:
         return Ledger(**{name: count for name, count in said.items() if name in known})
 
 
-OUTCOMES = tuple(f.name for f in fields(Ledger) if f.name not in ("read", "partly_late"))
+COUNTS = tuple(f.name for f in fields(Ledger) if f.name != "read")
+OUTCOMES = tuple(name for name in COUNTS if name not in ("partly_late", "held", "released"))
 
 
 def added(one: Ledger, other: Ledger) -> Ledger:
@@ -57,5 +60,7 @@ def describe(ledger: Ledger, word: str = "read") -> str:
     """`read 10 = aggregated 7 + late 2 + dead letter 1`"""
     spoken = {"dead": "dead letter"}
     parts = [f"{spoken.get(name, name)} {count:,}" for name in OUTCOMES if (count := getattr(ledger, name))]
+    if ledger.held > ledger.released:  # the run was stopped, and the next one goes on with them
+        parts.append(f"held back {ledger.held - ledger.released:,}")
     note = f" ({ledger.partly_late:,} in some of their windows only)" if ledger.partly_late else ""
     return f"{word} {ledger.read:,} = {' + '.join(parts) or '0'}{note}"

@@ -82,5 +82,5 @@ def unmarked(batch: Batch) -> Batch:
     if text is not None and "_mark" in batch.in_text:
         rows, lines = batch.frame["_mark"].is_not_null().arg_true(), text.lines()
         plain = lines.gather(rows).str.replace(_MARK, "$1$2").str.replace(_MARK_FIRST, "$1$2")
-        text = Text(lines=lines.scatter(rows, plain))
+        text = Text(lines=lines.clone().scatter(rows, plain))
     return replace(batch, frame=batch.frame.drop("_mark", strict=False), text=text, in_text=batch.in_text - {"_mark"})

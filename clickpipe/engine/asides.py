@@ -107,11 +107,11 @@ def _followed(path: str | None) -> str | None:
 
 
 def _letter(dead: Dead, number: int) -> bytes:
-    raw = dead.raw[number]
+    raw, source = dead.raw[number], dead.sources[number] if dead.sources else dead.source
     letter = {
         "raw": raw if len(raw) <= _RAW_SHOWN else raw[:_RAW_SHOWN],
         "error": dead.reason[number],
-        "source": dead.source and dead.source.encode("utf-8", "replace").decode(),
+        "source": source and source.encode("utf-8", "replace").decode(),
         "offset": dead.offset[number],
         "time": dead.time[number] if number < len(dead.time) else None,
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.loop import Asides, Loop, Tail
-from clickpipe.core.meter import OUTCOMES, Ledger, added
+from clickpipe.core.meter import COUNTS, Ledger, added
 from clickpipe.core.operator import Operator, Writer
 from clickpipe.core.spread import spread
 from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SinkStep, Step, Tables
@@ -343,6 +343,6 @@ def _joined(inherited: list[Ledger], own: list[Ledger]) -> list[Ledger]:
     last, first = inherited[-1], own[0]
     if last.left() != first.read:
         raise DataError(f"the steps before handed on {last.left()} records and {first.read} came")
-    for name in (*OUTCOMES, "partly_late"):
+    for name in COUNTS:
         setattr(last, name, getattr(last, name) + getattr(first, name))
     return [*inherited, *own[1:]]

@@ -156,14 +156,15 @@ def _parameter(option: Option) -> click.Parameter:
         return click.Option([option.flag, option.name], is_flag=True, default=False, help=option.text)
     flags = [option.flag, *option.aliases, option.name]
     names = option.is_many and option.metavar.startswith("COL")
+    more: dict[str, Any] = {} if option.is_required else {"default": None if option.is_many else option.default}
     return click.Option(
         flags,
         type=_Names() if names else type_,
         multiple=option.is_many,
-        default=None if option.is_many else option.default if not option.is_required else None,
         required=option.is_required,
         metavar=option.metavar or (None if option.choices else _metavar(option)),
         help=_help(option),
+        **more,
     )
 
 

@@ -1,0 +1,76 @@
+"""When a step's records were: by the stream's event time, or by a field that --time names.
+
+A record that is late carries its mark, the watermark of its split just before it. One without a mark that is behind the
+stream's watermark is rarer: an old file that appeared late, or a tool that moved records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import polars as pl
+
+from clickpipe.batch import Batch, Dead
+from clickpipe.columns import Columns, TimeColumn
+from clickpipe.core.operator import Late
+from clickpipe.core.time import instants
+from clickpipe.errors import PlanError
+
+MARK = "_mark"
+
+
+def time_column(given: Columns, named: str | None) -> TimeColumn:
+    """Raises PlanError where there is no event time, or not one that a step may go by."""
+    if given.is_hopping():
+        raise PlanError("the records stand in several windows already: put it before the window")
+    if named is None and given.time is None:
+        raise PlanError(
+            "no event time: the stream does not say which field it is",
+            hint="name it: --time ts, here or at ingest",
+            notes=["a tool such as jq may have taken out the lines that begin with a TAB, which say it"],
+        )
+    column = TimeColumn(named, "auto") if named is not None or given.time is None else given.time  # type: ignore[arg-type]  # one is there
+    given.need([column.name], " for --time")
+    if given.types[column.name] not in ("int", "float", "str", "time"):
+        raise PlanError(f'column "{column.name}" is {given.types[column.name]}, which is no time', word=column.name)
+    if named is None and column.name == "window_start":  # by which every row comes behind the watermark
+        raise PlanError("rows of an aggregate come when their window has ended", hint="go by that: --time window_end")
+    return column
+
+
+def timed(batch: Batch, column: TimeColumn) -> tuple[Batch, pl.Series, Dead | None]:
+    """The records whose field is an instant, when they were (epoch milliseconds), and the others."""
+    times = instants(batch.frame[column.name], batch.columns.types[column.name], column.unit)
+    if not times.null_count():
+        return batch, times, None
+    bad = batch.keep(times.is_null())
+    dead = bad.as_dead(pl.Series([_reason(column.name, value) for value in bad.frame[column.name]], dtype=pl.String))
+    return batch.keep(times.is_not_null()), times.drop_nulls(), dead
+
+
+def _reason(name: str, value: object) -> str:
+    return f'no "{name}"' if value is None else f'"{name}" is no instant: {value!r}'[:200]
+
+
+def split_late(batch: Batch, times: pl.Series, watermark: int | None, by: int) -> Iterator[Late | tuple[Batch, pl.Series]]:
+    """Records that are late by at least `by`, and then the others with their times. Unit: milliseconds."""
+    if MARK in batch.frame.columns:
+        late = (batch.frame[MARK] - times >= by).fill_null(False)
+        if late.any():
+            yield Late(batch.keep(late))
+            batch, times = batch.keep(~late), times.filter(~late)
+    if watermark is not None and len(times) and watermark - times.min() >= by:  # type: ignore[operator]  # an Int64 series
+        behind = watermark - times >= by
+        if MARK in batch.frame.columns:
+            behind &= batch.frame[MARK].is_null()
+        yield Late(batch.keep(behind), "behind")
+        batch, times = batch.keep(~behind), times.filter(~behind)
+    yield batch, times
+
+
+def without_marks(batch: Batch) -> Batch:
+    """Of records none of which is late: the column that says so is not needed any more."""
+    if MARK not in batch.frame.columns:
+        return batch
+    return replace(batch, frame=batch.frame.drop(MARK), in_text=batch.in_text - {MARK})
