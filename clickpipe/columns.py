@@ -90,6 +90,7 @@ class Columns:
     time: TimeColumn | None = None
     window: WindowInfo | None = None
     key: tuple[str, ...] = ()  # columns in which no two rows of a result are equal; none: not known
+    idles: bool = False  # the watermark may move with the wall clock
 
     def names(self) -> list[str]:
         return list(self.types)
@@ -115,7 +116,7 @@ class Columns:
         time = self.time if self.time and self.time.name in types else None
         window = self.window if self.window and "window_start" in types else None
         key = self.key if set(self.key) <= set(types) else ()
-        return Columns(types, self.declared & frozenset(types), time, window, key)
+        return Columns(types, self.declared & frozenset(types), time, window, key, self.idles)
 
     def schema(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         chosen = self.types if names is None else names
@@ -135,6 +136,8 @@ class Columns:
             said["window"] = {"kind": self.window.kind, "size": self.window.size, "slide": self.window.slide}
         if self.key:
             said["key"] = list(self.key)
+        if self.idles:
+            said["idles"] = True
         return said
 
     @staticmethod
@@ -150,6 +153,7 @@ class Columns:
                 TimeColumn(str(time["column"]), str(time["unit"])) if time else None,
                 WindowInfo(str(window["kind"]), int(window["size"]), int(window["slide"])) if window else None,
                 tuple(map(str, said.get("key", ()))),
+                said.get("idles") is True,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the stream line is damaged: {error!r}") from None

@@ -194,7 +194,7 @@ def collect(text: str) -> Collected:
         written.written += count
 
     asides = Asides(lambda late: collected.late.extend(late.batch.frame.to_dicts()), lambda dead: collected.dead.extend(dead.raw))
-    loop = Loop(feed, stages, Tail(write, lambda _: None, ()), asides, feed.floats)
+    loop = Loop(feed, stages, Tail(write, lambda _, __: None, ()), asides, feed.floats)
     loop.run()
     loop.accounts[-1].written += written.written
     collected.accounts = loop.accounts

@@ -36,6 +36,9 @@ class Operator:
         """No record older than `time` counts any more. FOREVER = end of input."""
         return ()
 
+    def on_idle(self) -> None:
+        """The watermark that comes next was moved by the wall clock, and by no record."""
+
     def take_partly_late(self) -> int:
         """Records since the last call that came too late for some of their windows only."""
         return 0
@@ -55,6 +58,7 @@ class Pull:
     read: int = 0  # records taken from the input, the dead ones included
     removed: int = 0  # records that a tool between two processes took out
     barrier: Barrier | None = None  # a checkpoint is taken behind all this
+    idle: bool = False  # the wall clock has moved the watermark, and no record
 
 
 class Feed:

@@ -104,7 +104,7 @@ class StreamFeed(Feed):
             raise DataError(f"frame {frame.end.seq} says it has {frame.end.rows} records and holds {arrived}")
         records = sum(batch.record_count() for batch in batches) + sum(map(len, dead))
         total = frame.end.rows if frame.end.records is None else frame.end.records
-        return Pull(batches, frame.end.watermark, dead, total, total - records)
+        return Pull(batches, frame.end.watermark, dead, total, total - records, idle=frame.end.idle)
 
     def _batch(self, part: bytes | pl.DataFrame, frame: Frame) -> Batch:
         columns = widened(frame.columns, self.floats)

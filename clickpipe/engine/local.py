@@ -220,12 +220,11 @@ class _Run:
         restore = self._checkpoints.restore if self._checkpoints else None
         return added(ledger, Ledger.from_json(dict(restore.accounts[0]))) if restore else ledger
 
-    def _advance(self, advance: Callable[[int | None], None], watermark: int | None) -> None:
+    def _check_background(self) -> None:
         """What has failed in the background must not stay unheard of while the input pauses."""
         if self._checkpoints:
             self._checkpoints.check()
             self._end.check()
-        advance(watermark)
 
     def _accounts(self, inherited: list[Ledger]) -> list[Ledger]:
         return _joined(inherited, [replace(ledger) for ledger in self._loop.accounts])
@@ -267,23 +266,23 @@ class _Run:
                 self._end = self._sink_end(writer, node.step.destination_kind(), place)
             except ClickpipeError as error:
                 raise locate(error, node.written) from None
-            return Tail(
-                lambda batch, count: self._write_to(writer, batch, count),
-                lambda watermark: self._advance(writer.advance, watermark),
-                self._sink_needs(),
-                self._barrier,
-            )
+
+            def advance(watermark: int | None, _is_idle: bool) -> None:
+                self._check_background()
+                writer.advance(watermark)
+
+            return Tail(lambda batch, count: self._write_to(writer, batch, count), advance, self._sink_needs(), self._barrier)
         feed, hop = self._feed, self._first_hop + len(self._stages)
         more = (self._limit.text, feed.restore, self._dead_letter(), tuple(self._written_to))
         line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more)
         stream = StreamWriter(standard_output(), line, arrow=self._arrow)
         self._end = StreamEnd(stream)
-        return Tail(
-            lambda batch, count: stream.write(batch, _records(batch, count)),
-            lambda watermark: self._advance(stream.advance, watermark),
-            (),
-            self._barrier,
-        )
+
+        def hand_on(watermark: int | None, is_idle: bool) -> None:
+            self._check_background()
+            stream.advance(watermark, idle=is_idle)
+
+        return Tail(lambda batch, count: stream.write(batch, _records(batch, count)), hand_on, (), self._barrier)
 
     def _dead_letter(self) -> str | None:
         """Where dead letters go, if a person has said it: the steps behind this one put theirs there too."""

@@ -36,7 +36,8 @@ class ColumnsChange:
 class FrameEnd:
     """Closes the records since the last signal.
 
-    `records`, if given, counts a record in several windows once; `late`, how many records carry a `_mark`.
+    `records`, if given, counts a record in several windows once; `late`, how many records carry a `_mark`;
+    `idle`, that the wall clock has moved the watermark, and no record.
     """
 
     seq: int
@@ -44,6 +45,7 @@ class FrameEnd:
     watermark: int | None = None
     records: int | None = None
     late: int | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True)
