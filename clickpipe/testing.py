@@ -19,9 +19,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from clickpipe.batch import Batch
+    from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.meter import Ledger
 
 FORMS = ("shell", "fused", "no_fuse", "arrow", "single")
@@ -173,8 +174,11 @@ class Collected:
     accounts: list[Ledger] = field(default_factory=list)
 
 
-def collect(text: str) -> Collected:
-    """Run a pipeline that begins with a source and has no sink, in this process; for tests of many small inputs."""
+def collect(text: str, ends_after: int | None = None) -> Collected:
+    """Run a pipeline that begins with a source and has no sink, in this process; for tests of many small inputs.
+
+    `ends_after`: of files that are followed, how many records there are.
+    """
     from clickpipe.core.loop import Asides, Loop, Tail
     from clickpipe.core.step import SourceStep
     from clickpipe.engine.opening import open_stages
@@ -185,6 +189,8 @@ def collect(text: str) -> Collected:
     source = plan.nodes[0].step
     assert isinstance(source, SourceStep)
     feed = source.open()
+    if ends_after is not None:
+        feed.pulls = partial(_pulls_until, ends_after, feed, feed.pulls)  # type: ignore[method-assign]  # the same, with an end
     stages, columns = open_stages(plan, feed.columns)
     feed.want(None, True)
     written = Ledger()
@@ -199,6 +205,16 @@ def collect(text: str) -> Collected:
     loop.accounts[-1].written += written.written
     collected.accounts = loop.accounts
     return collected
+
+
+def _pulls_until(records: int, feed: Feed, pulls: Callable[[], Iterator[Pull]]) -> Iterator[Pull]:
+    if not records:
+        feed.stop(drain=True)
+    for pull in pulls():
+        records -= pull.read
+        if records <= 0:
+            feed.stop(drain=True)
+        yield pull
 
 
 # The interpreter that forks.
