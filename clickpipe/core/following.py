@@ -16,6 +16,7 @@ from clickpipe.core.format import SAMPLE
 from clickpipe.core.intake import IngestFeed, Taking
 from clickpipe.core.operator import Pull
 from clickpipe.core.tail import Tail
+from clickpipe.core.time import SplitClock
 from clickpipe.core.watch import LOOK, Watch
 from clickpipe.lines import Block, line_count
 
@@ -143,6 +144,9 @@ class Following(IngestFeed):
     def _positions(self) -> list[dict[str, Any]]:
         tails = self._watch.tails
         return [tail.to_json() | self._observed(tail.name, tail.clock, len(tails)) for tail in tails]
+
+    def _clocks(self) -> dict[str, SplitClock]:
+        return {tail.name: tail.clock for tail in self._watch.tails}
 
     def _restore(self, splits: list[Mapping[str, Any]]) -> None:
         self._watch.restore(splits)

@@ -14,6 +14,7 @@ from clickpipe.core.operator import Pull
 from clickpipe.core.progress import Progress
 from clickpipe.core.reading import blocks, parsed
 from clickpipe.core.source import Split
+from clickpipe.core.time import SplitClock
 from clickpipe.errors import StateError
 from clickpipe.lines import Block, line_count
 
@@ -187,6 +188,9 @@ class InOrder(IngestFeed):
     def _positions(self) -> list[dict[str, Any]]:
         order = self._order or []
         return [one.to_json() | self._observed(one.split.name, one.clock, len(order)) for one in order]
+
+    def _clocks(self) -> dict[str, SplitClock]:
+        return {one.split.name: one.clock for one in self._all}
 
     def _restore(self, splits: list[Mapping[str, Any]]) -> None:
         fresh = {one.split.name: one for one in self._all}

@@ -104,6 +104,10 @@ class IngestFeed(Feed):
         """Where each split is, as JSON."""
         raise NotImplementedError
 
+    def _clocks(self) -> dict[str, SplitClock]:
+        """Of each split by its name."""
+        raise NotImplementedError
+
     def _restore(self, splits: list[Mapping[str, Any]]) -> None:
         """Go on from these positions."""
         raise NotImplementedError
@@ -177,6 +181,11 @@ class IngestFeed(Feed):
         self._is_new |= (has_moved and bool(idle)) or idle != self._idle
         self._idle = idle
         return has_moved
+
+    def seen(self) -> dict[str, Any]:
+        """What has been seen of the times, as a position has it."""
+        splits = [{"name": name} | self._observed(name, clock, len(self._clocks())) for name, clock in self._clocks().items()]
+        return {"out_of_orderness": self._time.out_of_orderness, "splits": splits}
 
     def _observed(self, split: str, clock: SplitClock, splits: int) -> dict[str, Any]:
         """What has been seen of a split, for its position."""

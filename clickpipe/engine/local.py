@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
+from clickpipe.core.intake import IngestFeed
 from clickpipe.core.loop import Asides, Loop, Tail
 from clickpipe.core.meter import OUTCOMES, Ledger, added
 from clickpipe.core.operator import Operator, Writer
@@ -30,6 +31,7 @@ from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 from clickpipe.state.home import pipeline_directory
+from clickpipe.state.observed import keep
 from clickpipe.state.space import Space
 from clickpipe.stopping import on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
@@ -81,6 +83,7 @@ class _Run:
         self._stages, self._columns = open_stages(plan, self._feed.columns, self._opened)
         self._state = pipeline_directory(self._pipeline, self._feed.state)
         self._sides = self._open_sides(begins)
+        self._begins = begins
         self._limit = error_limit(plan, self._feed)
         self._last_epoch = 0
         self._end = End()
@@ -168,6 +171,7 @@ class _Run:
                 last = self._last_barrier()
                 accounts = self._finish(accounts, last, unheeding is not None and unheeding.is_gone)
                 self._sides.close()
+                self._keep_what_was_seen()
             except BaseException:
                 self._space.give_up()
                 if self._checkpoints:  # barriers that went on must find their files
@@ -203,6 +207,15 @@ class _Run:
         if last and self._checkpoints and self._middle and not self._plan.sink:
             wait_until_complete(self._checkpoints, last.epoch)
         return accounts
+
+    def _keep_what_was_seen(self) -> None:
+        """Of event times, where no checkpoint holds it, and something stands in the state directory or has come late."""
+        feed = self._feed
+        if self._begins and self._checkpoints is None and isinstance(feed, IngestFeed):
+            said = feed.seen()
+            is_late = any(split.get("lateness", {}).get("greatest", 0) > said["out_of_orderness"] for split in said["splits"])
+            if is_late or os.path.isdir(self._state):
+                keep(self._state, said)
 
     def _tell_of_nothing_good(self, ledger: Ledger) -> None:
         """A wrong --format or --time looks like this, and must not look like an empty input."""
