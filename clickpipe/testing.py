@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from clickpipe.batch import Batch
     from clickpipe.core.loop import Stage
-    from clickpipe.core.operator import Pull
+    from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.meter import Ledger
 from clickpipe.core.step import OperatorStep
 
@@ -176,10 +176,11 @@ class Collected:
     accounts: list[Ledger] = field(default_factory=list)
 
 
-def collect(text: str, resumed_every: int = 0) -> Collected:
+def collect(text: str, resumed_every: int = 0, ends_after: int | None = None) -> Collected:
     """Run a pipeline that begins with a source and has no sink, in this process; for tests of many small inputs.
 
     `resumed_every`: after so many pulls all operators are opened anew, from what they have saved.
+    `ends_after`: of files that are followed, how many records there are.
     """
     from clickpipe.core.loop import Asides, Loop, Tail
     from clickpipe.core.step import SourceStep
@@ -191,6 +192,8 @@ def collect(text: str, resumed_every: int = 0) -> Collected:
     source = plan.nodes[0].step
     assert isinstance(source, SourceStep)
     feed = source.open()
+    if ends_after is not None:
+        feed.pulls = partial(_pulls_until, ends_after, feed, feed.pulls)  # type: ignore[method-assign]  # the same, with an end
     stages, columns = open_stages(plan, feed.columns)
     feed.want(None, True)
     written = Ledger()
@@ -202,7 +205,7 @@ def collect(text: str, resumed_every: int = 0) -> Collected:
         written.written += batch.height
 
     asides = Asides(lambda late: collected.late.extend(late.batch.frame.to_dicts()), lambda dead: collected.dead.extend(dead.raw))
-    loop = Loop(feed, stages, Tail(write, lambda _: None, ()), asides, feed.floats)
+    loop = Loop(feed, stages, Tail(write, lambda _, __: None, ()), asides, feed.floats)
     loop.run()
     loop.accounts[-1].written += written.written
     collected.accounts = loop.accounts
@@ -221,6 +224,16 @@ def _resuming(pulls: Callable[[], Iterator[Pull]], stages: list[Stage], every: i
             saved = snapshot.to_bytes(stage.name, stage.operator.snapshot())
             assert isinstance(stage.step, OperatorStep)
             stage.operator = stage.step.open(stage.given, snapshot.from_bytes(saved))
+
+
+def _pulls_until(records: int, feed: Feed, pulls: Callable[[], Iterator[Pull]]) -> Iterator[Pull]:
+    if not records:
+        feed.stop(drain=True)
+    for pull in pulls():
+        records -= pull.read
+        if records <= 0:
+            feed.stop(drain=True)
+        yield pull
 
 
 # The interpreter that forks.

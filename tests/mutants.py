@@ -224,8 +224,8 @@ MUTANTS = [
     Mutant(
         "a stop closes the windows",
         "core/loop.py",
-        "        if not self._feed.is_stopped:\n            self._advance(0, FOREVER)\n",
-        "        self._advance(0, FOREVER)\n",
+        "        if not self._feed.is_stopped:\n            self._advance(FOREVER)\n",
+        "        self._advance(FOREVER)\n",
         "test_stop.py::test_stopped_it_goes_on_with_its_windows[alone]",
     ),
     Mutant(
@@ -306,7 +306,7 @@ MUTANTS = [
     Mutant(
         "the watermark of followed files goes back at a restart",
         "core/intake.py",
-        '        self._reached = saved["reached"]\n',
+        '        self._watermark.reached = saved["reached"]\n',
         "",
         "test_follow.py::test_the_watermark_goes_on_over_a_restart",
         quick=True,

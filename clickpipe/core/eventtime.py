@@ -57,7 +57,7 @@ class EventTime:
         added += [] if judged.mark is None else [judged.mark]
         columns = batch.columns.add({"_time": "int"}) if after.types.get("_time") else batch.columns
         frame = batch.frame.with_columns(*added) if added else batch.frame
-        batch = replace(batch, frame=frame, columns=replace(columns, time=after.time))
+        batch = replace(batch, frame=frame, columns=replace(columns, time=after.time, idles=after.idles))
         if judged.future is not None:
             ahead = batch.keep(judged.future)
             reason = f'"{self.field}" is too far in the future'

@@ -3,7 +3,7 @@
     round    app.log --block--> judged by its clock -->     the watermark and a checkpoint
              web.log --block--> judged by its clock -->     come behind the last block of a round
 
-The watermark is the least of those of the files that have given records; it never goes back.
+The watermark is the least of those of the files that have given records and are not idle (idle.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from clickpipe.core.format import SAMPLE
 from clickpipe.core.intake import IngestFeed, Taking
 from clickpipe.core.operator import Pull
 from clickpipe.core.tail import Tail
+from clickpipe.core.time import SplitClock
 from clickpipe.core.watch import LOOK, Watch
 from clickpipe.lines import Block, line_count
 
@@ -80,20 +81,23 @@ class Following(IngestFeed):
     def round(self) -> Iterator[Pull]:
         """What has been appended to each file. A barrier comes last: then all that was read has been handed on."""
         last: Pull | None = None
+        began, heard = self._now(), set[str]()
         for tail, block in self._watch.blocks(self._pace.batch_bytes):
             if last:
                 yield last
             last = self._pull(tail, block)
+            heard |= {tail.name} if _has_records(last) else set()
             if self._is_stopping and not self._drains:
                 break
-        before = self._reached
-        self._advance()
+        else:
+            self._look(began, heard)
+        has_moved = self._advance(self._marks(), began)
         changes = sum(tail.changes for tail in self._watch.tails)
         self._is_new, self._changes = self._is_new or changes != self._changes, changes
         barrier = self._next_barrier()
-        if last or barrier or before != self._reached:
+        if last or barrier or has_moved:
             last = last or Pull()
-            last.watermark, last.barrier = self._reached, barrier
+            last.watermark, last.barrier, last.idle = self._reached, barrier, has_moved and not heard
             yield last
 
     def _rest(self) -> None:
@@ -103,21 +107,25 @@ class Following(IngestFeed):
 
     def _pull(self, tail: Tail, block: Block) -> Pull:
         batch, dead, read = self._format.read(block, self._raw_columns, self._wants, tail.name)
-        if not tail.has_given and self._reached is not None:  # the others have gone on without it
-            reached = self._reached + self._time.out_of_orderness
-            tail.clock.greatest = max(tail.clock.greatest or reached, reached)
+        if self._reached is not None:  # the others may have gone on without it
+            tail.clock.lift(self._reached)
         pull = self._judged(batch, tail.clock, dead, read, int(time.time() * 1_000))
-        tail.has_given = tail.has_given or tail.clock.greatest is not None
+        if _has_records(pull):
+            tail.has_given = True
+            self._watermark.look(tail.name, self._now(), has_given=True)
         return pull
 
-    def _advance(self) -> None:
-        marks = []
+    def _look(self, began: int, heard: set[str]) -> None:
+        """What a round has found in the files that it has heard nothing of: they were looked at when it began, or later."""
+        for tail in self._watch.tails:
+            if tail.name not in heard and (tail.has_given or self._watermark.has_seen(tail.name)):
+                self._watermark.look(tail.name, began, has_given=False)
+
+    def _marks(self) -> dict[str, int | None]:
+        """Of the files that are waited for: of one that is gone, no more will come."""
         for tail in self._watch.tails:
             tail.has_given = tail.has_given and not tail.is_done
-            if tail.has_given and tail.clock.watermark is not None:
-                marks.append(tail.clock.watermark)
-        if marks:
-            self._reached = max(min(marks), self._reached if self._reached is not None else min(marks))
+        return {tail.name: tail.clock.watermark for tail in self._watch.tails if tail.has_given}
 
     def _tell_of_unfinished(self) -> None:
         for tail in self._watch.tails:
@@ -134,7 +142,16 @@ class Following(IngestFeed):
         self.stop(drain=True)
 
     def _positions(self) -> list[dict[str, Any]]:
-        return [tail.to_json() for tail in self._watch.tails]
+        tails = self._watch.tails
+        return [tail.to_json() | self._observed(tail.name, tail.clock, len(tails)) for tail in tails]
+
+    def _clocks(self) -> dict[str, SplitClock]:
+        return {tail.name: tail.clock for tail in self._watch.tails}
 
     def _restore(self, splits: list[Mapping[str, Any]]) -> None:
         self._watch.restore(splits)
+
+
+def _has_records(pull: Pull) -> bool:
+    """Bad ones are none: a split that gives only these says nothing about the time."""
+    return any(batch.height for batch in pull.batches)

@@ -14,6 +14,7 @@ from clickpipe.core.operator import Pull
 from clickpipe.core.progress import Progress
 from clickpipe.core.reading import blocks, parsed
 from clickpipe.core.source import Split
+from clickpipe.core.time import SplitClock
 from clickpipe.errors import StateError
 from clickpipe.lines import Block, line_count
 
@@ -70,8 +71,9 @@ class InOrder(IngestFeed):
     def _pulls_of(self, one: Progress, held: list[int]) -> Iterator[Pull]:
         """`held`: the first event times of the splits to come."""
         for batch, dead, read, end in self._read(one):
+            self._catch_up(one)
             pull = self._judged(batch, one.clock, dead, read, int(time.time() * 1_000) if one.split.is_live else None)
-            pull.watermark = self._advanced(one, held)
+            self._go_on(pull, one, held)
             one.offset = end
             pull.barrier = self._next_barrier()
             yield pull
@@ -88,12 +90,14 @@ class InOrder(IngestFeed):
         for block in self._blocks(one, hunt.batch_bytes(self._pace.batch_bytes)):
             is_it = hunt.sets_aside and hunt.is_at(one.split.name, block.offset)
             hunt.begin(one.split.name, block.offset, block.end, block.data.count(b"\n") or 1)
+            self._catch_up(one)
             if is_it:
                 pull = Pull([], None, [_poison(block, one.split.name)], 1)
             else:
                 batch, dead, read = self._format.read(block, self._raw_columns, self._wants, one.split.name)
                 pull = self._judged(batch, one.clock, dead, read, None)
-            pull.watermark, one.offset = self._advanced(one, held), block.end
+            self._go_on(pull, one, held)
+            one.offset = block.end
             pull.barrier = self._barrier(self.epochs)
             yield pull
             while not self.checkpoints.is_complete(pull.barrier.epoch) and not self._is_stopping:
@@ -106,13 +110,22 @@ class InOrder(IngestFeed):
         hunt.end()
         self.hunt = None
 
-    def _advanced(self, one: Progress, held: list[int]) -> int | None:
+    def _catch_up(self, one: Progress) -> None:
+        """A split that the stream has gone on without is judged by where the stream stands: one that is new to a later run,
+        or was idle."""
+        begins = None if one.start is None else one.start - self._time.out_of_orderness
+        stands = begins if one.clock.watermark is None else one.clock.watermark
+        if self._reached is not None and (stands is None or stands < self._reached):
+            one.clock.lift(self._reached)
+
+    def _go_on(self, pull: Pull, one: Progress, held: list[int]) -> None:
         """The watermark, which waits for the first records of the splits to come."""
-        now = one.clock.watermark
-        bound = min([start - self._time.out_of_orderness for start in held], default=now)
-        if now is not None and bound is not None:
-            self._reached = max(min(now, bound), self._reached if self._reached is not None else bound)
-        return self._reached
+        now, has_given = self._now(), any(batch.height for batch in pull.batches)
+        if one.split.can_pause:
+            self._watermark.look(one.split.name, now, has_given=has_given)
+        to_come = {f"to come {number}": start - self._time.out_of_orderness for number, start in enumerate(held)}
+        has_moved = self._advance({one.split.name: one.clock.watermark, **to_come}, now)
+        pull.watermark, pull.idle = self._reached, has_moved and not has_given
 
     def _in_order(self, splits: list[Progress]) -> list[Progress]:
         if len(splits) < 2 or self._time.field is None:
@@ -143,13 +156,19 @@ class InOrder(IngestFeed):
             batch_bytes or pace.batch_bytes,
             pace.latency,
             one.offset,
-            pace.interval or None,
+            self._tick(),
             lambda: self._is_stopping,
         )
         first = next((block for block in stream if block.data or block.overlong), None)
         if first is None:
             return iter(())
         return chain([first if one.offset else self._format.begin(first)], stream)
+
+    def _tick(self) -> float | None:
+        """Seconds after which live input that pauses is looked at: for checkpoints, and for when it is idle."""
+        timeout = self._taking.idle.timeout / 1_000 if self._time.field else 0
+        beats = [beat for beat in (self._pace.interval, min(1.0, timeout / 4)) if beat]
+        return min(beats, default=None)
 
     def _read(self, one: Progress) -> Iterator[tuple[Batch, list[Dead], int, int]]:
         """Batches, bad records, how many were read, and where the next begins."""
@@ -167,7 +186,11 @@ class InOrder(IngestFeed):
             one.is_done = True
 
     def _positions(self) -> list[dict[str, Any]]:
-        return [one.to_json() for one in self._order or []]
+        order = self._order or []
+        return [one.to_json() | self._observed(one.split.name, one.clock, len(order)) for one in order]
+
+    def _clocks(self) -> dict[str, SplitClock]:
+        return {one.split.name: one.clock for one in self._all}
 
     def _restore(self, splits: list[Mapping[str, Any]]) -> None:
         fresh = {one.split.name: one for one in self._all}

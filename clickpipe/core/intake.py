@@ -17,6 +17,7 @@ from clickpipe.batch import Batch, Dead
 from clickpipe.columns import RESERVED, Columns, can_be_named, declared_types
 from clickpipe.core.eventtime import EventTime, streamed
 from clickpipe.core.format import FORMATS, Format, Wants
+from clickpipe.core.idle import IdleRule, Watermark
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.packing import UNPACK
 from clickpipe.core.time import SplitClock
@@ -27,6 +28,8 @@ from clickpipe.state.hunt import Hunt
 from clickpipe.wire.frames import Barrier
 
 _PATIENCE = 2  # intervals that a checkpoint waits for the one before
+_BUCKETS = 8_192  # of lateness that a checkpoint holds for all splits together: a barrier is one line of the stream
+_FEWEST = 8  # of one split
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Taking:
     pace: Pace
     columns: str | None = None
     strict: bool = False
+    idle: IdleRule = IdleRule()
 
 
 class IngestFeed(Feed):
@@ -66,7 +70,8 @@ class IngestFeed(Feed):
         self.floats = set()
         self.inherited = []
         self._wants = Wants(None, True, self.floats)
-        self._reached: int | None = None
+        self._watermark = Watermark(taking.idle)
+        self._idle: frozenset[str] = frozenset()
         self._due, self._is_new = 0.0, False
         self._is_stopping = self._drains = False
         self._prepare()
@@ -76,7 +81,8 @@ class IngestFeed(Feed):
         else:
             self._begin()
             self._raw_columns = self._time.found_in(self._declared(taking.columns) if taking.columns else self._inferred())
-        self.columns = streamed(self._raw_columns)
+        idles = taking.idle.moves_by_clock and self._raw_columns.time is not None
+        self.columns = replace(streamed(self._raw_columns), idles=idles)
 
     # What a subclass says.
 
@@ -96,6 +102,10 @@ class IngestFeed(Feed):
 
     def _positions(self) -> list[dict[str, Any]]:
         """Where each split is, as JSON."""
+        raise NotImplementedError
+
+    def _clocks(self) -> dict[str, SplitClock]:
+        """Of each split by its name."""
         raise NotImplementedError
 
     def _restore(self, splits: list[Mapping[str, Any]]) -> None:
@@ -154,6 +164,35 @@ class IngestFeed(Feed):
         self._is_new |= read > 0
         return Pull([batch], None, dead + more, read)
 
+    # How far it has come.
+
+    @property
+    def _reached(self) -> int | None:
+        return self._watermark.reached
+
+    def _now(self) -> int:
+        """Milliseconds, of a clock that never goes back."""
+        return time.monotonic_ns() // 1_000_000
+
+    def _advance(self, marks: Mapping[str, int | None], now: int) -> bool:
+        """See Watermark. Where the clock has moved it, or a split has become idle, there is something new to save."""
+        has_moved = self._watermark.advance(marks, now)
+        idle = self._watermark.idle()
+        self._is_new |= (has_moved and bool(idle)) or idle != self._idle
+        self._idle = idle
+        return has_moved
+
+    def seen(self) -> dict[str, Any]:
+        """What has been seen of the times, as a position has it."""
+        splits = [{"name": name} | self._observed(name, clock, len(self._clocks())) for name, clock in self._clocks().items()]
+        return {"out_of_orderness": self._time.out_of_orderness, "splits": splits}
+
+    def _observed(self, split: str, clock: SplitClock, splits: int) -> dict[str, Any]:
+        """What has been seen of a split, for its position."""
+        silence = self._watermark.silence(split)
+        idle = {} if silence is None else {"silent_since": int(time.time() * 1_000) - silence}
+        return clock.to_json(max(_FEWEST, _BUCKETS // splits)) | idle
+
     # How it ends.
 
     def stop(self, *, drain: bool) -> None:
@@ -204,6 +243,7 @@ class IngestFeed(Feed):
             "floats": sorted(self.floats),
             "format": self._format.saved(),
             "reached": self._reached,
+            "out_of_orderness": self._time.out_of_orderness,
             "splits": self._positions(),
         }
 
@@ -211,4 +251,4 @@ class IngestFeed(Feed):
         self.floats |= set(saved["floats"])
         self._raw_columns = Columns.from_json(saved["columns"])
         self._format.restore(saved["format"])
-        self._reached = saved["reached"]
+        self._watermark.reached = saved["reached"]

@@ -46,7 +46,7 @@ class Tail:
     """Where what leaves the last stage goes."""
 
     write: Callable[[Batch], None]
-    advance: Callable[[int | None], None]
+    advance: Callable[[int | None, bool], None]  # the watermark, and whether the wall clock has moved it
     needs: tuple[str, ...]
     barrier: Callable[[Barrier], None] = lambda _: None  # all that came before it has been written
 
@@ -80,16 +80,16 @@ class Loop:
             for pull in self._feed.pulls():
                 self._take(pull.batches, pull.dead, pull.read, pull.removed)
                 if pull.watermark is not None:
-                    self._advance(0, pull.watermark)
+                    self._advance(pull.watermark, is_idle=pull.idle)
                 if pull.barrier is not None or (pull.watermark is not None and self._feed.restore is None):
                     self._update()
-                self._tail.advance(pull.watermark)
+                self._tail.advance(pull.watermark, pull.idle)
                 if pull.barrier is not None:
                     self._tail.barrier(pull.barrier)
                 if self._is_done():
                     break
         if not self._feed.is_stopped:
-            self._advance(0, FOREVER)
+            self._advance(FOREVER)
 
     def _is_done(self) -> bool:
         return any(stage.operator.done for stage in self._before_sinks)
@@ -138,9 +138,11 @@ class Loop:
             self._bury(dead, ledger)
         return batch
 
-    def _advance(self, at: int, time: int) -> None:
-        for number in range(at, len(self._stages)):
-            self._give(number, self._stages[number].operator.on_watermark(time))
+    def _advance(self, time: int, *, is_idle: bool = False) -> None:
+        for number, stage in enumerate(self._stages):
+            if is_idle:
+                stage.operator.on_idle()
+            self._give(number, stage.operator.on_watermark(time))
 
     def _update(self) -> None:
         for number, stage in enumerate(self._stages):

@@ -62,6 +62,7 @@ class Pull:
     read: int = 0  # records taken from the input, the dead ones included
     removed: int = 0  # records that a tool between two processes took out
     barrier: Barrier | None = None  # a checkpoint is taken behind all this
+    idle: bool = False  # the wall clock has moved the watermark, and no record
 
 
 class Feed:

@@ -56,6 +56,7 @@ class Progress:
         self.offset, self.start, self.is_done = said["offset"] if now else 0, said["start"], said["done"]
         self._identity = said["identity"] if self.is_done else None
         self.clock = self._time.clock(is_live=self.split.is_live, greatest=said["greatest"])
+        self.clock.restore(said)
         if now or self.is_done:
             return None
         return f"{self.split.name} cannot be read again: what had come since the last checkpoint is lost"

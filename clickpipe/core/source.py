@@ -38,6 +38,12 @@ class Split:
     def is_live(self) -> bool:
         return self.inbox() is not None
 
+    @property
+    def can_pause(self) -> bool:
+        """Whether it may give nothing for a while, and is not at its end."""
+        inbox = self.inbox()
+        return inbox is not None and inbox.can_pause
+
 
 @dataclass(frozen=True)
 class Source:

@@ -219,6 +219,7 @@ class Tail:
     def restore(self, said: Mapping[str, Any]) -> None:
         """Find the files again that were being read. Raises StateError if one is gone before it was read to its end."""
         self.past, self.has_given, self.clock.greatest = list(said["past"]), said["given"], said["greatest"]
+        self.clock.restore(said)
         for identity in said["generations"]:
             if not self._is_found(identity) and not (identity["gone"] and identity["offset"] >= identity["bytes"]):
                 raise StateError(

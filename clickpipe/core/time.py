@@ -12,11 +12,15 @@ Decided per batch instead, the answer would change with the batch size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
+
+from clickpipe.core.lateness import Lateness
 
 YEAR_1 = -62_135_596_800_000
 YEAR_9999_END = 253_402_300_800_000
@@ -121,10 +125,17 @@ class SplitClock:
 
     def __init__(self, out_of_orderness: int, max_future_skew: int | None = None, greatest: int | None = None) -> None:
         self._delay, self._skew, self.greatest = out_of_orderness, max_future_skew, greatest
+        self.lateness = Lateness()
+        self.ahead = self.furthest_ahead = 0  # records that were not believed, and by how much the worst was ahead
 
     @property
     def watermark(self) -> int | None:
         return None if self.greatest is None else self.greatest - self._delay
+
+    def lift(self, watermark: int) -> None:
+        """The stream has gone on to here without this split: what it gives from now on is judged by that."""
+        greatest = watermark + self._delay
+        self.greatest = greatest if self.greatest is None else max(greatest, self.greatest)
 
     def judge(self, times: pl.Series, arrival: int | None = None) -> Judged:
         """Shape: one instant a record, in the order of arrival."""
@@ -145,9 +156,20 @@ class SplitClock:
         greatest = pl.Series([first], dtype=pl.Int64).append(believed).cum_max().slice(1)
         if believed is not times:
             greatest = greatest.fill_null(strategy="forward")
-        mark = greatest - self._delay
-        late = times < mark
-        return mark.zip_with(late, pl.Series([None], dtype=pl.Int64)).alias("_mark") if late.any() else None
+        behind = greatest - times
+        most = self._observed(behind, believed)
+        if most <= self._delay:
+            return None
+        return (greatest - self._delay).zip_with(behind > self._delay, pl.Series([None], dtype=pl.Int64)).alias("_mark")
+
+    def _observed(self, behind: pl.Series, believed: pl.Series) -> int:
+        """How far the latest record is behind."""
+        most = behind.max()
+        if isinstance(most, int) and most > 0:
+            self.lateness.add(behind.filter(believed.is_not_null()) if believed.null_count() else behind)
+            return most
+        self.lateness.add_in_order(len(believed) - believed.null_count())
+        return 0
 
     def _too_far_ahead(self, times: pl.Series, arrival: int | None) -> pl.Series | None:
         """Which records are too far ahead; None when none is.
@@ -174,6 +196,20 @@ class SplitClock:
             bounds = [b for b in (None if greatest is None else greatest - self._delay, arrival) if b is not None]
             far = time is not None and bool(bounds) and time > max(bounds) + self._skew
             verdicts.append(far)
-            if time is not None and not far:
+            if time is not None and far:
+                self.ahead, self.furthest_ahead = self.ahead + 1, max(self.furthest_ahead, time - max(bounds))
+            elif time is not None:
                 greatest = time if greatest is None else max(greatest, time)
         return verdicts
+
+    # For a checkpoint: what it has seen, besides the greatest time.
+
+    def to_json(self, buckets: int) -> dict[str, Any]:
+        ahead = {"ahead": {"records": self.ahead, "furthest": self.furthest_ahead}} if self.ahead else {}
+        return ({"lateness": self.lateness.to_json(buckets)} if self.lateness.records else {}) | ahead
+
+    def restore(self, said: Mapping[str, Any]) -> None:
+        if "lateness" in said:
+            self.lateness = Lateness.from_json(said["lateness"])
+        if "ahead" in said:
+            self.ahead, self.furthest_ahead = said["ahead"]["records"], said["ahead"]["furthest"]

@@ -94,7 +94,7 @@ class StreamFeed(Feed):
         arrived = sum(batch.height for batch in batches)
         if arrived > frame.end.rows:
             raise DataError(f"frame {frame.end.seq} says it has {frame.end.rows} records and holds {arrived}")
-        return Pull(batches, frame.end.watermark, [], frame.end.rows, frame.end.rows - arrived)
+        return Pull(batches, frame.end.watermark, [], frame.end.rows, frame.end.rows - arrived, idle=frame.end.idle)
 
     def _batch(self, part: bytes | pl.DataFrame, frame: Frame) -> Batch:
         columns = widened(frame.columns, self.floats)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
+from clickpipe.core.intake import IngestFeed
 from clickpipe.core.loop import Asides, Loop, Tail
 from clickpipe.core.meter import COUNTS, Ledger, added
 from clickpipe.core.operator import Operator, Writer
@@ -31,6 +32,7 @@ from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 from clickpipe.state.home import pipeline_directory
+from clickpipe.state.observed import keep
 from clickpipe.state.space import Space
 from clickpipe.stopping import on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
@@ -82,6 +84,7 @@ class _Run:
         self._stages, self._columns = open_stages(plan, self._feed.columns, self._opened)
         self._state = pipeline_directory(self._pipeline, self._feed.state)
         self._sides = self._open_sides(begins)
+        self._begins = begins
         self._limit = error_limit(plan, self._feed)
         self._last_epoch = 0
         self._end = End()
@@ -169,6 +172,7 @@ class _Run:
                 last = self._last_barrier()
                 accounts = self._finish(accounts, last, unheeding is not None and unheeding.is_gone)
                 self._sides.close()
+                self._keep_what_was_seen()
             except BaseException:
                 self._space.give_up()
                 if self._checkpoints:  # barriers that went on must find their files
@@ -205,6 +209,15 @@ class _Run:
             wait_until_complete(self._checkpoints, last.epoch)
         return accounts
 
+    def _keep_what_was_seen(self) -> None:
+        """Of event times, where no checkpoint holds it, and something stands in the state directory or has come late."""
+        feed = self._feed
+        if self._begins and self._checkpoints is None and isinstance(feed, IngestFeed):
+            said = feed.seen()
+            is_late = any(split.get("lateness", {}).get("greatest", 0) > said["out_of_orderness"] for split in said["splits"])
+            if is_late or os.path.isdir(self._state):
+                keep(self._state, said)
+
     def _tell_of_nothing_good(self, ledger: Ledger) -> None:
         """A wrong --format or --time looks like this, and must not look like an empty input."""
         if ledger.dead and ledger.dead == ledger.read:
@@ -221,12 +234,11 @@ class _Run:
         restore = self._checkpoints.restore if self._checkpoints else None
         return added(ledger, Ledger.from_json(dict(restore.accounts[0]))) if restore else ledger
 
-    def _advance(self, advance: Callable[[int | None], None], watermark: int | None) -> None:
+    def _check_background(self) -> None:
         """What has failed in the background must not stay unheard of while the input pauses."""
         if self._checkpoints:
             self._checkpoints.check()
             self._end.check()
-        advance(watermark)
 
     def _accounts(self, inherited: list[Ledger]) -> list[Ledger]:
         return _joined(inherited, [replace(ledger) for ledger in self._loop.accounts])
@@ -268,23 +280,23 @@ class _Run:
                 self._end = self._sink_end(writer, node.step.destination_kind(), place)
             except ClickpipeError as error:
                 raise locate(error, node.written) from None
-            return Tail(
-                lambda batch: self._write_to(writer, batch),
-                lambda watermark: self._advance(writer.advance, watermark),
-                self._sink_needs(),
-                self._barrier,
-            )
+
+            def advance(watermark: int | None, _is_idle: bool) -> None:
+                self._check_background()
+                writer.advance(watermark)
+
+            return Tail(lambda batch: self._write_to(writer, batch), advance, self._sink_needs(), self._barrier)
         feed, hop = self._feed, self._first_hop + len(self._stages)
         more = (self._limit.text, feed.restore, self._dead_letter(), tuple(self._written_to))
         line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more)
         stream = StreamWriter(standard_output(), line, arrow=self._arrow)
         self._end = StreamEnd(stream)
-        return Tail(
-            stream.write,
-            lambda watermark: self._advance(stream.advance, watermark),
-            (),
-            self._barrier,
-        )
+
+        def hand_on(watermark: int | None, is_idle: bool) -> None:
+            self._check_background()
+            stream.advance(watermark, idle=is_idle)
+
+        return Tail(stream.write, hand_on, (), self._barrier)
 
     def _dead_letter(self) -> str | None:
         """Where dead letters go, if a person has said it: the steps behind this one put theirs there too."""

@@ -19,6 +19,7 @@ from clickpipe.columns import Columns
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.following import Following
 from clickpipe.core.guarantee import AT_MOST_ONCE, EXACTLY_ONCE, WHOLE, Guarantee
+from clickpipe.core.idle import IdleRule
 from clickpipe.core.inorder import InOrder
 from clickpipe.core.intake import IngestFeed, Pace, Taking
 from clickpipe.core.option import Duration, Size, argument, option
@@ -32,6 +33,7 @@ _ROTATED = (
     ", as long as a rotated file stays unpacked in its directory until it has been read; "
     "what is written between copying and truncating may be lost"
 )
+_IDLE = 30_000  # milliseconds
 _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
 
 
@@ -40,7 +42,7 @@ class Ingest(SourceStep):
     source: tuple[str, ...] = argument("files, globs, or - for standard input", metavar="SOURCE")
     follow: bool = option(
         "read on as the files grow, through rotation and truncation, and take in new ones; a file may come later; "
-        "the watermark waits for each file that has given records, also for one that is silent",
+        "the watermark waits for each file that has given records, until it is idle",
         default=False,
     )
     time: str | None = option("field that holds event time", default=None, example="ts", metavar="FIELD")
@@ -56,6 +58,18 @@ class Ingest(SourceStep):
     )
     max_future_skew: Duration | None = option(
         "a time further ahead than this is a dead letter; files: off, live and --follow: 1h", default=None, example="1h"
+    )
+    idle_timeout: Duration | None = option(
+        "live input and --follow: what has given nothing for this long is idle, and the watermark waits for it no longer; "
+        "by default 30s; 0s: it always waits",
+        default=None,
+        example="30s",
+    )
+    on_idle: str | None = option(
+        "when all input is idle, the watermark stays (hold), or goes on with the wall clock, so that windows close (advance, "
+        "the default)",
+        default=None,
+        choices=("advance", "hold"),
     )
     format: str | None = option("format of the input; by default csv for *.csv, else ndjson", default=None, metavar="FORMAT")
     columns: str | None = option(
@@ -84,8 +98,6 @@ class Ingest(SourceStep):
         "--spool": "notyet: the durable log that it writes to is not in this version",
         "--from": "starting elsewhere than at the beginning is not in this version",
         "--until": "stopping before the end is not in this version",
-        "--idle-timeout": "a file that gives nothing holds the watermark back in this version",
-        "--on-idle": "a file that gives nothing holds the watermark back in this version",
     }
     epilog = """\
 Examples:
@@ -115,13 +127,14 @@ Packed files, pipes and devices cannot be followed."""
 
     def _following(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> IngestFeed:
         addresses = followed(self.source)
-        return Following(self._taking(addresses[0]), addresses, say, saved)
+        return Following(self._taking(addresses[0], can_pause=True), addresses, say, saved)
 
     def feed(self, splits: list[Split], saved: Mapping[str, Any] | None = None) -> IngestFeed:
         """The same for these splits, whose records may come from a step of ours."""
         if self.follow:
             raise PlanError(f"--follow is for files that grow: {splits[0].name} is none", word="--follow")
-        return InOrder(self._taking(splits[0].name), splits, saved)
+        can_pause = any(split.can_pause for split in splits)
+        return InOrder(self._taking(splits[0].name, can_pause=can_pause), splits, saved)
 
     @property
     def reads_standard_input(self) -> bool:
@@ -157,13 +170,27 @@ Packed files, pipes and devices cannot be followed."""
             raise PlanError(f"--dead-letter {self.dead_letter} is the input itself", word=self.dead_letter)
         if self.checkpoint is not None and self.checkpoint <= 0:
             raise PlanError("--checkpoint must be longer than 0s", word="--checkpoint")
+        self._check_idle()
         try:
             ZoneInfo(self.time_zone)
         except (KeyError, ValueError, OSError):
             raise PlanError(f'no time zone "{self.time_zone}"', hint="as in Europe/Berlin", word=self.time_zone) from None
 
-    def _taking(self, first: str) -> Taking:
-        """`first`: the name of the first split."""
+    def _check_idle(self) -> None:
+        word = "--idle-timeout" if self.idle_timeout is not None else "--on-idle" if self.on_idle else ""
+        if word and not self.follow and not self.reads_standard_input:
+            raise PlanError(f"{word} is for live input: standard input and --follow; files are read to their end", word=word)
+        if self.on_idle and self.idle_timeout == 0:
+            raise PlanError(
+                "--on-idle says what happens when all is idle; with --idle-timeout 0s nothing ever is", word="--on-idle"
+            )
+
+    def _idle_rule(self) -> IdleRule:
+        timeout = _IDLE if self.idle_timeout is None else int(self.idle_timeout)
+        return IdleRule(timeout, advances=self.on_idle != "hold")
+
+    def _taking(self, first: str, *, can_pause: bool) -> Taking:
+        """`first`: the name of the first split. `can_pause`: some split may give nothing for a while."""
         return Taking(
             self.name or _pipeline_name(first),
             self.format or ("csv" if _CSV.search(first) else "ndjson"),
@@ -171,6 +198,7 @@ Packed files, pipes and devices cannot be followed."""
             Pace(self.batch_bytes, self.max_latency / 1_000, (self.checkpoint or 0) / 1_000),
             self.columns,
             self.strict,
+            self._idle_rule() if can_pause else IdleRule(),
         )
 
 

@@ -22,7 +22,7 @@ from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Duration, Extent, Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
 from clickpipe.core.summary import Table
-from clickpipe.core.time import instants
+from clickpipe.core.timed import timed
 from clickpipe.core.units import format_duration
 from clickpipe.core.windows import FIXED, NUMBER, WINDOW, Windows
 from clickpipe.errors import PlanError, near
@@ -86,7 +86,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
 
     def columns(self, given: Columns) -> Columns:
         self._check()
-        name = self._time(given).name
+        name = self.time_column(given).name
         given.need([name], " for --time")
         given.need(self.by, " for --by")
         if given.types[name] not in ("int", "float", "str", "time"):
@@ -97,10 +97,10 @@ may still be corrected: then two sessions can become one, and the row of the lat
             if given.types.get(name, "time") != "time":
                 hint = f'rename it before: select --add "{name} AS old" --drop {name}'
                 raise PlanError(f'the records have a field "{name}" already', hint=hint)
-        return replace(given, types=self._windowed(given.types), window=self.info(), time=self._time(given), key=())
+        return replace(given, types=self._windowed(given.types), window=self.info(), time=self.time_column(given), key=())
 
     def needs(self, given: Columns) -> tuple[str, ...]:
-        reads = tuple(dict.fromkeys((self._time(given).name, *self.by)))
+        reads = tuple(dict.fromkeys((self.time_column(given).name, *self.by)))
         return reads if set(WINDOW).isdisjoint(given.types) else tuple(given.types)
 
     def keys(self) -> tuple[str, ...] | None:
@@ -115,7 +115,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
         of = f" of {', '.join(self.by)}" if self.by else ""
         zone = f" in {self.tz}" if self.tz else ""
         longest = f" for {format_duration(self.max_duration)} at most" if self.max_duration else ""
-        return f"{self.kind} {size}{every}{of}{longest} by {self._time(given).name}{zone}"
+        return f"{self.kind} {size}{every}{of}{longest} by {self.time_column(given).name}{zone}"
 
     def memory(self) -> str:
         return "one number per key" if self.kind == "count" else "one batch"
@@ -125,17 +125,12 @@ may still be corrected: then two sessions can become one, and the row of the lat
         more = (int(self.offset), self.tz, int(self.allowed_lateness), self.by)
         return WindowInfo(self.kind, int(self.size), slide, *more, None if self.max_duration is None else int(self.max_duration))
 
-    def instants(self, batch: Batch, given: Columns) -> pl.Series:
-        """Null where the field is none."""
-        time = self._time(given)
-        return instants(batch.frame[time.name], batch.columns.types[time.name], time.unit)
-
     def _windowed(self, types: Mapping[str, str]) -> dict[str, str]:
         """The columns with those of the window behind them, in place of an earlier window's."""
         added = dict.fromkeys(WINDOW, "time") | ({NUMBER: "int"} if self.kind == "count" else {})
         return {name: kind for name, kind in types.items() if name not in added} | added
 
-    def _time(self, given: Columns) -> TimeColumn:
+    def time_column(self, given: Columns) -> TimeColumn:
         if self.time is not None:
             return TimeColumn(self.time, "auto")
         if given.time is None:
@@ -234,8 +229,8 @@ class WindowOperator(Operator):
     """Of fixed windows and sessions."""
 
     def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
-        self._step, self._given, self._info = step, given, step.info()
-        self._columns = step.columns(given)
+        self._step, self._info = step, step.info()
+        self._columns, self._time = step.columns(given), step.time_column(given)
         self._windows = Windows(self._info) if step.kind in FIXED else None
         self._partly_late = 0
         # Where the watermark is, and where records alone had brought it when the clock moved it on.
@@ -243,10 +238,9 @@ class WindowOperator(Operator):
         self._is_idle = False
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
-        instant = self._step.instants(batch, self._given)
-        if instant.null_count():
-            yield _without_time(batch.keep(instant.is_null()), self._step._time(self._given).name)
-            batch, instant = batch.keep(instant.is_not_null()), instant.drop_nulls()
+        batch, instant, dead = timed(batch, self._time)
+        if dead:
+            yield dead
         columns = replace(self._columns, types=self._step._windowed(batch.columns.types))
         if not set(WINDOW).isdisjoint(batch.columns.types):  # from finer windows to coarser ones
             batch = batch.replaced(batch.frame.drop(*WINDOW), batch.columns)
@@ -319,15 +313,14 @@ class CountOperator(Operator):
     """Numbers the records of each key, in the order in which they come."""
 
     def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
-        self._step, self._given, self._by, self._size = step, given, list(step.by), int(step.size)
-        self._columns = step.columns(given)
+        self._step, self._by, self._size = step, list(step.by), int(step.size)
+        self._columns, self._time = step.columns(given), step.time_column(given)
         self._counts = Table(self._by, [tally("n")], saved.get("counts"))
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Dead]:
-        instant = self._step.instants(batch, self._given)
-        if instant.null_count():
-            yield _without_time(batch.keep(instant.is_null()), self._step._time(self._given).name)
-            batch, instant = batch.keep(instant.is_not_null()), instant.drop_nulls()
+        batch, instant, dead = timed(batch, self._time)
+        if dead:
+            yield dead
         columns = replace(self._columns, types=self._step._windowed(batch.columns.types))
         number = self._numbers(batch) // self._size
         added = [instant.alias("window_start"), (instant + 1).alias("window_end"), number.alias(NUMBER)]
@@ -357,7 +350,3 @@ class CountOperator(Operator):
     def snapshot(self) -> Tables:
         rows = self._counts.rows()
         return {"counts": rows} if rows.width else {}
-
-
-def _without_time(batch: Batch, name: str) -> Dead:
-    return batch.as_dead(pl.Series([f'"{name}" is no instant'] * batch.height, dtype=pl.String))

@@ -67,7 +67,7 @@ def _said(signal: Signal) -> dict[str, Any]:
 
 
 def _frame_said(end: FrameEnd) -> dict[str, Any]:
-    return {key: value for key, value in asdict(end).items() if value is not None}
+    return {key: value for key, value in asdict(end).items() if value is not None and value is not False}
 
 
 def is_signal(line: bytes) -> bool:
@@ -129,7 +129,7 @@ def _frame(said: dict[str, Any]) -> FrameEnd:
     if watermark is not None and type(watermark) is not int:
         raise ValueError("watermark is not an integer")
     late = None if said.get("late") is None else _count(said["late"])
-    return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, late)
+    return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, late, said.get("idle") is True)
 
 
 def _ledgers(said: dict[str, Any]) -> tuple[dict[str, int], ...]:

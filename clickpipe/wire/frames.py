@@ -34,12 +34,16 @@ class ColumnsChange:
 
 @dataclass(frozen=True)
 class FrameEnd:
-    """Closes the records since the last signal. `late`: how many of them carry a `_mark`."""
+    """Closes the records since the last signal.
+
+    `late`: how many of them carry a `_mark`; `idle`: the wall clock has moved the watermark, and no record.
+    """
 
     seq: int
     rows: int
     watermark: int | None = None
     late: int | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _QUEUED_OUT = 3  # batches
 
 
 class Inbox:
-    """Chunks of bytes from a descriptor, read ahead. Memory: 16 MiB."""
+    """Chunks of bytes from a descriptor, read ahead. Memory: 16 MiB. `can_pause`: it is no file that has all there is."""
 
     _held = b""  # bytes that were looked at and put back
 
@@ -36,6 +36,7 @@ class Inbox:
         self._descriptor, self._name = descriptor, name
         self._queue: queue.Queue[bytes | OSError] = queue.Queue(_QUEUED_IN)
         self._is_at_end = False
+        self.can_pause = not stat.S_ISREG(os.fstat(descriptor).st_mode)
         _widen(descriptor)
         threading.Thread(target=self._read, daemon=True, name="inbox").start()
 

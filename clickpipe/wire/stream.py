@@ -174,12 +174,15 @@ class StreamWriter:
         if batch.height:
             self._held = batch
 
-    def advance(self, watermark: int | None) -> None:
-        """The watermark that holds from here on: said with the records written last, if there are any."""
+    def advance(self, watermark: int | None, *, idle: bool = False) -> None:
+        """The watermark that holds from here on: said with the records written last, if there are any.
+
+        `idle`: the wall clock has moved it, and no record.
+        """
         if self._held:
-            self._release(watermark)
+            self._release(watermark, idle=idle)
         elif watermark != self._watermark:
-            self._send_end(FrameEnd(self._seq, 0, watermark))
+            self._send_end(FrameEnd(self._seq, 0, watermark, idle=idle))
 
     def barrier(self, barrier: Barrier) -> None:
         self._release(self._watermark)
@@ -191,14 +194,14 @@ class StreamWriter:
         self._outbox.put(codec.encode(End(self._rows, tuple(accounts), epoch, tuple(state), is_stopped)))
         self._outbox.close()
 
-    def _release(self, watermark: int | None) -> None:
+    def _release(self, watermark: int | None, *, idle: bool = False) -> None:
         if not self._held:
             return
         batch, self._held = self._held, None
         if dict(batch.columns.types) != self._types:
             self._types = dict(batch.columns.types)
             self._outbox.put(codec.encode(ColumnsChange(self._types)))
-        end = FrameEnd(self._seq, batch.height, watermark, batch.late_count())
+        end = FrameEnd(self._seq, batch.height, watermark, batch.late_count(), idle)
         if self._arrow and _is_whole(batch):
             self._send_arrow(batch, end)
         else:

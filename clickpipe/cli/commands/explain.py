@@ -1,6 +1,11 @@
 """Show what a recipe or pipeline would do, step by step.
 
 Reads the beginning of the input to learn its columns, and writes nothing.
+
+With --live NAME: what that pipeline has seen of its input's times, as its newest checkpoint has it (or, without
+checkpoints, the end of its last run): which --max-out-of-orderness would lose how many records, per split and in all;
+which splits are idle, and since when; which gave times too far in the future. A setting "loses" the records that are
+behind the watermark; windows that are still open take them all the same.
 """
 
 from __future__ import annotations
@@ -13,6 +18,8 @@ import click
 import orjson
 
 from clickpipe.cli.commands.run import read_plans
+from clickpipe.cli.live import as_text, seen
+from clickpipe.cli.live import to_json as to_json_live
 from clickpipe.cli.text import described
 from clickpipe.columns import Columns
 from clickpipe.core.guarantee import Guarantee
@@ -27,7 +34,9 @@ from clickpipe.plan.plan import Plan
 _EPILOG = """\
 Examples:
   clickpipe explain recipes/trending.toml
-  clickpipe explain -c "ingest sample_data/access.log --format combined | filter 'status >= 500' | sink -" --json"""
+  clickpipe explain -c "ingest sample_data/access.log --format combined | filter 'status >= 500' | sink -" --json
+  clickpipe run -c "ingest sample_data/clicks.ndjson.zst --time ts --name clicks --checkpoint 1s | limit 100000 | sink -" |
+    tail -1 && clickpipe explain --live clicks"""
 
 
 @described("explain", __doc__, _EPILOG)
@@ -35,8 +44,21 @@ Examples:
 @click.option("-c", "pipeline", metavar="PIPELINE", help="explain this pipeline instead of a recipe")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
 @click.option("--require", type=click.Choice(["exactly-once"]), help="fail if the pipeline gives less, and say where")
+@click.option("--live", "live", metavar="NAME", help="tell what this pipeline has seen of its input's times")
 @click.option("--json", "as_json", is_flag=True, help="for programs")
-def command(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, ...], require: str | None, as_json: bool) -> None:
+def command(
+    recipes: tuple[str, ...],
+    pipeline: str | None,
+    values: tuple[str, ...],
+    require: str | None,
+    live: str | None,
+    as_json: bool,
+) -> None:
+    if live is not None:
+        if recipes or pipeline is not None or values or require:
+            raise PlanError("--live NAME is for a pipeline that has run: no recipe beside it", word="--live")
+        _tell_live(live, as_json)
+        return
     plans = read_plans(recipes, pipeline, values)
     if len(plans) > 1:
         raise PlanError("one recipe at a time")
@@ -50,6 +72,12 @@ def command(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, .
         sys.stdout.write(orjson.dumps(to_json(told, said), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         sys.stdout.write(_text(told, said))
+
+
+def _tell_live(name: str, as_json: bool) -> None:
+    told = seen(name)
+    text = orjson.dumps(to_json_live(told), option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else as_text(told)
+    sys.stdout.write(text)
 
 
 def _is_live(plan: Plan) -> bool:
@@ -74,7 +102,7 @@ def _columns(plan: Plan) -> Columns | None:
 def _columns_so_far(step: Ingest) -> Columns | None:
     """Of files that are followed: nothing is waited for."""
     try:
-        columns = dataclasses.replace(step, follow=False).open().columns
+        columns = dataclasses.replace(step, follow=False, idle_timeout=None, on_idle=None).open().columns
     except PlanError:  # a file that has not come yet
         return None
     return columns if step.columns or not set(columns.types) <= {step.time} else None
