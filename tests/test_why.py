@@ -66,9 +66,28 @@ def _write(folder: Path, records: list[dict[str, Any]], form: str) -> str:
     return name
 
 
-def _oracle(records: list[dict[str, Any]], size: int, slide: int, form: str = "int") -> list[tuple[str, list[int]]]:
+Pairs = list[tuple[int, int]]
+
+
+def _holding(window: str, time: int) -> Pairs:
+    """The windows that hold an instant, by definition."""
+    kind, size, slide = {
+        "tumble 10s": ("hop", 10_000, 10_000),
+        "hop 20s --slide 5s": ("hop", 20_000, 5_000),
+        "hop 12s --slide 5s": ("hop", 12_000, 5_000),
+        "cumulate 20s --step 5s": ("cumulate", 20_000, 5_000),
+    }[window]
+    if kind == "cumulate":
+        start = time // size * size
+        return [(start, start + end) for end in range(slide, size + 1, slide) if time < start + end]
+    newest = time // slide * slide
+    return [(start, start + size) for start in range(newest - size // slide * slide, newest + 1, slide) if time < start + size]
+
+
+def _oracle(records: list[dict[str, Any]], window: str, form: str = "int") -> list[tuple[str, Pairs]]:
     """What becomes of each record, by the rules, and its windows. A value of CSV that does not fit is bad at once."""
-    greatest, fates = None, []
+    greatest: int | None = None
+    fates: list[tuple[str, Pairs]] = []
     for record in records:
         time = record["ts"]
         if not isinstance(time, int) or (form == "csv" and not isinstance(record["ms"], int)):
@@ -76,13 +95,12 @@ def _oracle(records: list[dict[str, Any]], size: int, slide: int, form: str = "i
             continue
         mark = None if greatest is None else greatest - DELAY
         greatest = time if greatest is None else max(greatest, time)
-        newest = time // slide * slide
-        starts = [start for start in range(newest - size + slide, newest + 1, slide) if start <= time < start + size]
-        kept = [start for start in starts if mark is None or time >= mark or start + size > mark]
+        windows = _holding(window, time)
+        kept = [one for one in windows if mark is None or time >= mark or one[1] > mark]
         if record["page"] == "/p/2":
             fates.append(("filtered", []))
         elif not kept:
-            fates.append(("late", starts[-1:]))
+            fates.append(("late", windows[-1:]))
         elif not isinstance(record["ms"], int):
             fates.append(("dead letter", []))
         else:
@@ -90,18 +108,18 @@ def _oracle(records: list[dict[str, Any]], size: int, slide: int, form: str = "i
     return fates
 
 
-def _last(told: list[Told]) -> list[tuple[str, list[int]]]:
+def _last(told: list[Told]) -> list[tuple[str, Pairs]]:
     """The fate of each record that was found."""
     fates = []
     for one in told:
         if one.what in ("aggregated", "late", "filtered", "dead letter"):
             windows = [] if one.what == "dead letter" else one.data["windows"]
-            fates.append((one.what, [window["window_start"] for window in windows]))
+            fates.append((one.what, [(window["window_start"], window["window_end"]) for window in windows]))
     return fates
 
 
 @pytest.mark.parametrize("form", ["int", "text", "csv"])
-@pytest.mark.parametrize("window", ["tumble 10s", "hop 20s --slide 5s"])
+@pytest.mark.parametrize("window", ["tumble 10s", "hop 20s --slide 5s", "hop 12s --slide 5s", "cumulate 20s --step 5s"])
 def test_the_fate_of_each_record(folder: Path, form: str, window: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a plain loop over the input, and against the files of late records and dead letters."""
     records = _records(len(form) + len(window))
@@ -114,9 +132,8 @@ def test_the_fate_of_each_record(folder: Path, form: str, window: str, monkeypat
     )
     monkeypatch.chdir(folder)
     monkeypatch.setenv("CLICKPIPE_HOME", str(folder / ".home"))
-    size, slide = (20_000, 5_000) if window.startswith("hop") else (10_000, 10_000)
-    expected: dict[str, list[tuple[str, list[int]]]] = defaultdict(list)
-    for record, fate in zip(records, _oracle(records, size, slide, form), strict=True):
+    expected: dict[str, list[tuple[str, Pairs]]] = defaultdict(list)
+    for record, fate in zip(records, _oracle(records, window, form), strict=True):
         expected[record["event_id"]].append(fate)
     pipeline = rebuilt(Epochs(str(folder / ".home/pipelines/c")))
     outcomes = set()
@@ -126,6 +143,29 @@ def test_the_fate_of_each_record(folder: Path, form: str, window: str, monkeypat
         outcomes |= {outcome for outcome, _ in fates}
         assert sum(one.what == "in late" for one in told) == sum(outcome == "late" for outcome, _ in fates)
     assert outcomes == {"aggregated", "late", "filtered", "dead letter"}
+
+
+def test_sessions_and_corrections(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which session a record stands in only its rows tell; a corrected window has all its rows."""
+    times = [0, 5_000, 61_000, 4_000, 200_000]
+    lines = [json.dumps({"ts": START + time, "event_id": f"e{n}", "page": "/a"}) for n, time in enumerate(times)]
+    (folder / "in.ndjson").write_text("\n".join(lines) + "\n")
+    begin = "ingest in.ndjson --time ts --checkpoint 1ms --batch-bytes 64B --name"
+    _run(folder, f"{begin} c | window tumble 1m --allowed-lateness 1m | aggregate --by page n='count(*)' | sink out.ndjson")
+    _run(folder, f"{begin} s | window session 30s --by page | aggregate n='count(*)' | sink sessions.ndjson")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("CLICKPIPE_HOME", str(folder / ".home"))
+    told = list(of_window(rebuilt(Epochs(str(folder / ".home/pipelines/c"))), START, {"page": "/a"}))
+    rows = [json.loads(line) for line in (folder / "out.ndjson").read_text().splitlines()]
+    shown = [one.data["row"] for one in told if one.what == "row"]
+    assert shown == [row for row in rows if row["window_start"] == "2026-01-01T00:00:00Z"]
+    assert (shown[-1]["n"], shown[-1]["rev"]) == (3, 1)
+    pipeline = rebuilt(Epochs(str(folder / ".home/pipelines/s")))
+    told = list(of_window(pipeline, START, named_key(pipeline, ("/a",))))
+    assert [one.what for one in told] == ["window", "opened", "records decide", "row", "late"]
+    assert [one.data["row"]["n"] for one in told if one.what == "row"] == [2]
+    aggregated = next(one for one in of_event(pipeline, "event_id", "e1") if one.what == "aggregated")
+    assert (aggregated.data["windows"], aggregated.data["key"]) == ([], {"page": "/a"})
 
 
 def test_of_two_found_files_each_has_its_own_watermark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +198,8 @@ def test_the_rows_of_each_window(folder: Path, sink: str, monkeypatch: pytest.Mo
     expected: dict[tuple[int, str], int] = defaultdict(int)
     late: dict[int, int] = defaultdict(int)
     unfiltered = [{**record, "page": record["page"] + "!"} for record in records]
-    for record, (outcome, starts) in zip(records, _oracle(unfiltered, 10_000, 10_000), strict=True):
-        for start in starts:
+    for record, (outcome, windows) in zip(records, _oracle(unfiltered, "tumble 10s"), strict=True):
+        for start, _ in windows:
             if outcome == "late":
                 late[start] += 1
             else:

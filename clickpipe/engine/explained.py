@@ -13,12 +13,13 @@ from clickpipe.batch import read as read_columns
 from clickpipe.columns import Columns
 from clickpipe.core.loop import Stage
 from clickpipe.core.terminal import shown
-from clickpipe.core.time import rfc3339
+from clickpipe.core.time import parse_instant, rfc3339
 from clickpipe.core.units import format_duration
+from clickpipe.core.windows import FIXED
 from clickpipe.engine import results
 from clickpipe.engine.rebuilt import Rebuilt
 from clickpipe.engine.search import Found, check_there, files, holds_word, search
-from clickpipe.engine.trace import FIXED, Fate, key_columns, said, traced, window_stage, windows_at
+from clickpipe.engine.trace import Fate, key_columns, said, traced, window_stage, windows_at
 from clickpipe.errors import DataError, PlanError, near
 from clickpipe.state import snapshot
 from clickpipe.state.history import Moment, moments
@@ -58,7 +59,7 @@ def of_window(rebuilt: Rebuilt, start: int, key: Mapping[str, str]) -> Iterator[
     if grouping and not any(one.rows for one in given):
         after = 1 + stages.index(grouping)
         yield from _without_rows(rebuilt, after, start, end, key, is_sure=_gives_all_rows(grouping, stages[after:]))
-    yield from _late_for(rebuilt, start, end, key)
+    yield from _late_for(rebuilt, start, _end_in(given) if end is None else end, key)
 
 
 def named_key(rebuilt: Rebuilt, words: tuple[str, ...]) -> dict[str, str]:
@@ -122,6 +123,12 @@ def _course(rebuilt: Rebuilt, start: int, end: int | None) -> Iterator[Told]:
         yield Told("open", f"open at checkpoint {rebuilt.manifest.epoch}: {_reached(reached)}", {"watermark": reached})
 
 
+def _end_in(given: list[results.Given]) -> int | None:
+    """What the newest row says of the window's end."""
+    ends = [row["window_end"] for one in given for row in one.rows or () if row.get("window_end") is not None]
+    return parse_instant(str(ends[-1])) if ends else None
+
+
 def _rows(given: results.Given) -> Iterator[Told]:
     if given.rows is None:
         yield Told("not looked into", f"{given.sink}: its rows cannot be looked into", {"sink": given.sink})
@@ -148,7 +155,8 @@ def _without_rows(
     tables = snapshot.from_bytes(rebuilt.epochs.read(epoch, entry)) if entry else {}
     wanted = {"window_start", *key}
     groups = [table for table in tables.values() if wanted <= set(table.columns)]
-    is_it = pl.all_horizontal(pl.col("window_start") == start, *(results.is_value(name, value) for name, value in key.items()))
+    is_in = pl.col("window_start").is_between(start, start if end is None else end - 1)  # hopping: in stretches of it
+    is_it = pl.all_horizontal(is_in, *(results.is_value(name, value) for name, value in key.items()))
     if any(table.filter(is_it).height for table in groups):
         yield Told("has records", f"records of it had come by checkpoint {epoch}: its row comes when it closes")
         return

@@ -15,11 +15,10 @@ import polars as pl
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, TimeColumn
 from clickpipe.core.loop import Stage
-from clickpipe.core.operator import Late
-from clickpipe.core.windows import WINDOW
+from clickpipe.core.operator import FOREVER, Late
+from clickpipe.core.windows import END, FIXED, START, WINDOW, Windows
 from clickpipe.operators.window import Window
 
-FIXED = ("tumble", "hop", "cumulate")  # windows that an instant alone tells
 _IN_TIME = "sort"  # keeps a record back, and changes nothing of it
 _BY_COUNT = "limit"  # lets a record through for how many came before it
 
@@ -54,7 +53,7 @@ def traced(stages: list[Stage], batch: Batch, floats: set[str]) -> Fate:
             outs = [dead] if dead else list(stage.operator.on_batch(batch))
             batches = [out for out in outs if isinstance(out, Batch) and out.height]
             gone = next((out for out in outs if not isinstance(out, Batch)), None)
-            fate.windows = _windows([*batches, *([gone.batch] if isinstance(gone, Late) else [])]) or fate.windows
+            fate.windows = _stands_in(batches, gone) or fate.windows
             if not batches:
                 outcome, reason = _end(stage, gone)
                 return replace(fate, step=said(stage), outcome=outcome, reason=reason)
@@ -70,7 +69,7 @@ def windows_at(stage: Stage, instant: int) -> list[tuple[int, int]]:
     frame = pl.DataFrame({name: [None] for name in given.types}, schema=given.schema())
     batch = Batch(frame.with_columns(pl.lit(instant, pl.Int64).alias(time.name)), given)
     assert isinstance(stage.step, Window)
-    return _windows([out for out in stage.step.open(given, {}).on_batch(batch) if isinstance(out, Batch)])
+    return _stands_in([out for out in stage.step.open(given, {}).on_batch(batch) if isinstance(out, Batch)], None)
 
 
 def window_stage(stages: list[Stage]) -> Stage | None:
@@ -97,9 +96,20 @@ def _end(stage: Stage, gone: Batch | Late | Dead | None) -> tuple[str, str]:
     return stage.step.outcome, ""
 
 
-def _windows(batches: list[Batch]) -> list[tuple[int, int]]:
-    frames = [batch.frame.select(WINDOW) for batch in batches if set(WINDOW) <= set(batch.frame.columns)]
-    return [(row[0], row[1]) for row in pl.concat(frames).unique().sort(WINDOW).rows()] if frames else []
+def _stands_in(batches: list[Batch], gone: Batch | Late | Dead | None) -> list[tuple[int, int]]:
+    """Fixed windows of records; of one that was too late, the newest. None where others decide: sessions and counts."""
+    if isinstance(gone, Late):
+        return _pairs(gone.batch.frame, WINDOW)
+    found = []
+    for batch in batches:
+        info = batch.columns.window
+        if info and info.kind in FIXED and set(WINDOW) <= set(batch.frame.columns):
+            found += _pairs(Windows(info).spread(batch.frame.select(WINDOW), -FOREVER, FOREVER), (START, END))
+    return found
+
+
+def _pairs(frame: pl.DataFrame, names: tuple[str, str]) -> list[tuple[int, int]]:
+    return [(start, end) for start, end in frame.select(names).sort(names).rows()]
 
 
 def _key(stage: Stage, batch: Batch) -> dict[str, Any]:
