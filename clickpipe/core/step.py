@@ -11,7 +11,7 @@ import polars as pl
 from clickpipe.columns import Columns
 from clickpipe.core.guarantee import WHOLE, Guarantee
 from clickpipe.core.operator import Feed, Operator, Writer
-from clickpipe.core.option import Duration
+from clickpipe.core.option import Duration, Option, options
 from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError, Unsupported
 from clickpipe.state.directory import StateDirectory
@@ -34,6 +34,13 @@ class Step:
         words = [_word(field, value) for field, value in given if value != field.default]
         return " ".join(words)
 
+    def words(self) -> tuple[str, ...]:
+        """The same as words that are read back as an equal step, but for the options that change no result."""
+        given = [(option, getattr(self, option.name)) for option in options(type(self)) if option.name not in self.harmless]
+        flags = [word for option, value in given if not option.is_argument for word in _flagged(option, value)]
+        arguments = [word for option, value in given if option.is_argument for word in _each(value)]
+        return (*flags, "--", *arguments) if arguments else tuple(flags)
+
     def describe(self, given: Columns) -> str:
         """What the step does to records with these columns, for `explain`. One line."""
         return ""
@@ -46,6 +53,16 @@ class Step:
 def _word(field: dataclasses.Field[Any], value: Any) -> str:
     text = " ".join(map(str, value)) if isinstance(value, tuple) else _spelled(value)
     return text if field.metadata.get("is_argument") else f"--{field.name.replace('_', '-')} {text}"
+
+
+def _flagged(option: Option, value: Any) -> list[str]:
+    if value == option.default or value is False:
+        return []
+    return [option.flag] if value is True else [word for one in _each(value) for word in (option.flag, one)]
+
+
+def _each(value: Any) -> list[str]:
+    return [] if value is None else [_spelled(one) for one in (value if isinstance(value, tuple) else (value,))]
 
 
 def _spelled(value: Any) -> str:

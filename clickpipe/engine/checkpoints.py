@@ -43,10 +43,11 @@ class Place:
     hop: int
     name: str
     says: str
+    words: tuple[str, ...] = ()  # that say the step again, see Step.words
 
     def entry(self, floats: set[str]) -> Entry:
         """What a barrier says of the step itself. `floats`: integer columns in which its process has seen floats."""
-        return {"hop": self.hop, "step": self.name, "says": self.says, "floats": sorted(floats)}
+        return {"hop": self.hop, "step": self.name, "says": self.says, "words": self.words, "floats": sorted(floats)}
 
     def staged(self, kind: str, staged: Staged) -> Entry:
         """What a barrier says of the step's output. `kind`: the part of clickpipe.sinks that commits it."""

@@ -27,6 +27,7 @@ from clickpipe.errors import OutsideError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.operators.sink import commits_of
 from clickpipe.state.files import append_at, hold, length_of, sync_folder
+from clickpipe.state.history import History
 from clickpipe.state.manifest import Entry, Manifest
 from clickpipe.wire.frames import Barrier
 
@@ -63,6 +64,7 @@ class Committer:
         self._commits: dict[int, Commits] = {}
         self._lengths = dict(checkpoints.restore.lengths) if checkpoints.restore else {}
         checkpoints.directory.lead(checkpoints.run)
+        self._history = History(checkpoints.directory.path, anew=checkpoints.restore is None)
         self._held: dict[str, int] = {}  # late and dead-letter files
         if checkpoints.restore is not None:
             self._check_lengths(checkpoints.restore)
@@ -118,6 +120,8 @@ class Committer:
         manifest = Manifest(self._pipeline, run, pending.epoch, entries, pending.accounts, pending.ended, lengths)
         directory.commit(manifest)
         self._commit(manifest)
+        source = manifest.entry(0, "source") or {}
+        self._history.note(manifest.epoch, source.get("reached"), time.time(), ended=manifest.ended)
         directory.retire(_KEPT)
 
     def _commit(self, manifest: Manifest) -> None:

@@ -107,11 +107,11 @@ class _Run:
 
     def _place(self, number: int, step: Step, name: str) -> Place:
         """Of our operator with this number; the source comes before the first, the sink behind the last."""
-        return Place(self._first_hop + number, name, step.says())
+        return Place(self._first_hop + number, name, step.says(), step.words())
 
     def _places(self, *, with_sink: bool = False) -> list[Place]:
         source, sink = self._plan.source, self._plan.sink
-        begin = [Place(0, source.written.name, source.step.says())] if source else []
+        begin = [Place(0, source.written.name, source.step.says(), source.step.words())] if source else []
         middle = [self._place(number, stage.step, stage.name) for number, stage in enumerate(self._stages)]
         end = [self._place(len(middle), sink.step, sink.written.name)] if sink and with_sink else []
         return begin + middle + end

@@ -144,6 +144,10 @@ Packed files, pipes and devices cannot be followed."""
         """The pipeline's name, by which its state is kept. `plan`: what the recipe is called."""
         return self.name or plan or _pipeline_name(followed(self.source)[0] if self.follow else splits_of(self.source)[0].name)
 
+    def taking(self, first: str) -> Taking:
+        """How it takes raw input whose first split has this name."""
+        return self._taking(first)
+
     @property
     def takes_checkpoints(self) -> bool:
         return self.checkpoint is not None

@@ -118,6 +118,11 @@ class Parts:
         """Where the part of a checkpoint is before it is committed."""
         return os.path.join(self._folder, f".{epoch:012d}.part")
 
+    def files(self) -> list[str]:
+        """What is to be seen, in order: the whole file once it is put together."""
+        shown = [self._shown(epoch) for epoch in self._visible()]
+        return shown or [self._path] * os.path.exists(self._path)
+
     # To commit them.
 
     def commit(self, said: Mapping[str, Any]) -> None:
