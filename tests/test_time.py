@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from clickpipe.core.time import SplitClock, instants, parse_instant, rfc3339, to_milliseconds
 from clickpipe.core.units import format_duration, parse_duration, parse_size
-from clickpipe.core.windows import newest_start, starts
 
 
 @given(st.lists(st.integers(-100, 100), max_size=40), st.integers(0, 30), st.integers(1, 10), st.none() | st.integers(0, 40))
@@ -114,18 +113,6 @@ def test_rfc_3339_round_trip(milliseconds: int) -> None:
     text = pl.select(rfc3339(pl.lit(milliseconds))).item()
     assert parse_instant(text) == milliseconds
     assert instants(pl.Series([text]), "str").to_list() == [milliseconds]
-
-
-@given(st.integers(-(10**13), 10**13), st.integers(1, 50), st.integers(1, 50), st.integers(-20, 20))
-@settings(max_examples=300, deadline=None)
-def test_windows_hold_their_instant(time: int, size: int, slide: int, offset: int) -> None:
-    """All windows [start, start + size) with start = k * slide + offset that hold it, before 1970 too."""
-    size, slide = max(size, slide), min(size, slide)
-    newest = newest_start(pl.Series([time], dtype=pl.Int64), slide, offset)
-    seen = [pl.select(start.alias("s")).item() for start in starts(pl.lit(newest[0]), size, slide)]
-    holding = [start for start in seen if start <= time < start + size]
-    assert sorted(holding) == [s for s in range(time - size + 1, time + 1) if (s - offset) % slide == 0]
-    assert all(start + size <= time for start in set(seen) - set(holding))
 
 
 @given(st.integers(0, 10**12))

@@ -36,7 +36,6 @@ _IS_ONE = HIDDEN + "is one"
 _WAITS = HIDDEN + "waits"  # for records that may come before it
 _ROW = HIDDEN + "row"
 _WORTH_MERGING = 50_000  # rows
-_START, _END = pl.col("window_start"), pl.col("window_end")
 
 
 class Sessions(Groups):
@@ -98,7 +97,7 @@ class Sessions(Groups):
         if self._longest is not None:
             keys += ["window_start"]
         elif self._spans_gap(frame):
-            label = (_START.diff() >= self._gap).fill_null(value=True).cum_sum().over(self._by).alias(_LABEL)
+            label = (_start().diff() >= self._gap).fill_null(value=True).cum_sum().over(self._by).alias(_LABEL)
             frame = frame.sort("window_start", maintain_order=True).with_columns(label)
             keys += [_LABEL]
         self._append(self._reduced(frame, keys, time).drop(_LABEL, strict=False))
@@ -109,7 +108,7 @@ class Sessions(Groups):
 
     def _reduced(self, frame: pl.DataFrame, keys: list[str], time: pl.Expr) -> pl.DataFrame:
         """Records equal in these are of one session."""
-        bounds = [expr for name, expr in (("window_start", _START.min()), ("window_end", _END.max())) if name not in keys]
+        bounds = [expr for name, expr in (("window_start", _start().min()), ("window_end", _end().max())) if name not in keys]
         named = [pl.col(name).first() for name in self._by if name not in keys]
         part = frame.group_by(keys).agg(*named, *bounds, *self._pieces.partials(time))
         if self._is_shown_again:
@@ -156,7 +155,7 @@ class Sessions(Groups):
             return rows
         if self._longest is not None:
             return self._chained(rows, self._longest)
-        is_one = (_START.max() < _END.min()).alias(_IS_ONE)
+        is_one = (_start().max() < _end().min()).alias(_IS_ONE)
         merged = self._combined(rows, self._by, is_one)
         if not merged[_IS_ONE].all():
             several = merged.filter(~pl.col(_IS_ONE)).select(self._by)
@@ -167,17 +166,17 @@ class Sessions(Groups):
 
     def _labelled(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Sorted, with the number of the session among those of its key."""
-        begins = (_END.cum_max().shift(1).over(self._by) <= _START).fill_null(value=True)
+        begins = (_end().cum_max().shift(1).over(self._by) <= _start()).fill_null(value=True)
         return rows.sort("window_start", maintain_order=True).with_columns(begins.cum_sum().over(self._by).alias(_LABEL))
 
     def _chained(self, rows: pl.DataFrame, longest: int) -> pl.DataFrame:
         """In the order of time; what would make a session too long begins the next one. A round for each of a key."""
         found: list[pl.DataFrame] = []
-        limit = _START.min().over(*self._by, _LABEL) + longest
+        limit = _start().min().over(*self._by, _LABEL) + longest
         while rows.height:
-            rows = self._labelled(rows).with_columns((limit > _START).alias(_IS_ONE))
+            rows = self._labelled(rows).with_columns((limit > _start()).alias(_IS_ONE))
             merged = self._combined(rows.filter(_IS_ONE), [*self._by, _LABEL])
-            found.append(merged.drop(_LABEL).with_columns(pl.min_horizontal(_END, _START + longest).alias("window_end")))
+            found.append(merged.drop(_LABEL).with_columns(pl.min_horizontal(_end(), _start() + longest).alias("window_end")))
             rows = rows.filter(~pl.col(_IS_ONE)).drop(_LABEL, _IS_ONE)
         return self._noted(self._stacked([*found]))
 
@@ -186,7 +185,15 @@ class Sessions(Groups):
         named = [pl.col(name).first() for name in self._by if name not in keys]
         again = [pl.col(_SHOWN).list.explode(keep_nulls=False, empty_as_null=False), pl.col(_FRESH).any()]
         ids = [pl.col(_ID)] if self._apart else []
-        exprs = [*named, _START.min(), _END.max(), *(again if self._is_shown_again else []), *ids, *self._pieces.merges(), *more]
+        exprs = [
+            *named,
+            _start().min(),
+            _end().max(),
+            *(again if self._is_shown_again else []),
+            *ids,
+            *self._pieces.merges(),
+            *more,
+        ]
         return rows.group_by(keys).agg(*exprs)
 
     def _noted(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -200,10 +207,10 @@ class Sessions(Groups):
             self._alias = pl.concat([old, pairs])
             self._spare_alias(rows.height)
         if self._is_shown_again:
-            wrong = rows.filter(pl.col(_SHOWN).list.len() > 0).explode(_SHOWN).filter(pl.col(_SHOWN) != _START)
+            wrong = rows.filter(pl.col(_SHOWN).list.len() > 0).explode(_SHOWN).filter(pl.col(_SHOWN) != _start())
             if wrong.height:
                 self._take_back(wrong)
-            own = pl.when(pl.col(_SHOWN).list.contains(_START)).then(pl.concat_list("window_start"))
+            own = pl.when(pl.col(_SHOWN).list.contains(_start())).then(pl.concat_list("window_start"))
             rows = rows.with_columns(own.otherwise(pl.lit([], pl.List(pl.Int64))).alias(_SHOWN))
         return rows
 
@@ -237,15 +244,15 @@ class Sessions(Groups):
         if self._longest is not None:
             return late.select(self._by)
         mine = frame.join(late.select(self._by), on=self._by, how="semi", nulls_equal=True)
-        ends = mine.group_by(self._by).agg(_END.min())
+        ends = mine.group_by(self._by).agg(_end().min())
         ends = self._stacked([self._ended(late["_mark"].max()), ends])  # type: ignore[arg-type]  # an integer
-        found = ends.join(late, on=self._by, nulls_equal=True).filter(pl.col("_mark") >= _END).select(self._by).unique()
+        found = ends.join(late, on=self._by, nulls_equal=True).filter(pl.col("_mark") >= _end()).select(self._by).unique()
         return found if found.height else None
 
     def _ended(self, mark: int) -> pl.DataFrame:
         """All that is known of sessions that have ended by this mark, or would have if nothing had come since."""
         parts = [self._given, self._first_open(mark), *(self._recent if self._recent_end <= mark else [])]
-        rows = [part.select(*self._by, "window_end").filter(mark >= _END) for part in parts if part is not None]
+        rows = [part.select(*self._by, "window_end").filter(mark >= _end()) for part in parts if part is not None]
         return self._stacked([*rows])
 
     def _first_open(self, upto: int) -> pl.DataFrame | None:
@@ -357,8 +364,8 @@ class Sessions(Groups):
         if new is None or not new.height:
             return ended
         merged = self._united(self._stacked([ended, new]))
-        self._append(merged.filter(time < _END))
-        return merged.filter(time >= _END)
+        self._append(merged.filter(time < _end()))
+        return merged.filter(time >= _end())
 
     def _settle(self, time: int) -> None:
         """What may have ended stands among the open ones, and they are merged with all that may make them longer."""
@@ -373,8 +380,8 @@ class Sessions(Groups):
         recent = self._stacked([*self._take_recent()])
         if not recent.height:
             return
-        self._append(recent.filter(time <= _START))
-        settled = recent.filter(time > _START)
+        self._append(recent.filter(time <= _start()))
+        settled = recent.filter(time > _start())
         self._open, mine = self._split(self._open, settled.select(self._by).unique())
         self._open = self._sorted(self._stacked([self._open, self._united(self._stacked([mine, settled]))]))
 
@@ -385,7 +392,7 @@ class Sessions(Groups):
             given = self._stacked([self._given, ended.with_columns(*shown) if ended.height else None])
             if not given.height:
                 return
-            is_past = _END + self._lateness <= time
+            is_past = _end() + self._lateness <= time
             self._given, ended = given.filter(~is_past), given.filter(is_past)
         if self._apart and ended.height:
             names = self._names(ended)
@@ -437,6 +444,14 @@ class Sessions(Groups):
             self._ids = count(first)
             tables |= {"alias": self._alias, "ids": pl.DataFrame({"ids": [first]}), **self._apart.snapshot()}
         return {name: table for name, table in tables.items() if table is not None and table.height}
+
+
+def _start() -> pl.Expr:
+    return pl.col("window_start")
+
+
+def _end() -> pl.Expr:
+    return pl.col("window_end")
 
 
 def _labels(numbers: list[list[int]], name: str, kind: type[pl.DataType]) -> pl.DataFrame:

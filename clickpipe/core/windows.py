@@ -26,7 +26,6 @@ NUMBER = "window_number"  # of a count window: how manieth of its key
 FIXED = ("tumble", "hop", "cumulate")
 _MOST_HELD = 10_000
 START, END = HIDDEN + "start", HIDDEN + "end"  # of a window, beside the stretch that it reaches over
-_SPREAD = dict.fromkeys((*WINDOW, START, END), pl.Int64)
 
 
 class Grid:
@@ -99,7 +98,7 @@ class Windows:
             found = stretches.with_columns(pl.col("window_start").alias(START), pl.col("window_end").alias(END))
         elif self.info.zone is not None:
             rows = [(*one, *window) for one in stretches.iter_rows() for window in self._over(*one)]
-            found = pl.DataFrame(rows, schema=_SPREAD, orient="row")
+            found = pl.DataFrame(rows, schema=dict.fromkeys((*WINDOW, START, END), pl.Int64), orient="row")
         elif self.info.kind == "hop":
             found = self._hopping(stretches, above, upto)
         else:

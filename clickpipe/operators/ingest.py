@@ -146,7 +146,7 @@ Packed files, pipes and devices cannot be followed."""
 
     def taking(self, first: str) -> Taking:
         """How it takes raw input whose first split has this name."""
-        return self._taking(first)
+        return self._taking(first, can_pause=False)
 
     @property
     def takes_checkpoints(self) -> bool:
