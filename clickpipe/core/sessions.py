@@ -24,6 +24,7 @@ from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN
 from clickpipe.core.groups import DELETED, FINAL, REV, Grouping, Groups, tally
 from clickpipe.core.joining import Joining, Session
+from clickpipe.core.keys import number
 from clickpipe.core.operator import FOREVER, Late
 from clickpipe.core.summary import Pieces, Summary, apart
 from clickpipe.core.windows import WINDOW
@@ -31,6 +32,7 @@ from clickpipe.core.windows import WINDOW
 _ID = HIDDEN + "session"  # by which pieces are kept that stand apart from the sessions
 _SHOWN = HIDDEN + "shown"  # the starts under which it has been given out
 _FRESH = HIDDEN + "fresh"  # it has changed since
+_KEY = HIDDEN + "key"  # its number in this process
 _LABEL = HIDDEN + "label"
 _IS_ONE = HIDDEN + "is one"
 _WAITS = HIDDEN + "waits"  # for records that may come before it
@@ -56,12 +58,15 @@ class Sessions(Groups):
         self._open: pl.DataFrame | None = None  # the first end first
         self._recent: list[pl.DataFrame] = []
         self._recent_rows, self._recent_end = 0, FOREVER
-        self._given = saved.get("given")  # and may be corrected
-        self._over: list[pl.DataFrame] = [saved["over"]] if "over" in saved else []  # nothing joins them; not given out yet
+        self._number = number(self._by).alias(_KEY)
+        self._given = saved["given"].with_columns(self._number) if "given" in saved else None  # and may be corrected
+        self._over: list[pl.DataFrame] = (
+            [saved["over"].with_columns(self._number)] if "over" in saved else []
+        )  # nothing joins them; not given out yet
         self._gone: list[pl.DataFrame] = [saved["gone"]] if "gone" in saved else []  # rows to be taken back
         self._reached = int(saved["reached"].item()) if "reached" in saved else -FOREVER
         if "sessions" in saved:
-            self._append(saved["sessions"])
+            self._append(saved["sessions"].with_columns(self._number))
 
     def widen(self, name: str) -> None:
         if self._apart:
@@ -75,6 +80,7 @@ class Sessions(Groups):
     # Records.
 
     def add(self, batch: Batch, frame: pl.DataFrame, time: pl.Expr) -> Iterator[Late]:
+        frame = frame.with_columns(self._number)
         if self._lateness:
             frame = frame.with_columns(pl.lit(value=False).alias(HIDDEN + REV))
         doubtful = self._doubtful(frame)
@@ -82,8 +88,8 @@ class Sessions(Groups):
             self._add(frame, time)
             return
         frame = frame.with_row_index(_ROW)
-        some = frame.join(doubtful, on=self._by, how="semi", nulls_equal=True, maintain_order="left")
-        self._add(frame.join(doubtful, on=self._by, how="anti", nulls_equal=True, maintain_order="left"), time)
+        some = frame.join(doubtful, on=_KEY, how="semi", maintain_order="left")
+        self._add(frame.join(doubtful, on=_KEY, how="anti", maintain_order="left"), time)
         late = self._joined(some, doubtful, time)
         if late:
             rows = pl.Series(range(batch.height), dtype=pl.UInt32)
@@ -93,11 +99,11 @@ class Sessions(Groups):
         """Records that join whatever they overlap."""
         if not frame.height:
             return
-        keys = list(self._by)
+        keys = [_KEY]
         if self._longest is not None:
             keys += ["window_start"]
         elif self._spans_gap(frame):
-            label = (_start().diff() >= self._gap).fill_null(value=True).cum_sum().over(self._by).alias(_LABEL)
+            label = (_start().diff() >= self._gap).fill_null(value=True).cum_sum().over(_KEY).alias(_LABEL)
             frame = frame.sort("window_start", maintain_order=True).with_columns(label)
             keys += [_LABEL]
         self._append(self._reduced(frame, keys, time).drop(_LABEL, strict=False))
@@ -109,7 +115,7 @@ class Sessions(Groups):
     def _reduced(self, frame: pl.DataFrame, keys: list[str], time: pl.Expr) -> pl.DataFrame:
         """Records equal in these are of one session."""
         bounds = [expr for name, expr in (("window_start", _start().min()), ("window_end", _end().max())) if name not in keys]
-        named = [pl.col(name).first() for name in self._by if name not in keys]
+        named = [pl.col(name).first() for name in (_KEY, *self._by) if name not in keys]
         part = frame.group_by(keys).agg(*named, *bounds, *self._pieces.partials(time))
         if self._is_shown_again:
             part = part.with_columns(pl.lit([], pl.List(pl.Int64)).alias(_SHOWN), pl.lit(value=True).alias(_FRESH))
@@ -118,7 +124,7 @@ class Sessions(Groups):
             part = part.with_columns(pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(_ID))
             self._ids = count(first + part.height)
             ids = part.select(*keys, _ID)
-            self._apart.add(frame.join(ids, on=keys, how="left", nulls_equal=True, maintain_order="left"), time)
+            self._apart.add(frame.join(ids, on=keys, how="left", maintain_order="left"), time)
         return part
 
     def _append(self, part: pl.DataFrame) -> None:
@@ -129,7 +135,7 @@ class Sessions(Groups):
         end = part["window_end"].min()
         assert isinstance(end, int)
         self._recent_end = min(self._recent_end, end)
-        if self._longest is None and self._recent_rows > max(_WORTH_MERGING, 0 if self._open is None else self._open.height):
+        if self._longest is None and self._recent_rows > max(_WORTH_MERGING, 0 if self._open is None else 2 * self._open.height):
             self._merge_all()
 
     # Merging.
@@ -156,33 +162,33 @@ class Sessions(Groups):
         if self._longest is not None:
             return self._chained(rows, self._longest)
         is_one = (_start().max() < _end().min()).alias(_IS_ONE)
-        merged = self._combined(rows, self._by, is_one)
+        merged = self._combined(rows, [_KEY], is_one)
         if not merged[_IS_ONE].all():
-            several = merged.filter(~pl.col(_IS_ONE)).select(self._by)
-            rest = rows.join(several, on=self._by, how="semi", nulls_equal=True, maintain_order="left")
-            rest = self._combined(self._labelled(rest), [*self._by, _LABEL], pl.lit(value=True).alias(_IS_ONE)).drop(_LABEL)
+            several = merged.filter(~pl.col(_IS_ONE)).select(_KEY)
+            rest = rows.join(several, on=_KEY, how="semi", maintain_order="left")
+            rest = self._combined(self._labelled(rest), [_KEY, _LABEL], pl.lit(value=True).alias(_IS_ONE)).drop(_LABEL)
             merged = pl.concat([merged.filter(_IS_ONE), rest.select(merged.columns)], how="vertical_relaxed")
         return self._noted(merged.drop(_IS_ONE))
 
     def _labelled(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Sorted, with the number of the session among those of its key."""
-        begins = (_end().cum_max().shift(1).over(self._by) <= _start()).fill_null(value=True)
-        return rows.sort("window_start", maintain_order=True).with_columns(begins.cum_sum().over(self._by).alias(_LABEL))
+        begins = (_end().cum_max().shift(1).over(_KEY) <= _start()).fill_null(value=True)
+        return rows.sort("window_start", maintain_order=True).with_columns(begins.cum_sum().over(_KEY).alias(_LABEL))
 
     def _chained(self, rows: pl.DataFrame, longest: int) -> pl.DataFrame:
         """In the order of time; what would make a session too long begins the next one. A round for each of a key."""
         found: list[pl.DataFrame] = []
-        limit = _start().min().over(*self._by, _LABEL) + longest
+        limit = _start().min().over(_KEY, _LABEL) + longest
         while rows.height:
             rows = self._labelled(rows).with_columns((limit > _start()).alias(_IS_ONE))
-            merged = self._combined(rows.filter(_IS_ONE), [*self._by, _LABEL])
+            merged = self._combined(rows.filter(_IS_ONE), [_KEY, _LABEL])
             found.append(merged.drop(_LABEL).with_columns(pl.min_horizontal(_end(), _start() + longest).alias("window_end")))
             rows = rows.filter(~pl.col(_IS_ONE)).drop(_LABEL, _IS_ONE)
         return self._noted(self._stacked([*found]))
 
     def _combined(self, rows: pl.DataFrame, keys: list[str], *more: pl.Expr) -> pl.DataFrame:
         """Rows equal in these are one."""
-        named = [pl.col(name).first() for name in self._by if name not in keys]
+        named = [pl.col(name).first() for name in (_KEY, *self._by) if name not in keys]
         again = [pl.col(_SHOWN).list.explode(keep_nulls=False, empty_as_null=False), pl.col(_FRESH).any()]
         ids = [pl.col(_ID)] if self._apart else []
         exprs = [
@@ -240,19 +246,19 @@ class Sessions(Groups):
         """
         if "_mark" not in frame.columns or frame["_mark"].null_count() == frame.height:
             return None
-        late = frame.filter(pl.col("_mark").is_not_null()).group_by(self._by).agg(pl.col("_mark").max())
+        late = frame.filter(pl.col("_mark").is_not_null()).group_by(_KEY).agg(pl.col("_mark").max())
         if self._longest is not None:
-            return late.select(self._by)
-        mine = frame.join(late.select(self._by), on=self._by, how="semi", nulls_equal=True)
-        ends = mine.group_by(self._by).agg(_end().min())
+            return late.select(_KEY)
+        mine = frame.join(late.select(_KEY), on=_KEY, how="semi")
+        ends = mine.group_by(_KEY).agg(_end().min())
         ends = self._stacked([self._ended(late["_mark"].max()), ends])  # type: ignore[arg-type]  # an integer
-        found = ends.join(late, on=self._by, nulls_equal=True).filter(pl.col("_mark") >= _end()).select(self._by).unique()
+        found = ends.join(late, on=_KEY).filter(pl.col("_mark") >= _end()).select(_KEY).unique()
         return found if found.height else None
 
     def _ended(self, mark: int) -> pl.DataFrame:
         """All that is known of sessions that have ended by this mark, or would have if nothing had come since."""
         parts = [self._given, self._first_open(mark), *(self._recent if self._recent_end <= mark else [])]
-        rows = [part.select(*self._by, "window_end").filter(mark >= _end()) for part in parts if part is not None]
+        rows = [part.select(_KEY, "window_end").filter(mark >= _end()) for part in parts if part is not None]
         return self._stacked([*rows])
 
     def _first_open(self, upto: int) -> pl.DataFrame | None:
@@ -297,16 +303,16 @@ class Sessions(Groups):
             self._append(settled)
 
     def _one_by_one(self, frame: pl.DataFrame, known: pl.DataFrame) -> tuple[list[Session], list[Session], list[int], list[int]]:
-        joinings: dict[tuple[object, ...], Joining] = {}
+        joinings: dict[int, Joining] = {}
 
-        def of(key: tuple[object, ...]) -> Joining:
+        def of(key: int) -> Joining:
             return joinings.setdefault(key, Joining(self._gap, self._lateness, self._longest))
 
         if known.height:
-            for *key, number, start, end, waits in known.select(*self._by, _ROW, *WINDOW, _WAITS).iter_rows():
-                of(tuple(key)).know(number, start, end, is_waiting=waits)
-        for *key, number, start, mark in frame.select(*self._by, _ROW, "window_start", "_mark").iter_rows():
-            of(tuple(key)).take(number, start, mark)
+            for key, row, start, end, waits in known.select(_KEY, _ROW, *WINDOW, _WAITS).iter_rows():
+                of(key).know(row, start, end, is_waiting=waits)
+        for key, row, start, mark in frame.select(_KEY, _ROW, "window_start", "_mark").iter_rows():
+            of(key).take(row, start, mark)
         every = joinings.values()
         late = [number for one in every for number in one.late]
         corrections = [number for one in every for number in one.corrections]
@@ -332,7 +338,7 @@ class Sessions(Groups):
         if rows is None or not rows.height:
             return rows, None
         mine = pl.lit(value=True).alias(_LABEL)
-        rows = rows.join(keys.with_columns(mine), on=self._by, how="left", nulls_equal=True, maintain_order="left")
+        rows = rows.join(keys.with_columns(mine), on=_KEY, how="left", maintain_order="left")
         return rows.filter(pl.col(_LABEL).is_null()).drop(_LABEL), rows.filter(_LABEL).drop(_LABEL)
 
     # What is given out.
@@ -359,7 +365,7 @@ class Sessions(Groups):
         self._open = self._open.slice(ended.height)
         if self._longest is not None or not self._recent:
             return ended
-        recent, new = self._split(self._stacked([*self._take_recent()]), ended.select(self._by).unique())
+        recent, new = self._split(self._stacked([*self._take_recent()]), ended.select(_KEY).unique())
         self._append(recent if recent is not None else pl.DataFrame())
         if new is None or not new.height:
             return ended
@@ -382,7 +388,7 @@ class Sessions(Groups):
             return
         self._append(recent.filter(time <= _start()))
         settled = recent.filter(time > _start())
-        self._open, mine = self._split(self._open, settled.select(self._by).unique())
+        self._open, mine = self._split(self._open, settled.select(_KEY).unique())
         self._open = self._sorted(self._stacked([self._open, self._united(self._stacked([mine, settled]))]))
 
     def _let_go(self, ended: pl.DataFrame, time: int) -> None:
@@ -415,7 +421,7 @@ class Sessions(Groups):
     def update(self) -> Iterator[pl.DataFrame]:
         if not self._recent:
             return
-        keys = self._stacked([*self._recent]).filter(_FRESH).select(self._by).unique()
+        keys = self._stacked([*self._recent]).filter(_FRESH).select(_KEY).unique()
         if not keys.height:
             return
         rows = self._pulled(keys).drop(_ROW, _WAITS)
@@ -443,7 +449,7 @@ class Sessions(Groups):
             first = next(self._ids)
             self._ids = count(first)
             tables |= {"alias": self._alias, "ids": pl.DataFrame({"ids": [first]}), **self._apart.snapshot()}
-        return {name: table for name, table in tables.items() if table is not None and table.height}
+        return {name: table.drop(_KEY, strict=False) for name, table in tables.items() if table is not None and table.height}
 
 
 def _start() -> pl.Expr:
