@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
+from clickpipe.core.bywindow import Watch, WindowWatch, needed
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import FOREVER, Feed, Late, Operator
 from clickpipe.core.step import FlowStep, SinkStep
@@ -65,7 +66,11 @@ class Loop:
     A stage that needs no more input ends the run, unless a sink stands before it: that one is given every record.
     """
 
-    def __init__(self, feed: Feed, stages: list[Stage], tail: Tail, asides: Asides, floats: set[str]) -> None:
+    def __init__(
+        self, feed: Feed, stages: list[Stage], tail: Tail, asides: Asides, floats: set[str], *, by_window: bool = False
+    ) -> None:
+        """`by_window`: accounts are kept per window too."""
+        self._by_window = by_window
         self._feed, self._stages, self._tail, self._asides, self._floats = feed, stages, tail, asides, floats
         self._before_sinks = [] if feed.sinks else list(takewhile(lambda stage: not stage.is_sink, stages))
         self.accounts = [Ledger()]
@@ -98,6 +103,8 @@ class Loop:
         ledger = self.accounts[0]
         ledger.read += read
         ledger.filtered += removed
+        if self._by_window and self._feed.columns.window is not None:
+            ledger.windows.removed += removed
         for letters in dead:
             self._bury(letters, ledger)
         for batch in batches:
@@ -111,30 +118,43 @@ class Loop:
             return
         stage = self._stages[at]
         ledger = self.accounts[stage.ledger]
-        batch = self._judged(batch, stage.needs, ledger)
+        batch, watch = self._watched(batch, ledger)
+        batch = self._judged(batch, stage.needs, ledger, watch)
         before, gone = batch.height, 0
         for out in _named(stage, stage.operator.on_batch(batch)):
             match out:
                 case Late():
                     gone += out.batch.height
+                    watch.late(out.batch)
                     self._set_aside(out, ledger)
                 case Dead():
                     gone += len(out)
+                    watch.dead(out)
                     self._bury(out, ledger)
                 case Batch():
                     gone += out.height
+                    watch.out(out)
                     self._push(at + 1, out)
         ledger.partly_late += stage.operator.take_partly_late()
         setattr(ledger, stage.step.outcome, getattr(ledger, stage.step.outcome) + before - gone)
+        watch.end(stage.step.outcome)
 
     def _write(self, batch: Batch) -> None:
-        batch = self._judged(batch, self._tail.needs, self.accounts[-1])
+        batch, watch = self._watched(batch, self.accounts[-1])
+        batch = self._judged(batch, self._tail.needs, self.accounts[-1], watch)
         if batch.height:
             self._tail.write(batch)
 
-    def _judged(self, batch: Batch, needs: Iterable[str], ledger: Ledger) -> Batch:
+    def _watched(self, batch: Batch, ledger: Ledger) -> tuple[Batch, Watch]:
+        if not self._by_window:
+            return batch, Watch()
+        batch = self._judged(batch, needed(batch), ledger, Watch())
+        return batch, WindowWatch(ledger.windows, batch)
+
+    def _judged(self, batch: Batch, needs: Iterable[str], ledger: Ledger, watch: Watch) -> Batch:
         batch, dead = batch.need(needs, self._floats)
         if dead:
+            watch.dead(dead)
             self._bury(dead, ledger)
         return batch
 

@@ -6,9 +6,11 @@ their ledgers on in the end signal, so the last one sees the accounts of the who
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from clickpipe.errors import OursError
+from clickpipe.core.bywindow import ByWindow
+from clickpipe.errors import DataError, OursError
 
 
 @dataclass
@@ -25,23 +27,29 @@ class Ledger:
     partly_late: int = 0  # a note, not an outcome: some of its hopping windows were gone
     held: int = 0  # a step keeps it back until the watermark has passed it …
     released: int = 0  # … and has handed it on since. Both only grow, so they add up over processes and runs
+    windows: ByWindow = field(default_factory=ByWindow)  # with --accounts windows: the same, window by window
 
     def left(self) -> int:
         """Records whose end is not known yet: they went on to the next step or process."""
         outcomes: list[int] = [getattr(self, name) for name in OUTCOMES]
         return self.read - sum(outcomes) - self.held + self.released
 
-    def to_json(self) -> dict[str, int]:
-        return {name: count for name, count in asdict(self).items() if count or name == "read"}
+    def to_json(self) -> dict[str, Any]:
+        counts = {name: count for name in NUMBERS if (count := getattr(self, name)) or name == "read"}
+        return counts | ({"windows": self.windows.to_json()} if self.windows else {})
 
     @staticmethod
-    def from_json(said: dict[str, int]) -> Ledger:
-        known = {field.name for field in fields(Ledger)}
-        return Ledger(**{name: count for name, count in said.items() if name in known})
+    def from_json(said: dict[str, Any]) -> Ledger:
+        """Raises DataError for accounts that are none."""
+        counts = {name: count for name, count in said.items() if name in NUMBERS}
+        try:
+            return Ledger(**counts, windows=ByWindow.from_json(said["windows"]) if "windows" in said else ByWindow())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"the accounts in the stream are damaged: {error!r}") from None
 
 
-COUNTS = tuple(f.name for f in fields(Ledger) if f.name != "read")
-OUTCOMES = tuple(name for name in COUNTS if name not in ("partly_late", "held", "released"))
+NUMBERS = tuple(f.name for f in fields(Ledger) if f.name != "windows")
+OUTCOMES = tuple(name for name in NUMBERS if name not in ("read", "partly_late", "held", "released"))
 
 
 def added(one: Ledger, other: Ledger) -> Ledger:
@@ -54,6 +62,8 @@ def check(accounts: list[Ledger]) -> None:
     for ledger in accounts:
         if ledger.left() or min(getattr(ledger, name) for name in OUTCOMES) < 0:
             raise OursError(f"the accounts do not balance: {ledger.left()} records unaccounted for: {describe(ledger)}")
+        if ledger.windows.left() or ledger.windows.is_overdrawn():
+            raise OursError(f"the accounts per window do not balance: {ledger.windows.left()} records unaccounted for")
 
 
 def describe(ledger: Ledger, word: str = "read") -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
+from clickpipe.core.bywindow import counted, is_windowed
 from clickpipe.core.intake import IngestFeed
 from clickpipe.core.loop import Asides, Loop, Tail
-from clickpipe.core.meter import COUNTS, Ledger, added
+from clickpipe.core.meter import NUMBERS, Ledger, added
 from clickpipe.core.operator import Operator, Writer
 from clickpipe.core.spread import spread
 from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SinkStep, Step, Tables
@@ -25,7 +26,7 @@ from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.limits import need_open_files
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_without_pipe, wait_until_complete
-from clickpipe.engine.opening import begin_anew, error_limit, open_feed, open_stages, side_paths, watched
+from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
@@ -82,6 +83,7 @@ class _Run:
         self._middle: list[MiddleSink] = []
         self._written_to = list(self._feed.sinks)
         self._stages, self._columns = open_stages(plan, self._feed.columns, self._opened)
+        self._by_window = accounts_by_window(self._stages)
         self._state = pipeline_directory(self._pipeline, self._feed.state)
         self._sides = self._open_sides(begins)
         self._begins = begins
@@ -131,7 +133,8 @@ class _Run:
         return sides
 
     def _want(self) -> None:
-        wanted: list[str] = []
+        time = self._feed.columns.time
+        wanted: list[str] = ["window_start", time.name] if self._by_window and time else []
         is_text_written = False
         for stage in self._stages:
             wanted += stage.needs
@@ -161,7 +164,10 @@ class _Run:
                 tail = self._tail()
                 unheeding = Unheeding(tail) if self._middle and not self._checkpoints else None
                 asides = Asides(self._sides.add_late, self._dead)
-                loop = Loop(self._feed, self._stages, unheeding.tail if unheeding else tail, asides, self._floats)
+                by_window = self._by_window
+                loop = Loop(
+                    self._feed, self._stages, unheeding.tail if unheeding else tail, asides, self._floats, by_window=by_window
+                )
                 self._loop = loop
                 if self._plan.sink is None and unheeding is None:
                     when_reader_leaves(sys.stdout.fileno(), self._feed.leave)
@@ -346,6 +352,8 @@ class _Run:
     def _write_to(self, writer: Writer, batch: Batch) -> None:
         writer.write(batch)
         self._loop.accounts[-1].written += batch.height
+        if self._by_window and is_windowed(batch):
+            self._loop.accounts[-1].windows.note("written", counted(batch))
 
 
 def _joined(inherited: list[Ledger], own: list[Ledger]) -> list[Ledger]:
@@ -355,6 +363,6 @@ def _joined(inherited: list[Ledger], own: list[Ledger]) -> list[Ledger]:
     last, first = inherited[-1], own[0]
     if last.left() != first.read:
         raise DataError(f"the steps before handed on {last.left()} records and {first.read} came")
-    for name in COUNTS:
+    for name in (*NUMBERS[1:], "windows"):
         setattr(last, name, getattr(last, name) + getattr(first, name))
     return [*inherited, *own[1:]]

@@ -11,6 +11,7 @@ from clickpipe.core.intake import IngestFeed
 from clickpipe.core.loop import Stage
 from clickpipe.core.operator import Feed, Operator
 from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SourceStep
+from clickpipe.core.windows import FIXED
 from clickpipe.engine.asides import SideFiles
 from clickpipe.engine.checkpoints import Checkpoints, begin, join
 from clickpipe.engine.errorlimit import ErrorLimit
@@ -24,6 +25,8 @@ from clickpipe.plan.plan import Plan
 from clickpipe.state.files import hold, remove, rename
 from clickpipe.state.space import Space
 from clickpipe.wire.pump import Inbox
+
+ACCOUNTS = "CLICKPIPE_ACCOUNTS"
 
 
 def watched(plan: Plan) -> int | None:
@@ -75,6 +78,21 @@ def open_stages(
             raise locate(error, written) from None
         columns = after
     return stages, columns
+
+
+def accounts_by_window(stages: list[Stage]) -> bool:
+    """Whether a person wants accounts per window. Raises PlanError where they cannot be had."""
+    wanted = os.environ.get(ACCOUNTS)
+    if wanted not in (None, "", "windows"):
+        raise PlanError(f'{ACCOUNTS} is "{wanted}"; it can be windows')
+    for stage in stages if wanted else ():
+        info, after = stage.given.window, stage.step.columns(stage.given)
+        for one in (info, after.window):
+            if one and one.kind not in FIXED:
+                raise PlanError(f"accounts per window are for fixed windows, and these are {one.kind} windows")
+        if info and not after.window and stage.step.outcome != "aggregated":
+            raise PlanError(f"accounts per window need window_start and window_end, and {stage.name} drops them")
+    return bool(wanted)
 
 
 def side_paths(plan: Plan) -> tuple[str | None, str | None]:

@@ -25,6 +25,7 @@ from clickpipe.cli.supervised import step_words, supervise
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.option import Duration
+from clickpipe.engine.opening import ACCOUNTS
 from clickpipe.engine.restart import Policy
 from clickpipe.errors import PlanError, Unsupported
 from clickpipe.operators.ingest import Ingest
@@ -61,6 +62,7 @@ Examples:
 @click.option("--require", type=click.Choice(["exactly-once"]), help="refuse to start a pipeline that gives less")
 @click.option("--no-fuse", is_flag=True, help="one process per step")
 @click.option("--codec", type=click.Choice(CODECS), help="with --no-fuse: how records travel between steps")
+@click.option("--accounts", type=click.Choice(["windows"]), help="what became of the records of each window too, at the end")
 @click.option("--quiet", "-q", is_flag=True, help="do not print the accounts at the end")
 def command(
     recipes: tuple[str, ...],
@@ -73,8 +75,11 @@ def command(
     require: str | None,
     no_fuse: bool,
     codec: str | None,
+    accounts: str | None,
     quiet: bool,
 ) -> int:
+    if accounts:
+        os.environ[ACCOUNTS] = accounts  # for all processes of the pipeline
     plans = [saved_every(formatted(plan, form), checkpoint) for plan in read_plans(recipes, pipeline, values)]
     if require:
         for plan in plans:
