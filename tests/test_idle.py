@@ -128,8 +128,10 @@ def test_who_was_not_looked_at_is_not_idle() -> None:
     """A disk was full for an hour, and nobody has read: there may be records waiting."""
     watermark = _watermark()
     watermark.look("a", 0, has_given=True)
-    watermark.advance({"a": 1_000}, 3_600_000)
+    watermark.look("b", 3_600_000, has_given=True)
+    watermark.advance({"a": 1_000, "b": 2_000}, 3_600_000)
     assert not watermark.is_idle("a")
+    assert watermark.reached == 1_000
     watermark.look("a", 3_600_000, has_given=False)
     assert watermark.is_idle("a")
 
