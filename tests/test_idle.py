@@ -128,8 +128,10 @@ def test_who_was_not_looked_at_is_not_idle() -> None:
     """A disk was full for an hour, and nobody has read: there may be records waiting."""
     watermark = _watermark()
     watermark.look("a", 0, has_given=True)
-    watermark.advance({"a": 1_000}, 3_600_000)
+    watermark.look("b", 3_600_000, has_given=True)
+    watermark.advance({"a": 1_000, "b": 2_000}, 3_600_000)
     assert not watermark.is_idle("a")
+    assert watermark.reached == 1_000
     watermark.look("a", 3_600_000, has_given=False)
     assert watermark.is_idle("a")
 
@@ -368,7 +370,7 @@ def _played(moments: list[tuple[int, dict[str, list[int]]]], more: str = "") -> 
     """The rows that have appeared, and the times of late records. The run ends with windows open."""
     feed, rows, late = _Played(_Watched(more), moments), list[dict[str, Any]](), list[int]()
     stages, _ = open_stages(parse("filter 'n >= 0' | window tumble 10s | aggregate c='count(*)'"), feed.columns)
-    tail = Tail(lambda batch, _: rows.extend(batch.frame.select("window_start", "c").to_dicts()), lambda _, __: None, ())
+    tail = Tail(lambda batch: rows.extend(batch.frame.select("window_start", "c").to_dicts()), lambda _, __: None, ())
     asides = Asides(lambda one: late.extend(one.batch.frame["n"].to_list()), lambda _: None)
     Loop(feed, stages, tail, asides, feed.floats).run()
     return [(row["window_start"], row["c"]) for row in rows], late
@@ -422,7 +424,7 @@ def test_operators_are_told_what_has_moved_the_watermark() -> None:
     for stage, operator in zip(stages, operators, strict=True):
         stage.operator = operator
     handed: list[tuple[int | None, bool]] = []
-    tail = Tail(lambda _, __: None, lambda time, is_idle: handed.append((time, is_idle)), ())
+    tail = Tail(lambda _: None, lambda time, is_idle: handed.append((time, is_idle)), ())
     Loop(Three(), stages, tail, Asides(lambda _: None, lambda _: None), set()).run()
     assert [operator.heard for operator in operators] == [[1, "idle", 2, 3]] * 2
     assert handed == [(1, False), (2, True), (3, False)]

@@ -13,19 +13,27 @@ from clickpipe.core.time import SplitClock, instants, parse_instant, rfc3339, to
 from clickpipe.core.units import format_duration, parse_duration, parse_size
 
 
-@given(st.lists(st.integers(-100, 100), max_size=40), st.integers(0, 30), st.integers(1, 10), st.none() | st.integers(0, 40))
-@settings(max_examples=300, deadline=None)
-def test_lateness_is_decided_record_by_record(times: list[int], delay: int, batch: int, skew: int | None) -> None:
+@given(
+    st.lists(st.integers(-100, 100), max_size=40),
+    st.integers(0, 30),
+    st.integers(1, 10),
+    st.none() | st.integers(0, 40),
+    st.none() | st.integers(-100, 100),
+)
+@settings(max_examples=400, deadline=None)
+def test_lateness_is_decided_record_by_record(
+    times: list[int], delay: int, batch: int, skew: int | None, arrival: int | None
+) -> None:
     """However the records are batched, the answer is that of a loop over them."""
     clock = SplitClock(delay, skew)
     marks: list[int | None] = []
     future: list[bool] = []
     for first in range(0, len(times), batch):
         piece = pl.Series(times[first : first + batch], dtype=pl.Int64)
-        judged = clock.judge(piece)
+        judged = clock.judge(piece, arrival)
         marks += [None] * len(piece) if judged.mark is None else judged.mark.to_list()
         future += [False] * len(piece) if judged.future is None else judged.future.to_list()
-    expected_marks, expected_future, watermark = _one_by_one(times, delay, skew)
+    expected_marks, expected_future, watermark = _one_by_one(times, delay, skew, arrival)
     assert future == expected_future
     assert [mark for mark, far in zip(marks, future, strict=True) if not far] == [
         mark for mark, far in zip(expected_marks, expected_future, strict=True) if not far
@@ -33,12 +41,15 @@ def test_lateness_is_decided_record_by_record(times: list[int], delay: int, batc
     assert clock.watermark == watermark
 
 
-def _one_by_one(times: list[int], delay: int, skew: int | None) -> tuple[list[int | None], list[bool], int | None]:
+def _one_by_one(
+    times: list[int], delay: int, skew: int | None, arrival: int | None
+) -> tuple[list[int | None], list[bool], int | None]:
     marks: list[int | None] = []
     future = []
     watermark: int | None = None
     for time in times:
-        far = skew is not None and watermark is not None and time > watermark + skew
+        bounds = [bound for bound in (watermark, arrival) if bound is not None]
+        far = skew is not None and bool(bounds) and time > max(bounds) + skew
         marks.append(watermark if watermark is not None and time < watermark else None)
         future.append(far)
         if not far:

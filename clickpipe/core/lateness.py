@@ -5,9 +5,9 @@ the records that are behind by more than D are late. They are counted in buckets
 
     bucket k holds what is behind by more than 1.05 ** (k - 1) and at most 1.05 ** k milliseconds
 
-The first 65,536 records of a split are all counted. Behind them all that belong to the latest twentieth are, as they
-were known at the last multiple of 65,536, and of the others one in sixteen, which then stands for sixteen. So what
-counts is exact, and costs little. Which records these are follows from their numbers: batches do not matter.
+The first 65,536 records of a split are all counted. Of each further 65,536 all are that belong to the latest fiftieth,
+as it was known not long before, and of the others one in 32, which then stands for 32. So what counts is exact, and costs
+little. Which records these are follows from their numbers: batches do not matter.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any
 import polars as pl
 
 BASE = 1.05
-STRETCH = 1 << 16  # records after which it is decided anew which are counted one by one
-ONE_IN = 16
-_SHARE = 20
+STRETCH = 1 << 16  # records, of which it is decided before them which are counted one by one
+ONE_IN = 32
+_SHARE = 50
+_MOST_HELD = 64
 MOST = 128  # buckets that are written down
 
 
@@ -30,7 +31,8 @@ class Lateness:
 
     def __init__(self) -> None:
         self.records = self.disordered = self.greatest = 0
-        self.counts: dict[int, int] = {}
+        self._counts: dict[int, int] = {}
+        self._held: list[tuple[pl.Series, int]] = []  # not yet in buckets, and for how many each stands: many at once are quicker
         self._all_above = 0  # who is behind by more is counted one by one
 
     def add(self, behind: pl.Series) -> None:
@@ -51,28 +53,36 @@ class Lateness:
     def _count(self, behind: pl.Series) -> None:
         self.disordered += int((behind > 0).sum())
         self.greatest = max(self.greatest, _greatest(behind))
-        self._put(behind.filter(behind > self._all_above), 1)
+        self._held.append((behind.filter(behind > self._all_above), 1))
         if self._all_above:
             some = behind.gather_every(ONE_IN, -self.records % ONE_IN)
-            self._put(some.filter((some > 0) & (some <= self._all_above)), ONE_IN)
+            self._held.append((some.filter((some > 0) & (some <= self._all_above)), ONE_IN))
+        if len(self._held) > _MOST_HELD:
+            self._settle()
 
-    def _put(self, behind: pl.Series, weight: int) -> None:
-        if not len(behind):
-            return
-        bucket = (pl.col("behind").log() / log(BASE)).ceil().cast(pl.Int32)
-        counted = behind.alias("behind").to_frame().group_by(bucket).len()
-        for number, count in counted.iter_rows():  # buckets, of which there are few
-            self.counts[number] = self.counts.get(number, 0) + weight * count
+    @property
+    def counts(self) -> Mapping[int, int]:
+        """How many records are in each bucket."""
+        self._settle()
+        return self._counts
+
+    def _settle(self) -> None:
+        held, self._held = self._held, []
+        for weight in {weight for _, weight in held}:
+            behind = pl.concat([values for values, one in held if one == weight]).alias("behind")
+            bucket = (pl.col("behind").log() / log(BASE)).ceil().cast(pl.Int32)
+            for number, count in behind.to_frame().group_by(bucket).len().iter_rows():  # buckets, of which there are few
+                self._counts[number] = self._counts.get(number, 0) + weight * count
 
     def _pass(self, count: int) -> None:
         self.records += count
-        if self.records % STRETCH == 0:
-            self._all_above = self._latest_twentieth()
+        if self.records % STRETCH == 0 and _is_worth_a_look(self.records // STRETCH):
+            self._all_above = self._latest_fiftieth()
 
-    def _latest_twentieth(self) -> int:
-        count = 0
-        for number in sorted(self.counts, reverse=True):
-            count += self.counts[number]
+    def _latest_fiftieth(self) -> int:
+        counts, count = self.counts, 0
+        for number in sorted(counts, reverse=True):
+            count += counts[number]
             if _SHARE * count >= self.records:
                 return upper(number - 1)
         return 0
@@ -104,7 +114,7 @@ class Lateness:
             whole.disordered += one.disordered
             whole.greatest = max(whole.greatest, one.greatest)
             for number, count in one.counts.items():
-                whole.counts[number] = whole.counts.get(number, 0) + count
+                whole._counts[number] = whole._counts.get(number, 0) + count
         return whole
 
     # For a checkpoint.
@@ -120,13 +130,18 @@ class Lateness:
         sketch = Lateness()
         sketch.records, sketch.disordered, sketch.greatest = said["records"], said["disordered"], said["greatest"]
         sketch._all_above = said["all_above"]
-        sketch.counts = dict(zip(said["counts"][::2], said["counts"][1::2], strict=True))
+        sketch._counts = dict(zip(said["counts"][::2], said["counts"][1::2], strict=True))
         return sketch
 
 
 def upper(number: int) -> int:
     """The most that a record in this bucket can be behind, in whole milliseconds. Rounding never makes it less."""
     return floor(BASE**number * (1 + 1e-9))
+
+
+def _is_worth_a_look(stretches: int) -> bool:
+    """Often in the beginning."""
+    return stretches % 16 == 0 or stretches & (stretches - 1) == 0
 
 
 def _raised(counts: Mapping[int, int], most: int) -> Iterator[tuple[int, int]]:

@@ -108,6 +108,11 @@ Examples:
 
 A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted.
 
+Windows wait for the slowest file, or split: the watermark is the least of theirs. Live input that has given no record
+for --idle-timeout is waited for no longer. When it wakes up, what it gives from before the watermark is late. When
+all input is silent the watermark goes on as fast as the wall clock, so that the last windows close too. Which
+--max-out-of-orderness would lose how many records is told by clickpipe explain --live NAME.
+
 With --checkpoint a full disk does not end the run: it pauses, says what waits for space, and goes on by itself.
 
 With --follow a last line waits for its newline. A file that is renamed is read to its end, and left for the
