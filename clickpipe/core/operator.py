@@ -73,6 +73,7 @@ class Feed:
     state: str | None = None  # the pipeline's state directory
     max_errors: str | None = None  # how many bad records the pipeline allows
     dead_letter: str | None = None  # where a person wants bad records
+    late: str | None = None  # and late ones
     sinks: tuple[str, ...] = ()  # where steps before write
     is_live: bool = False  # more may come at any time
     hop: int = 0

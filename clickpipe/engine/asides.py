@@ -122,7 +122,13 @@ def _late_lines(late: Late) -> bytes:
     batch = late.batch.with_text()
     mark = batch.frame["_mark"] if "_mark" in batch.frame.columns else pl.Series("_mark", [None] * batch.height, pl.Int64)
     time = batch.columns.time
-    instant = _instant(batch) if time and time.name in batch.frame.columns else pl.Series([None] * batch.height, dtype=pl.Int64)
+    window = batch.columns.window
+    if window and window.kind == "session":  # a record's own stretch begins with it
+        instant = batch.frame["window_start"]
+    elif time and time.name in batch.frame.columns:
+        instant = _instant(batch)
+    else:
+        instant = pl.Series([None] * batch.height, dtype=pl.Int64)
     added = pl.DataFrame(
         {
             "_mark": mark,

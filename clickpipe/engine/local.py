@@ -120,7 +120,7 @@ class _Run:
 
     def _open_sides(self, begins: bool) -> SideFiles:
         late, dead = side_paths(self._plan)
-        dead = dead or self._feed.dead_letter
+        late, dead = late or self._feed.late, dead or self._feed.dead_letter
         if self._checkpoints is None:
             sides = SideFiles(self._state, late, dead)
         else:
@@ -293,7 +293,8 @@ class _Run:
 
             return Tail(lambda batch: self._write_to(writer, batch), advance, self._sink_needs(), self._barrier)
         feed, hop = self._feed, self._first_hop + len(self._stages)
-        more = (self._limit.text, feed.restore, self._dead_letter(), tuple(self._written_to))
+        late, dead = self._said_sides()
+        more = (self._limit.text, feed.restore, dead, tuple(self._written_to), late)
         line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more)
         stream = StreamWriter(standard_output(), line, arrow=self._arrow)
         self._end = StreamEnd(stream)
@@ -304,10 +305,10 @@ class _Run:
 
         return Tail(stream.write, hand_on, (), self._barrier)
 
-    def _dead_letter(self) -> str | None:
-        """Where dead letters go, if a person has said it: the steps behind this one put theirs there too."""
-        dead = side_paths(self._plan)[1]
-        return os.path.abspath(dead) if dead else self._feed.dead_letter
+    def _said_sides(self) -> tuple[str | None, str | None]:
+        """Where late records and dead letters go, if a person has said it: the steps behind this one put theirs there too."""
+        late, dead = (path and os.path.abspath(path) for path in side_paths(self._plan))
+        return late or self._feed.late, dead or self._feed.dead_letter
 
     def _open_middle(self) -> None:
         nodes = [node for node in self._plan.nodes if isinstance(node.step, SinkStep) and node is not self._plan.sink]

@@ -99,7 +99,8 @@ Examples:
                 raise PlanError(f'a column cannot be called "{name}" here: results that are given again have one', word=name)
         self._check_again(window, added)
         time = TimeColumn("window_start", "ms") if window else None
-        return Columns({**types, **added}, time=time, key=key, is_revised=bool({REV, FINAL} & set(added)))
+        is_revised = bool({REV, FINAL} & set(added))
+        return Columns({**types, **added}, time=time, key=key, is_revised=is_revised, idles=given.idles)
 
     def _added(self, given: Columns, emit: Emit) -> dict[str, str]:
         """What is said of a row besides."""

@@ -66,7 +66,7 @@ class ViewSink(Destination):
         if not keys:
             raise PlanError("a view keeps the latest row of each key: which columns are it?", hint="--key COL,…")
         given.need(keys, " for --key")
-        return View(self.address, given.types, keys, patience)
+        return View(self.address, given.types, keys, patience, revised=given.is_revised)
 
 
 def _behind(name: str, known: Marker | None, saved: Mapping[str, Any], restored: int) -> StateError:
@@ -113,7 +113,7 @@ class StagedViewWriter(ViewWriter):
         data = b"" if rows is None else snapshot.to_bytes("sink", {"rows": rows})
         file = {"file": self._file, "bytes": len(data), "hash": digest(data)}
         said = {"lineage": self._lineage, "epoch": epoch, "after": self._after, "anew": not self._after}
-        said |= {"view": self._view.name, "types": self._view.types, "keys": self._view.keys}
+        said |= {"view": self._view.name, "types": self._view.types, "keys": self._view.keys, "revised": self._view.revised}
         said["rows"] = file if data else None
         self._after = epoch
         if not data:
@@ -129,7 +129,8 @@ class ViewCommits(Commits):
 
     def commit(self, said: Mapping[str, Any]) -> None:
         patience = self._directory.patience(f"view {said['view']}")
-        self._view = self._view or View(said["view"], said["types"], said["keys"], patience)
+        revised = said.get("revised", False)
+        self._view = self._view or View(said["view"], said["types"], said["keys"], patience, revised=revised)
         rows = pl.DataFrame()
         if said["rows"]:
             rows = snapshot.from_bytes(self._directory.read(said["epoch"], said["rows"]))["rows"]

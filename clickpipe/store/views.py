@@ -38,6 +38,7 @@ _WAYS_OUT = (
 _PATIENCE = 10.0  # seconds that a writer waits for another's transaction
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "time": "TEXT", "str": "TEXT", "json": "TEXT"}
+_REV, _DELETED = "rev", "deleted"  # columns of revised rows
 _MARKER = "CREATE TABLE IF NOT EXISTS _marker (one INTEGER PRIMARY KEY CHECK (one = 1), lineage TEXT, epoch INTEGER)"
 
 
@@ -50,10 +51,23 @@ class Marker:
 
 
 class View:
-    """One view, open for writing. `types`: as the stream line spells them; `keys`: rows equal in these are one row."""
+    """One view, open for writing. `types`: as the stream line spells them; `keys`: rows equal in these are one row.
 
-    def __init__(self, name: str, types: Mapping[str, str], keys: Sequence[str], patience: Patience = NO_PATIENCE) -> None:
-        self.name, self.types, self.keys, self._patience = name, dict(types), list(keys), patience
+    `revised`: of rows of one key the one with the greatest `rev` counts, where they have it, the last of several; one that
+    is `deleted` takes the row away.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        types: Mapping[str, str],
+        keys: Sequence[str],
+        patience: Patience = NO_PATIENCE,
+        *,
+        revised: bool = False,
+    ) -> None:
+        self.name, self.types, self.keys, self._patience, self.revised = name, dict(types), list(keys), patience, revised
+        self._shown = {name: kind for name, kind in self.types.items() if not (revised and name == _DELETED)}
         make_folder(folder(), patience)
         sync_way(folder())
         self._path = path_of(name)
@@ -122,7 +136,7 @@ class View:
                 run(f"DROP TABLE IF EXISTS {_quoted(self.name)}")
             run(self._table())
             if rows.height:
-                self._connection.executemany(self._upsert(), self._values(rows))
+                self._put(rows)
             run("INSERT OR REPLACE INTO _marker VALUES (1, ?, ?)", (marker.lineage, marker.epoch))
             kill_point("before-view-commit")
             run("COMMIT")
@@ -131,25 +145,49 @@ class View:
                 run("ROLLBACK")
             raise
 
+    def _put(self, rows: pl.DataFrame) -> None:
+        """In the order in which they were given."""
+        if not self.revised or _DELETED not in rows.columns:
+            self._connection.executemany(self._upsert(), self._values(rows))
+            return
+        for part in rows.with_columns(pl.col(_DELETED).rle_id().alias("\0part")).partition_by("\0part", maintain_order=True):
+            if part[_DELETED][0]:
+                self._connection.executemany(self._delete(), self._deleted(part))
+            else:
+                self._connection.executemany(self._upsert(), self._values(part))
+
     def close(self) -> None:
         self._connection.close()
 
     def _table(self) -> str:
-        columns = "".join(f"{_quoted(name)} {_TYPES[kind]}, " for name, kind in self.types.items())
+        columns = "".join(f"{_quoted(name)} {_TYPES[kind]}, " for name, kind in self._shown.items())
         return f"CREATE TABLE IF NOT EXISTS {_quoted(self.name)} ({columns}_rev INTEGER NOT NULL, _key TEXT PRIMARY KEY)"
 
     def _upsert(self) -> str:
-        names = [_quoted(name) for name in self.types]
+        names = [_quoted(name) for name in self._shown]
         sets = ", ".join(f"{name} = excluded.{name}" for name in names)
         return (
             f"INSERT INTO {_quoted(self.name)} ({', '.join(names)}, _rev, _key) VALUES ({', '.join('?' * len(names))}, 0, ?) "
-            f"ON CONFLICT (_key) DO UPDATE SET {sets}, _rev = _rev + 1"
+            f"ON CONFLICT (_key) DO UPDATE SET {sets}, _rev = _rev + 1{' WHERE excluded.rev >= rev' if self._counts_revs else ''}"
         )
 
+    @property
+    def _counts_revs(self) -> bool:
+        return self.revised and _REV in self.types
+
+    def _delete(self) -> str:
+        return f"DELETE FROM {_quoted(self.name)} WHERE _key = ?{' AND rev <= ?' if self._counts_revs else ''}"
+
+    def _deleted(self, rows: pl.DataFrame) -> list[tuple[object, ...]]:
+        revs = [(rev,) if self._counts_revs else () for rev in (rows[_REV] if self._counts_revs else [None] * rows.height)]
+        return [(key, *rev) for key, rev in zip(self._keys_of(rows), revs, strict=True)]
+
     def _values(self, rows: pl.DataFrame) -> list[tuple[object, ...]]:
-        # A key may be null, and in SQL no null equals another: its JSON does.
-        keys = [orjson.dumps(key).decode() for key in rows.select(self.keys).rows()]
-        return [(*row, key) for row, key in zip(rows.select(list(self.types)).rows(), keys, strict=True)]
+        return [(*row, key) for row, key in zip(rows.select(list(self._shown)).rows(), self._keys_of(rows), strict=True)]
+
+    def _keys_of(self, rows: pl.DataFrame) -> list[str]:
+        """A key may be null, and in SQL no null equals another: its JSON does."""
+        return [orjson.dumps(key).decode() for key in rows.select(self.keys).rows()]
 
 
 def folder() -> str:

@@ -47,6 +47,7 @@ def _said(signal: Signal) -> dict[str, Any]:
                 "max_errors": signal.max_errors,
                 "restore": signal.restore,
                 "dead_letter": signal.dead_letter,
+                "late": signal.late,
                 "sinks": signal.sinks or None,
             }
             return head | {name: value for name, value in said.items() if value is not None} | signal.columns.to_json()
@@ -97,13 +98,13 @@ def _meant(said: dict[str, Any]) -> Signal:
         case "stream":
             if said["v"] != VERSION:
                 raise DataError(f"the stream is of format version {said['v']}; this clickpipe reads version {VERSION}")
-            state, max_errors, dead_letter = (
-                None if said.get(key) is None else str(said[key]) for key in ("state", "max_errors", "dead_letter")
+            state, max_errors, dead_letter, late = (
+                None if said.get(key) is None else str(said[key]) for key in ("state", "max_errors", "dead_letter", "late")
             )
             hop, run = _count(said["hop"]), _count(said["run"])
             restore = None if said.get("restore") is None else _count(said["restore"])
             head = (str(said["pipeline"]), hop, run, state, max_errors, restore, dead_letter)
-            return StreamLine(Columns.from_json(said), *head, tuple(map(str, said.get("sinks", ()))))
+            return StreamLine(Columns.from_json(said), *head, tuple(map(str, said.get("sinks", ()))), late)
         case "columns":
             types = {str(name): str(kind) for name, kind in said["columns"].items()}
             if not set(types.values()) <= set(TYPES):

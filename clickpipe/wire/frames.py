@@ -23,6 +23,7 @@ class StreamLine:
     restore: int | None = None  # the checkpoint to go on from, 0 for none; None: this pipeline takes no checkpoints
     dead_letter: str | None = None  # where a person wants bad records
     sinks: tuple[str, ...] = ()  # where the steps before write; each wants every record, so the stream is read to its end
+    late: str | None = None  # where a person wants late records
 
 
 @dataclass(frozen=True)
