@@ -28,6 +28,7 @@ from clickpipe.core.keys import number
 from clickpipe.core.operator import FOREVER, Late
 from clickpipe.core.summary import Pieces, Summary, apart
 from clickpipe.core.windows import WINDOW
+from clickpipe.text import owned
 
 _ID = HIDDEN + "session"  # by which pieces are kept that stand apart from the sessions
 _SHOWN = HIDDEN + "shown"  # the starts under which it has been given out
@@ -60,9 +61,8 @@ class Sessions(Groups):
         self._recent_rows, self._recent_end = 0, FOREVER
         self._number = number(self._by).alias(_KEY)
         self._given = saved["given"].with_columns(self._number) if "given" in saved else None  # and may be corrected
-        self._over: list[pl.DataFrame] = (
-            [saved["over"].with_columns(self._number)] if "over" in saved else []
-        )  # nothing joins them; not given out yet
+        # Those that nothing joins any more, and that have not been given out yet.
+        self._over: list[pl.DataFrame] = [saved["over"].with_columns(self._number)] if "over" in saved else []
         self._gone: list[pl.DataFrame] = [saved["gone"]] if "gone" in saved else []  # rows to be taken back
         self._reached = int(saved["reached"].item()) if "reached" in saved else -FOREVER
         if "sessions" in saved:
@@ -144,8 +144,8 @@ class Sessions(Groups):
         self._open = self._sorted(self._united(self._stacked([self._open, *self._take_recent()])))
 
     def _sorted(self, rows: pl.DataFrame) -> pl.DataFrame | None:
-        """What ends first comes first."""
-        return rows.sort("window_end", maintain_order=True) if rows.height else None
+        """What ends first comes first. A session may be open for long, and must not keep the text of its first batch."""
+        return owned(rows).sort("window_end", maintain_order=True) if rows.height else None
 
     def _take_recent(self) -> list[pl.DataFrame]:
         taken, self._recent, self._recent_rows, self._recent_end = self._recent, [], 0, FOREVER
@@ -171,9 +171,10 @@ class Sessions(Groups):
         return self._noted(merged.drop(_IS_ONE))
 
     def _labelled(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Sorted, with the number of the session among those of its key."""
+        """With the number of the session among those of its key. The order stays: of two records the first came first."""
         begins = (_end().cum_max().shift(1).over(_KEY) <= _start()).fill_null(value=True)
-        return rows.sort("window_start", maintain_order=True).with_columns(begins.cum_sum().over(_KEY).alias(_LABEL))
+        rows = rows.with_row_index(_ROW).sort("window_start").with_columns(begins.cum_sum().over(_KEY).alias(_LABEL))
+        return (rows.sort(_ROW) if self._is_ordered else rows).drop(_ROW)
 
     def _chained(self, rows: pl.DataFrame, longest: int) -> pl.DataFrame:
         """In the order of time; what would make a session too long begins the next one. A round for each of a key."""

@@ -26,7 +26,13 @@ OUT = DATA / "out.ndjson"
 
 INGEST = "ingest {file} --time ts --max-out-of-orderness 5s"
 STEPS_A = ["window tumble 5s", "aggregate --by page n='count(*)' mean='avg(latency_ms)' slowest='max(latency_ms)'"]
+CALLS_A = STEPS_A[1].removeprefix("aggregate --by page ")
+STEPS_HOUR = ["window tumble 1h", STEPS_A[1]]
+STEPS_HOP = ["window hop 1h --slide 10s", STEPS_A[1]]
+STEPS_SESSIONS = ["window session 30s --by user_id", f"aggregate {CALLS_A}"]
 DEDUP = "dedup --by event_id --within 10m"
+DEDUP_SHORT = "dedup --by event_id --within 5s"  # what is remembered is far less than the input
+SETS = (("clicks", ""), ("users", "--users 200000"))
 STEPS_C = ["filter \"event = 'purchase'\"", "select event_id page country"]
 
 
@@ -38,7 +44,7 @@ def shell(steps: list[str]) -> str:
     return " | ".join(f"{CLICKPIPE} {step}" for step in [*steps, f"sink --quiet {OUT}"])
 
 
-def works(file: Path, dirty: dict[str, Path]) -> dict[str, str]:
+def works(file: Path, users: Path, dirty: dict[str, Path]) -> dict[str, str]:
     ingest = INGEST.format(file=file)
     found = {
         "A polars batch": f"{PEER} polars-a {file} {OUT}",
@@ -49,6 +55,9 @@ def works(file: Path, dirty: dict[str, Path]) -> dict[str, str]:
         "A shell arrow": f"export CLICKPIPE_CODEC=arrow; {shell([ingest, *STEPS_A])}",
         "A view": checkpoints.view_run(file, "--reset"),
         "A view, checkpoints": checkpoints.view_run(file, "--reset --checkpoint 1s"),
+        "tumble 1h": fused([ingest, *STEPS_HOUR]),
+        "hop 1h / 10s": fused([ingest, *STEPS_HOP]),
+        "sessions": fused([INGEST.format(file=users), *STEPS_SESSIONS]),
         "dedup": fused([ingest, DEDUP]),
         "C polars batch": f"{PEER} polars-c {file} {OUT}",
         "C fused": fused([f"ingest {file}", *STEPS_C]),
@@ -87,6 +96,15 @@ def peak_mib(file: Path, steps: list[str]) -> float:
     return int(done.stdout) / 1024
 
 
+def peaks(size: str, clicks: Path, users: Path) -> dict[str, float]:
+    """Of what must not grow with the input."""
+    return {
+        size: peak_mib(clicks, STEPS_A),
+        f"sessions, {size}": peak_mib(users, STEPS_SESSIONS),
+        f"dedup 5s, {size}": peak_mib(clicks, [DEDUP_SHORT]),
+    }
+
+
 def record_latency(tries: int) -> list[float]:
     """Seconds that one record takes down an idle shell pipeline of four steps."""
     steps = ["ingest - --time ts --columns ts:int,a:int", "filter 'a > 0'", "select ts a", "sink - --quiet"]
@@ -123,6 +141,8 @@ def rows(median: dict[str, float], memory: dict[str, float], saved: dict[str, li
         ratio("A shell", "A fused", 2.5),
         ratio("A shell", "A script", 1.0),
         ratio("A shell arrow", "A fused", 1.8),
+        ratio("hop 1h / 10s", "tumble 1h", 1.5),
+        ratio("sessions", "A fused", 2.5),
         ratio("dedup", "A fused", 2.0),
         ratio("C fused", "C polars batch", 1.3),
         *(ratio(name, "A fused", 1.2 if "0.01" in name else 2.5) for name in median if "bad" in name),
@@ -138,8 +158,11 @@ def rows(median: dict[str, float], memory: dict[str, float], saved: dict[str, li
     if memory:
         listed.append(plain("peak memory, 2 M", memory["2 M"], 400, "MiB"))
         listed.append(plain("peak memory, dedup of 2 M", memory["dedup, 2 M"], 700, "MiB"))
+        listed.append(plain("peak memory, sessions of 1 M users", memory["1 M users"], 1_500, "MiB"))
     if "20 M" in memory:
-        listed.append(plain("peak memory, 20 M", memory["20 M"], 1.1 * memory["2 M"], "MiB"))
+        for part in ("", "sessions, ", "dedup 5s, "):
+            most = (1.3 if part else 1.1) * memory[f"{part}2 M"]
+            listed.append(plain(f"peak memory, {part}20 M", memory[f"{part}20 M"], most, "MiB"))
     return listed
 
 
@@ -152,20 +175,23 @@ def main() -> None:
     DATA.mkdir(exist_ok=True)
     RUNS.mkdir(exist_ok=True)
     file = make(said.count, f"clicks-{said.count}.ndjson")
+    users = make(said.count, f"users-{said.count}.ndjson", "--users 200000")
     dirty = {
         "0.01 %": make(said.count, f"clicks-{said.count}-bad-001.ndjson", "--bad 0.0001"),
         "1 %": make(said.count, f"clicks-{said.count}-bad-1.ndjson", "--bad 0.01"),
     }
     raw: dict[str, list[float]] = {}
     for number in range(said.tries + 1):  # the first round only warms the caches
-        for name, command in works(file, dirty).items():
+        for name, command in works(file, users, dirty).items():
             taken = seconds(command)
             if number:
                 raw.setdefault(name, []).append(taken)
     raw["record latency"] = record_latency(max(5, said.tries))
-    memory = {"2 M": peak_mib(file, STEPS_A), "dedup, 2 M": peak_mib(file, [DEDUP])}
+    million = make(said.count, f"million-{said.count}.ndjson", "--users 1000000")
+    memory = {"dedup, 2 M": peak_mib(file, [DEDUP]), "1 M users": peak_mib(million, STEPS_SESSIONS)}
+    memory |= peaks("2 M", file, users)
     if not said.without_20m:
-        memory["20 M"] = peak_mib(make(10 * said.count, f"clicks-{10 * said.count}.ndjson"), STEPS_A)
+        memory |= peaks("20 M", *(make(10 * said.count, f"{name}-{10 * said.count}.ndjson", more) for name, more in SETS))
     saved = checkpoints.parts(file, DATA, environment())
     saved["restart"] = checkpoints.restarts(file, 4 * said.tries, environment())
     median = {name: statistics.median(values) for name, values in raw.items()}
