@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -47,7 +47,7 @@ class ZoneGrid:
 
     def holding(self, time: int, length: int) -> list[tuple[int, int]]:
         """The windows that begin at a boundary, last until the clock shows `length` more, and hold an instant. Newest first."""
-        regimes = self._regimes(pl.Series([time, time - length]))
+        regimes = self._regimes(pl.Series(range(time - length, time + length + _STRETCH, _STRETCH)))
         start, found = self._last(time, regimes), []
         furthest = max(offset for _, offset in regimes) - min(offset for _, offset in regimes)
         while start > time - length - furthest:
@@ -68,9 +68,7 @@ class ZoneGrid:
             frame = frame.with_columns(changes["start"].gather(at.clip(0)), changes["offset"].gather(at.clip(0)))
         local = pl.col("time") + pl.col("offset") - self._shift
         frame = frame.select("start", low=local // self._size * self._size + self._shift - pl.col("offset"))
-        near = [self._near(*pair) for pair in pairwise(regimes)]
-        doubtful = pl.any_horizontal(pl.col("low").is_between(*bounds) for bounds in near) if near else pl.lit(value=False)
-        cells = frame.filter(doubtful).unique()
+        cells = frame.filter(self._is_near(frame["low"], regimes)).unique()
         frame = frame.with_columns(high=pl.col("low") + self._size)
         if cells.height:
             rows = [(start, low, *self._around(max(start, low), regimes)) for start, low in cells.iter_rows()]
@@ -80,10 +78,15 @@ class ZoneGrid:
             )
         return frame["low"], frame["high"]
 
-    def _near(self, before: Regime, after: Regime) -> tuple[int, int]:
-        """Where boundaries may be others than division gives."""
-        reach = self._size + abs(after.offset - before.offset)
-        return after.start - reach, after.start + reach
+    def _is_near(self, bounds: pl.Series, regimes: list[Regime]) -> pl.Series:
+        """Whether a clock is changed so near that a boundary may be another one than division gives."""
+        reaches = [(after.start, self._size + abs(after.offset - before.offset)) for before, after in pairwise(regimes)]
+        if not reaches:
+            return pl.repeat(value=False, n=len(bounds), dtype=pl.Boolean, eager=True)
+        begins = pl.Series([start - reach for start, reach in reaches]).cum_max()
+        ends = pl.Series([start + reach for start, reach in reaches]).cum_max()
+        at = begins.search_sorted(bounds, side="right").cast(pl.Int64) - 1
+        return (at >= 0) & (ends.gather(at.clip(0)) >= bounds)
 
     def _around(self, time: int, regimes: list[Regime]) -> tuple[int, int]:
         return self._last(time, regimes), self._next(time, regimes)
@@ -158,7 +161,7 @@ def _regime_at(time: int, regimes: list[Regime]) -> int:
     return max(0, bisect_right(regimes, time, key=lambda regime: regime.start) - 1)
 
 
-@cache
+@lru_cache(1 << 17)
 def _changes(zone: str, stretch: int) -> tuple[Regime, ...]:
     """The regime at the start of a stretch, and those that begin in it."""
     begin = stretch * _STRETCH
