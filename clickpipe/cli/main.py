@@ -161,12 +161,14 @@ def _failed_call(error: OSError) -> ClickpipeError:
 
 
 def _usage(error: click.ClickException) -> PlanError:
+    from clickpipe.plan.flags import hint_of
+
     what = " ".join(error.format_message().split())
     plan_error = PlanError(what[0].lower() + what[1:].rstrip("."))
     context = getattr(error, "ctx", None)
     if context is not None and context.info_name != "clickpipe":
         plan_error.at(context.info_name)
-        plan_error.hint = f"clickpipe {context.info_name} --help"
+        plan_error.hint = hint_of(error) or f"clickpipe {context.info_name} --help"
     return plan_error
 
 

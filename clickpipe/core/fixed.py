@@ -169,7 +169,7 @@ class Fixed(Groups):
         return rows if self._emit.is_once else rows.with_columns(pl.lit(final).alias(FINAL))
 
     def _is_time(self, before: int | None, time: int) -> bool:
-        return before is None or time // self._emit.every > before // self._emit.every
+        return before is not None and time // self._emit.every > before // self._emit.every
 
     def _let_go(self, time: int) -> None:
         """Of stretches whose windows have all gone; and see when the next window ends."""

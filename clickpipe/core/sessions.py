@@ -354,7 +354,8 @@ class Sessions(Groups):
         if ended.height:
             yield self._told(self._values(ended), final=True)
         self._let_go(ended, time)
-        if self._emit.kind == "early" and time < FOREVER and time // self._emit.every > before // self._emit.every:
+        is_early = self._emit.kind == "early" and -FOREVER < before and time < FOREVER
+        if is_early and time // self._emit.every > before // self._emit.every:
             yield from self.update()
 
     def _take_ended(self, time: int) -> pl.DataFrame:

@@ -23,7 +23,7 @@ MARK = "_mark"
 def time_column(given: Columns, named: str | None) -> TimeColumn:
     """Raises PlanError where there is no event time, or not one that a step may go by."""
     if given.window is not None and given.window.kind != "tumble":
-        raise PlanError("the records stand in windows already: put it before the window")
+        raise PlanError(f"the records stand in {given.window.kind} windows already: put it before the window")
     if named is None and given.time is None:
         raise PlanError(
             "no event time: the stream does not say which field it is",

@@ -173,7 +173,9 @@ Examples:
         return [compiled.call() for compiled in self._compiled(given)]
 
     def grouping(self, given: Columns) -> Grouping:
-        return Grouping(self.by, self.calls_for(given), self._window(given), self._emit(given), self._is_ordered())
+        return Grouping(
+            tuple(dict.fromkeys(self.by)), self.calls_for(given), self._window(given), self._emit(given), self._is_ordered()
+        )
 
     def _window(self, given: Columns) -> WindowInfo | None:
         return given.window if given.window is not None and set(given.window.columns()) <= set(given.types) else None

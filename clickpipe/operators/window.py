@@ -91,8 +91,8 @@ may still be corrected: then two sessions can become one, and the row of the lat
         given.need(self.by, " for --by")
         if given.types[name] not in ("int", "float", "str", "time"):
             raise PlanError(f'column "{name}" is {given.types[name]}, which is no time', word=name)
-        if given.window is not None:
-            raise PlanError("the records stand in windows already: aggregate them first")
+        if given.window is not None and given.window.kind != "tumble":
+            raise PlanError(f"the records stand in {given.window.kind} windows already: aggregate them first")
         for name in (*WINDOW, *((NUMBER,) if self.kind == "count" else ())):
             if given.types.get(name, "time") != "time":
                 hint = f'rename it before: select --add "{name} AS old" --drop {name}'
@@ -167,9 +167,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
         elif not isinstance(self.size, Duration):
             raise PlanError(f'"{word}" is not a duration; durations look like 500ms, 5s, 1m, 1h30m, 1d', word=word)
         elif self.size <= 0:
-            raise PlanError(
-                "a gap must be longer than 0s" if self.kind == "session" else "a window must be longer than 0s", word="0s"
-            )
+            raise PlanError("a gap must be longer than 0s" if self.kind == "session" else "a window must be longer than 0s")
 
     def _check_slide(self) -> None:
         if self.slide is None:

@@ -138,7 +138,19 @@ def raise_plan_error(error: click.ClickException) -> NoReturn:
         word = quoted[2]
     elif isinstance(error, click.UsageError) and "extra argument" in what:
         word = message.split("(", 1)[-1].rstrip(")").split()[0]
-    raise PlanError(what, word=word) from None
+    raise PlanError(what, hint=hint_of(error), word=word) from None
+
+
+def hint_of(error: click.ClickException) -> str:
+    """Which step has an option that this one has not."""
+    if not isinstance(error, click.NoSuchOption):
+        return ""
+    owners = [name for name in STEPS.names() if error.option_name in _flags(STEPS.find(name, Step))]
+    return f"it is an option of {' and '.join(owners)}" if owners else ""
+
+
+def _flags(part: type[Step]) -> set[str]:
+    return {flag for option in options(part) if not option.is_argument for flag in (option.flag, *option.aliases)}
 
 
 def _given(value: Any) -> Any:
