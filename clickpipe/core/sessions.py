@@ -354,7 +354,7 @@ class Sessions(Groups):
         if ended.height:
             yield self._told(self._values(ended), final=True)
         self._let_go(ended, time)
-        is_early = self._emit.kind == "early" and -FOREVER < before and time < FOREVER
+        is_early = self._emit.kind == "early" and before > -FOREVER and time < FOREVER
         if is_early and time // self._emit.every > before // self._emit.every:
             yield from self.update()
 
