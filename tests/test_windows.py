@@ -71,7 +71,9 @@ def _latest(rows: list[dict[str, Any]], key: list[str]) -> list[dict[str, Any]]:
     held: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         at = tuple(row[name] for name in key)
-        assert at not in held or row.get("rev", 0) >= held[at].get("rev", 0), f"rev goes down: {held[at]} {row}"
+        before = held.get(at, {})
+        assert row.get("rev", 0) >= before.get("rev", 0), f"rev goes down: {before} {row}"
+        assert row != before, f"given again, and nothing has changed: {row}"
         held[at] = row
     kept = [{k: v for k, v in row.items() if k not in ("final", "deleted")} for row in held.values() if not row.get("deleted")]
     return sorted(kept, key=str)

@@ -35,6 +35,8 @@ _SHOWN = HIDDEN + "shown"  # the starts under which it has been given out
 _FRESH = HIDDEN + "fresh"  # it has changed since
 _KEY = HIDDEN + "key"  # its number in this process
 _LABEL = HIDDEN + "label"
+_FROM, _TO = HIDDEN + "from", HIDDEN + "to"
+_IS_OVER = HIDDEN + "is over"
 _IS_ONE = HIDDEN + "is one"
 _WAITS = HIDDEN + "waits"  # for records that may come before it
 _ROW = HIDDEN + "row"
@@ -274,7 +276,7 @@ class Sessions(Groups):
         of_parts = _labels([one.parts for one in sessions], _ROW, pl.UInt32)
         bounds = pl.DataFrame(
             [(number, one.start, one.end, one.is_over, number >= len(found)) for number, one in enumerate(sessions)],
-            schema={_LABEL: pl.Int64, "start": pl.Int64, "end": pl.Int64, "over": pl.Boolean, "waits": pl.Boolean},
+            schema={_LABEL: pl.Int64, _FROM: pl.Int64, _TO: pl.Int64, _IS_OVER: pl.Boolean, _WAITS: pl.Boolean},
             orient="row",
         )
         if self._lateness:
@@ -286,22 +288,36 @@ class Sessions(Groups):
             parts.append(self._reduced(frame.join(of_rows, on=_ROW, maintain_order="left"), [_LABEL], time))
         if parts:
             merged = self._combined(self._stacked([*parts]), [_LABEL]).join(bounds, on=_LABEL)
-            merged = merged.with_columns(pl.col("start").alias("window_start"), pl.col("end").alias("window_end"))
-            merged = self._noted(merged.drop("start", "end"))
-            self._put_back(merged.drop(_LABEL))
+            merged = merged.with_columns(pl.col(_FROM).alias("window_start"), pl.col(_TO).alias("window_end"))
+            self._put_back(self._noted(merged.drop(_FROM, _TO, _LABEL)))
         return late
 
     def _put_back(self, merged: pl.DataFrame) -> None:
-        over, rest = merged.filter("over"), merged.filter(~pl.col("over"))
-        fresh = over.filter(_FRESH) if self._is_shown_again else over
-        if fresh.height:
-            self._over.append(fresh.drop("over", "waits"))
-        waits, settled = rest.filter("waits").drop("over", "waits"), rest.filter(~pl.col("waits")).drop("over", "waits")
+        flags = _IS_OVER, _WAITS
+        over = merged.filter(_IS_OVER).drop(flags)
+        waits = merged.filter(~pl.col(_IS_OVER) & pl.col(_WAITS)).drop(flags)
+        settled = merged.filter(~pl.col(_IS_OVER) & ~pl.col(_WAITS)).drop(flags)
+        is_given = self._is_given()
+        self._over.append(over.filter(~is_given))
+        self._forget(over.filter(is_given))
         self._append(waits)
-        if self._longest is not None:
-            self._open = self._sorted(self._stacked([self._open, settled]))
+        self._keep(settled)
+
+    def _keep(self, rows: pl.DataFrame) -> None:
+        """Sessions that had been taken out."""
+        is_given = self._is_given()
+        given = self._stacked([self._given, rows.filter(is_given)])
+        self._given, rows = given if given.height else None, rows.filter(~is_given)
+        if self._longest is None:
+            self._append(rows)
         else:
-            self._append(settled)
+            self._open = self._sorted(self._stacked([self._open, rows]))
+
+    def _is_given(self) -> pl.Expr:
+        """It has been given out, and nothing has joined it since."""
+        if not self._lateness:
+            return pl.lit(value=False)
+        return ~pl.col(_FRESH) & (_end() <= self._reached)
 
     def _one_by_one(self, frame: pl.DataFrame, known: pl.DataFrame) -> tuple[list[Session], list[Session], list[int], list[int]]:
         joinings: dict[int, Joining] = {}
@@ -402,8 +418,12 @@ class Sessions(Groups):
                 return
             is_past = _end() + self._lateness <= time
             self._given, ended = given.filter(~is_past), given.filter(is_past)
-        if self._apart and ended.height:
-            names = self._names(ended)
+        self._forget(ended)
+
+    def _forget(self, rows: pl.DataFrame) -> None:
+        """Their pieces, where they are kept apart."""
+        if self._apart and rows.height:
+            names = self._names(rows)
             self._apart.keep(lambda pieces: pieces.join(names, on=_ID, how="anti"))
             self._alias = self._alias.join(names, on=_ID, how="anti")
 
@@ -423,17 +443,19 @@ class Sessions(Groups):
     def update(self) -> Iterator[pl.DataFrame]:
         if not self._recent:
             return
-        keys = self._stacked([*self._recent]).filter(_FRESH).select(_KEY).unique()
+        is_open = pl.col(_FRESH) & (_end() > self._reached)
+        keys = self._stacked([*self._recent]).filter(is_open).select(_KEY).unique()
         if not keys.height:
             return
         rows = self._pulled(keys).drop(_ROW, _WAITS)
         gone, self._gone = self._gone, []
         if gone:
             yield self._told(pl.concat(gone).with_columns(pl.lit(value=True).alias(DELETED)), final=False)
-        fresh = rows.filter(_FRESH)
+        fresh = rows.filter(is_open)
         if fresh.height:
             yield self._told(self._values(fresh), final=False)
-        self._append(rows.with_columns(pl.concat_list("window_start").alias(_SHOWN), pl.lit(value=False).alias(_FRESH)))
+        self._keep(rows.filter(~is_open))
+        self._keep(fresh.with_columns(pl.concat_list("window_start").alias(_SHOWN), pl.lit(value=False).alias(_FRESH)))
 
     def _told(self, rows: pl.DataFrame, *, final: bool) -> pl.DataFrame:
         return rows if self._emit.is_once else rows.with_columns(pl.lit(final).alias(FINAL))

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import Columns, TimeColumn, WindowInfo
+from clickpipe.columns import HIDDEN, Columns, TimeColumn, WindowInfo
 from clickpipe.core.groups import tally
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Duration, Extent, Names, argument, option
@@ -29,6 +29,7 @@ from clickpipe.errors import PlanError, near
 
 KINDS = ("tumble", "hop", "session", "cumulate", "count")
 _MOST_WINDOWS = 100_000
+_BEFORE, _RANK = HIDDEN + "before", HIDDEN + "rank"
 _ONLY = {  # options that belong to some kinds
     "slide": ("hop", "hop SIZE --slide D does"),
     "step": ("cumulate", "cumulate SIZE --step D does"),
@@ -313,7 +314,7 @@ class CountOperator(Operator):
     def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
         self._step, self._by, self._size = step, list(step.by), int(step.size)
         self._columns, self._time = step.columns(given), step.time_column(given)
-        self._counts = Table(self._by, [tally("n")], saved.get("counts"))
+        self._counts = Table(self._by, [tally(_BEFORE)], saved.get("counts"))
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Dead]:
         batch, instant, dead = timed(batch, self._time)
@@ -328,20 +329,20 @@ class CountOperator(Operator):
         """How many records of its key came before each."""
         keys = batch.frame.select(self._by) if self._by else pl.DataFrame(height=batch.height)
         rank = pl.int_range(pl.len(), dtype=pl.Int64)
-        ranked = keys.select(*self._by, (rank.over(self._by) if self._by else rank).alias("\0rank"))
+        ranked = keys.select(*self._by, (rank.over(self._by) if self._by else rank).alias(_RANK))
         before = self._before(keys)
         self._counts.add(keys, pl.lit(0))
         if isinstance(before, int):
-            return ranked["\0rank"] + before
+            return ranked[_RANK] + before
         joined = ranked.join(before, on=self._by, how="left", nulls_equal=True, maintain_order="left")
-        return joined["\0rank"] + joined["n"].fill_null(0)
+        return joined[_RANK] + joined[_BEFORE].fill_null(0)
 
     def _before(self, keys: pl.DataFrame) -> pl.DataFrame | int:
         rows = self._counts.rows()
         if not rows.width:
             return 0
         if not self._by:
-            return int(self._counts.values(rows, [], are_merged=False)["n"].item())
+            return int(self._counts.values(rows, [], are_merged=False)[_BEFORE].item())
         mine = rows.join(keys.unique(), on=self._by, how="semi", nulls_equal=True)
         return self._counts.values(mine, self._by, are_merged=False)
 
