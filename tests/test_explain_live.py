@@ -77,6 +77,16 @@ b.ndjson: 4 records, 25.00 % out of order, at most 4s500ms behind
 """
 
 
+def test_a_limit_that_ended_the_run(tmp_path: Path) -> None:
+    """Its last checkpoint holds no position: the newest one that does is told of."""
+    _write(tmp_path / "a.ndjson", [*range(0, 5_000_000, 1_000)])
+    line = "ingest a.ndjson --time t --name x --checkpoint 1ms --batch-bytes 1KiB | limit 4900 | sink o.ndjson"
+    assert _clickpipe(tmp_path, "run", "-q", "-c", line).returncode == 0
+    told = _clickpipe(tmp_path, "explain", "--live", "x")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("x: checkpoint ")
+
+
 def test_for_programs(tmp_path: Path) -> None:
     _run(tmp_path, "--max-out-of-orderness 5s --checkpoint 1s")
     said = json.loads(_clickpipe(tmp_path, "explain", "--live", "x", "--json").stdout)

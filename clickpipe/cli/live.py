@@ -57,11 +57,11 @@ def seen(name: str) -> Seen:
 def _found(name: str) -> list[Seen]:
     path = pipeline_directory(name)
     directory, found = StateDirectory(path), list[Seen]()
-    manifest = next(directory.manifests(), None)
-    position = manifest and manifest.entry(0, "source")
-    if manifest and position:
-        when = _written(directory.path_of(manifest.epoch, "MANIFEST.json"))
-        found.append(Seen(name, f"checkpoint {manifest.epoch}", when, {"out_of_orderness": 0, **position}))
+    for manifest in directory.manifests():
+        if position := manifest.entry(0, "source"):  # the last checkpoint of a run that a limit ended has none
+            when = _written(directory.path_of(manifest.epoch, "MANIFEST.json"))
+            found.append(Seen(name, f"checkpoint {manifest.epoch}", when, {"out_of_orderness": 0, **position}))
+            break
     if said := observed.kept(path):
         found.append(Seen(name, "end of its last run", _written(os.path.join(path, observed.NAME)), said))
     return found

@@ -35,8 +35,8 @@ _EPILOG = """\
 Examples:
   clickpipe explain recipes/trending.toml
   clickpipe explain -c "ingest sample_data/access.log --format combined | filter 'status >= 500' | sink -" --json
-  clickpipe run -c "ingest sample_data/clicks.ndjson.zst --time ts --name clicks --checkpoint 1s | limit 100000 | sink -" |
-    tail -1 && clickpipe explain --live clicks"""
+  clickpipe run -c "ingest sample_data/clicks.ndjson.zst --time ts --name clicks --checkpoint 1s
+    | filter 'latency_ms > 9000' | sink -" | tail -1 && clickpipe explain --live clicks"""
 
 
 @described("explain", __doc__, _EPILOG)
