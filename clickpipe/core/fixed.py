@@ -87,8 +87,9 @@ class Fixed(Groups):
 
     def fire(self, time: int) -> Iterator[pl.DataFrame]:
         before, self._fired = self._fired, time
-        if before is not None and self._late:
-            yield from self._corrected(before)
+        late = self._late.take()
+        if before is not None and late.height:
+            yield from self._corrected(late, before)
         if self._next is not None and time >= self._next:
             yield from self._due(-FOREVER if before is None else before, time)
             self._let_go(time)
@@ -131,9 +132,9 @@ class Fixed(Groups):
 
         return self._summary.values(put_together, [*WINDOW, *self._by])
 
-    def _corrected(self, upto: int) -> Iterator[pl.DataFrame]:
+    def _corrected(self, late: pl.DataFrame, upto: int) -> Iterator[pl.DataFrame]:
         """Rows that had been given out, and to which records have come since."""
-        groups = self._windows_of(self._late.take(), -FOREVER, upto)
+        groups = self._windows_of(late, -FOREVER, upto)
         if not groups.height:
             return
         least = groups["window_end"].min()
