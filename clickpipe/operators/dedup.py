@@ -44,6 +44,8 @@ Examples:
         if self.within <= 0:
             raise PlanError("--within must be longer than 0s", word="--within")
         given.need(self.by, " to tell repeats by")
+        if given.is_revised:
+            raise PlanError("these rows come again when they change, and their changes would be dropped as repeats")
         time_column(given, self.time)
         return given
 

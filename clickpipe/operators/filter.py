@@ -14,6 +14,7 @@ from clickpipe.core.compute import compute
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import argument
 from clickpipe.core.step import OperatorStep, Tables
+from clickpipe.errors import Unsupported
 from clickpipe.sql import Expression, predicate
 
 
@@ -29,7 +30,11 @@ Examples:
 Text stands in single quotes: filter "event = 'click'"."""
 
     def columns(self, given: Columns) -> Columns:
-        predicate(self.expr, given)
+        reads = predicate(self.expr, given).reads
+        if given.is_revised and not set(reads) <= set(given.key):
+            reason = "rows that come again when they change would be kept as they were before"
+            hint = f"filter by {', '.join(given.key)} only, or when the results are read"
+            raise Unsupported("notimpl", "filter", reason, hint=hint)
         return given
 
     def needs(self, given: Columns) -> tuple[str, ...]:

@@ -69,14 +69,20 @@ Examples:
             raise PlanError("--add and --drop keep the other columns; expressions without them do not: choose one")
 
     def _check_window(self, given: Columns, columns: Columns) -> None:
-        """Rows that stand for a stretch of several windows, or of one to come, say by these columns which."""
-        if given.window is None or given.window.kind == "tumble":
-            return
-        for name in given.window.columns():
+        """Rows that stand for a stretch of several windows, or of one to come, say by these columns which; and rows that come
+        again, what they replace."""
+        if given.window is not None and given.window.kind != "tumble":
+            hint = "aggregate first, or select before the window"
+            self._check_kept(given, columns, given.window.columns(), "it says in which windows a record stands", hint)
+        if given.is_revised:
+            said = [name for name in (*given.key, "rev", "deleted") if name in given.types]
+            self._check_kept(given, columns, said, "rows come again, and it says which one counts", "")
+
+    def _check_kept(self, given: Columns, columns: Columns, names: Iterable[str], why: str, hint: str) -> None:
+        for name in names:
             named = self._named(given).get(name)
             if name not in columns.types or (named and not named.expr.meta.is_column()):
-                hint = "aggregate first, or select before the window"
-                raise PlanError(f'"{name}" must stay as it is: it says in which windows a record stands', hint=hint)
+                raise PlanError(f'"{name}" must stay as it is: {why}', hint=hint, word=name)
 
     def _replaces(self, given: Columns) -> bool:
         return any(name in given.types for name in self._named(given))
