@@ -61,10 +61,9 @@ def _table(batch: Batch, spell_times: bool) -> pl.DataFrame:
 
 
 def taken_out(batch: Batch, names: list[str]) -> Batch:
-    """The batch with these integer columns in the frame and no longer in the text."""
-    assert batch.text is not None
+    """The batch with these integer columns in the frame and no longer in the text, if it has one."""
     inside = [name for name in names if name in batch.in_text]
-    if not inside:
+    if batch.text is None or not inside:
         return batch
     split = split_tail(batch.text, inside)
     if split is None:  # some tool has moved them: all is parsed and written anew
