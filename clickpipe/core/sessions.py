@@ -441,10 +441,10 @@ class Sessions(Groups):
         return kept.select(*WINDOW, *self._by, *self._finer, *self._order)
 
     def update(self) -> Iterator[pl.DataFrame]:
-        if not self._recent:
-            return
         is_open = pl.col(_FRESH) & (_end() > self._reached)
-        keys = self._stacked([*self._recent]).filter(is_open).select(_KEY).unique()
+        # Merging may have put what is fresh among the open ones.
+        changed = [part.filter(is_open).select(_KEY) for part in (self._open, *self._recent) if part is not None]
+        keys = pl.concat(changed).unique() if changed else pl.DataFrame()
         if not keys.height:
             return
         rows = self._pulled(keys).drop(_ROW, _WAITS)
