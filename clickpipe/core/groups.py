@@ -140,16 +140,20 @@ class Whole(Groups):
 
     def fire(self, time: int) -> Iterator[pl.DataFrame]:
         if time >= FOREVER:
-            yield self._summary.values(lambda rows: rows)
+            yield self._told(self._summary.values(lambda rows: rows), final=True)
 
     def update(self) -> Iterator[pl.DataFrame]:
         if not self._has_changed:
             return
         changed, self._has_changed = self._fresh.take(), False
         if not self._by:
-            yield self._summary.values(lambda rows: rows)
+            yield self._told(self._summary.values(lambda rows: rows), final=False)
         elif changed.height:
-            yield self._summary.values(lambda rows: rows.join(changed, on=self._by, how="semi", nulls_equal=True))
+            rows = self._summary.values(lambda rows: rows.join(changed, on=self._by, how="semi", nulls_equal=True))
+            yield self._told(rows, final=False)
+
+    def _told(self, rows: pl.DataFrame, *, final: bool) -> pl.DataFrame:
+        return rows if self._emit.is_once else rows.with_columns(pl.lit(final).alias(FINAL))
 
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
         fresh = {"fresh": self._fresh.rows()} if self._has_changed and self._by else {}
