@@ -98,6 +98,8 @@ may still be corrected: then two sessions can become one, and the row of the lat
             if given.types.get(name, "time") != "time":
                 hint = f'rename it before: select --add "{name} AS old" --drop {name}'
                 raise PlanError(f'the records have a field "{name}" already', hint=hint)
+            if name in self.by:
+                raise PlanError(f'"{name}" is of the windows before, and these take their place', word=name)
         return replace(given, types=self._windowed(given.types), window=self.info(), time=self.time_column(given), key=())
 
     def needs(self, given: Columns) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
         return reads if set(WINDOW).isdisjoint(given.types) else tuple(given.types)
 
     def keys(self) -> tuple[str, ...] | None:
-        return self.by if self.kind == "count" else None
+        return self.whose() if self.kind == "count" else None
 
     def open(self, given: Columns, saved: Tables) -> Operator:
         return CountOperator(self, given, saved) if self.kind == "count" else WindowOperator(self, given, saved)
@@ -113,7 +115,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
     def describe(self, given: Columns) -> str:
         size = format_duration(self.size) if isinstance(self.size, Duration) else f"{self.size:,} records"
         every = f" every {format_duration(self.slide or self.step or 0)}" if self.slide or self.step else ""
-        of = f" of {', '.join(self.by)}" if self.by else ""
+        of = f" of {', '.join(self.whose())}" if self.by else ""
         zone = f" in {self.tz}" if self.tz else ""
         longest = f" for {format_duration(self.max_duration)} at most" if self.max_duration else ""
         return f"{self.kind} {size}{every}{of}{longest} by {self.time_column(given).name}{zone}"
@@ -123,8 +125,12 @@ may still be corrected: then two sessions can become one, and the row of the lat
 
     def info(self) -> WindowInfo:
         slide = int(self.slide or self.step or self.size)
-        more = (int(self.offset), self.tz, int(self.allowed_lateness), self.by)
+        more = (int(self.offset), self.tz, int(self.allowed_lateness), self.whose())
         return WindowInfo(self.kind, int(self.size), slide, *more, None if self.max_duration is None else int(self.max_duration))
+
+    def whose(self) -> Names:
+        """A key that is named twice is one key."""
+        return tuple(dict.fromkeys(self.by))
 
     def _windowed(self, types: Mapping[str, str]) -> dict[str, str]:
         """The columns with those of the window behind them, in place of an earlier window's."""
@@ -241,8 +247,7 @@ class WindowOperator(Operator):
         if dead:
             yield dead
         columns = replace(self._columns, types=self._step._windowed(batch.columns.types))
-        if not set(WINDOW).isdisjoint(batch.columns.types):  # from finer windows to coarser ones
-            batch = batch.replaced(batch.frame.drop(*WINDOW), batch.columns)
+        batch = _without_windows(batch)
         if self._windows is None:
             yield batch.add(
                 pl.DataFrame([instant.alias("window_start"), (instant + self._info.size).alias("window_end")]), columns
@@ -308,11 +313,18 @@ class WindowOperator(Operator):
         return {"reached": pl.DataFrame({"reached": [self._reached], "by_records": [self._by_records]})}
 
 
+def _without_windows(batch: Batch) -> Batch:
+    """From finer windows to coarser ones."""
+    if set(WINDOW).isdisjoint(batch.columns.types):
+        return batch
+    return batch.replaced(batch.frame.drop(*WINDOW), batch.columns)
+
+
 class CountOperator(Operator):
     """Numbers the records of each key, in the order in which they come."""
 
     def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
-        self._step, self._by, self._size = step, list(step.by), int(step.size)
+        self._step, self._by, self._size = step, list(step.whose()), int(step.size)
         self._columns, self._time = step.columns(given), step.time_column(given)
         self._counts = Table(self._by, [tally(_BEFORE)], saved.get("counts"))
 
@@ -321,6 +333,7 @@ class CountOperator(Operator):
         if dead:
             yield dead
         columns = replace(self._columns, types=self._step._windowed(batch.columns.types))
+        batch = _without_windows(batch)
         number = self._numbers(batch) // self._size
         added = [instant.alias("window_start"), (instant + 1).alias("window_end"), number.alias(NUMBER)]
         yield batch.add(pl.DataFrame(added), columns)
