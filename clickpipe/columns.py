@@ -122,6 +122,7 @@ class Columns:
     key: tuple[str, ...] = ()  # columns in which no two rows of a result are equal; none: not known
     is_revised: bool = False  # rows of a result come again when they change
     idles: bool = False  # the watermark may move with the wall clock
+    results_of: WindowInfo | None = None  # rows of an aggregate: they come when such a window has ended
 
     def names(self) -> list[str]:
         return list(self.types)
@@ -147,7 +148,8 @@ class Columns:
         time = self.time if self.time and self.time.name in types else None
         window = self.window if self.window and set(self.window.columns()) <= set(types) else None
         key = self.key if set(self.key) <= set(types) else ()
-        return Columns(types, self.declared & frozenset(types), time, window, key, self.is_revised, self.idles)
+        more = (self.is_revised, self.idles, self.results_of)
+        return Columns(types, self.declared & frozenset(types), time, window, key, *more)
 
     def schema(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         chosen = self.types if names is None else names
@@ -161,6 +163,8 @@ class Columns:
             said["time"] = {"column": self.time.name, "unit": self.time.unit}
         if self.window:
             said["window"] = self.window.to_json()
+        if self.results_of:
+            said["results_of"] = self.results_of.to_json()
         if self.key:
             said["key"] = list(self.key)
         flags = {"revised": self.is_revised, "idles": self.idles}
@@ -181,6 +185,7 @@ class Columns:
                 tuple(map(str, said.get("key", ()))),
                 said.get("revised") is True,
                 said.get("idles") is True,
+                WindowInfo.from_json(said["results_of"]) if said.get("results_of") else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the stream line is damaged: {error!r}") from None

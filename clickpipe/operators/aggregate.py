@@ -100,7 +100,8 @@ Examples:
         self._check_again(window, added)
         time = TimeColumn("window_start", "ms") if window else None
         is_revised = bool({REV, FINAL} & set(added))
-        return Columns({**types, **added}, time=time, key=key, is_revised=is_revised, idles=given.idles)
+        results_of = window or given.results_of
+        return Columns({**types, **added}, time=time, key=key, is_revised=is_revised, idles=given.idles, results_of=results_of)
 
     def _added(self, given: Columns, emit: Emit) -> dict[str, str]:
         """What is said of a row besides."""

@@ -94,6 +94,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
             raise PlanError(f'column "{name}" is {given.types[name]}, which is no time', word=name)
         if given.window is not None and given.window.kind != "tumble":
             raise PlanError(f"the records stand in {given.window.kind} windows already: aggregate them first")
+        self._check_results(given)
         for name in (*WINDOW, *((NUMBER,) if self.kind == "count" else ())):
             if given.types.get(name, "time") != "time":
                 hint = f'rename it before: select --add "{name} AS old" --drop {name}'
@@ -147,6 +148,17 @@ may still be corrected: then two sessions can become one, and the row of the lat
                 notes=["a tool such as jq may have taken out the lines that begin with a TAB, which say it"],
             )
         return given.time
+
+    def _check_results(self, given: Columns) -> None:
+        """Rows of an aggregate come when their window has ended: windows must not have closed by then."""
+        of = given.results_of
+        if of is None or self.kind == "count" or self.time_column(given).name != "window_start":
+            return
+        lengths = (int(self.size), int(self.slide or self.step or self.size), int(self.offset) - of.offset)
+        is_inside = of.kind == "tumble" and of.zone == self.tz and not any(length % of.size for length in lengths)
+        if self.kind not in FIXED or not is_inside:
+            reason = "rows of an aggregate come when their window has ended, and would be late here"
+            raise PlanError(reason, hint="go by that: --time window_end")
 
     # What cannot be.
 
