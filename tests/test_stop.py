@@ -16,7 +16,7 @@ from running import PIPELINE, Start, children_of, epoch, errors, expected, rows,
 from clickpipe.state.directory import StateDirectory
 from clickpipe.testing import environment
 
-FOLLOWED = PIPELINE.format(file="log.ndjson --follow", name="c")
+FOLLOWED = PIPELINE.format(file="log.ndjson --follow --on-idle hold", name="c")
 
 
 def _words(form: str, line: str) -> list[str]:
@@ -206,7 +206,7 @@ def test_an_idle_pipeline_hears_that_its_reader_has_died(victim: int, checkpoint
     """Nothing more comes, so nothing more is written: the steps before end all the same, and let the lock go."""
     _append(folder, 0, 100)
     steps = [
-        f"ingest log.ndjson --follow --time ts --name c {checkpoint}",
+        f"ingest log.ndjson --follow --on-idle hold --time ts --name c {checkpoint}",
         "filter 'ts > 0'",
         "select ts page",
         "sink out.ndjson",
@@ -253,7 +253,7 @@ def test_what_stands_in_a_followed_file_is_read_before_it_is_drained(folder: Pat
 def test_one_of_several_is_stopped_and_then_all(folder: Path, start: Start) -> None:
     """Of one supervisor: the others go on, and nobody is ended at once."""
     for name in ("one", "two", "three"):
-        text = PIPELINE.format(file="in.ndjson --follow", name=name).replace("'", '"')
+        text = PIPELINE.format(file="in.ndjson --follow --on-idle hold", name=name).replace("'", '"')
         (folder / f"{name}.toml").write_text(f"pipeline = '''\n{text}\n'''\n")
     process = start("run", "one.toml", "two.toml", "three.toml")
     until(lambda: all(epoch(folder, name) for name in ("one", "two", "three")), errors(folder))

@@ -193,7 +193,7 @@ def test_who_was_killed_is_not_to_blame() -> None:
 
 def test_a_failure_in_the_background_is_heard_of_while_nothing_comes(folder: Path, start: Start) -> None:
     """Of a followed file that is silent."""
-    line = PIPELINE.format(file="in.ndjson --follow", name="c")
+    line = PIPELINE.format(file="in.ndjson --follow --on-idle hold", name="c")
     process = start("run", "--restart", "no", "-c", line, CLICKPIPE_FAIL="fsync:30+:EIO")
     assert process.wait(60) == 74, errors(folder)
     assert "Input/output error" in errors(folder)

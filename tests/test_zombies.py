@@ -18,7 +18,7 @@ from running import PIPELINE, Start, children_of, epoch, errors, expected, lives
 from clickpipe.state.directory import StateDirectory
 from clickpipe.testing import environment
 
-FOLLOWED = PIPELINE.format(file="in.ndjson --follow", name="c")  # it lives until it is asked to end
+FOLLOWED = PIPELINE.format(file="in.ndjson --follow --on-idle hold", name="c")  # it lives until it is asked to end
 STEPS = FOLLOWED.split(" | ")
 INGESTS, WINDOWS, AGGREGATES, SINKS = range(4)
 Processes = list[subprocess.Popen[bytes]]
