@@ -135,7 +135,8 @@ def _results(folder: Path) -> Results:
     assert not list(folder.glob("*.parts*"))
     found = {name: _lines(folder / name) for name in ("a.ndjson", "all.ndjson")}
     for path in (folder / ".home" / "pipelines").glob("*/*.ndjson"):
-        found[f"{path.parent.name} {path.stem}"] = _lines(path)
+        if path.stem != "watermarks":  # notes of when it moved, not results
+            found[f"{path.parent.name} {path.stem}"] = _lines(path)
     connection = sqlite3.connect(folder / ".home" / "views" / "pages.sqlite")
     found["pages"] = [str(row) for row in connection.execute("SELECT * FROM pages ORDER BY _key")]
     connection.close()
