@@ -10,15 +10,16 @@ Memory: what is held, with its text: the stream's rate times its out-of-ordernes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
 import polars as pl
 
 from clickpipe.batch import ROW, SOURCE, WRONG, Batch
-from clickpipe.columns import HIDDEN, Columns
-from clickpipe.core.timed import MARK
+from clickpipe.columns import HIDDEN, Columns, TimeColumn
+from clickpipe.core.step import Tables
+from clickpipe.core.timed import MARK, TimedOperator, without_marks
 from clickpipe.text import Text, owned, split_lines
 
 _TIME, _LINE = HIDDEN + "held:time", HIDDEN + "held:line"
@@ -110,6 +111,25 @@ class Held:
         frame = pl.concat([piece.drop(dropped, strict=False) for piece in pieces], how="diagonal_relaxed", rechunk=False)
         masks = [name for name in frame.columns if name.startswith(WRONG)]
         return frame.with_columns(pl.col(name).fill_null(False) for name in masks) if masks else frame
+
+
+class HeldOperator(TimedOperator):
+    """Gives records out in the order of event time, as they came. Late ones have no place any more."""
+
+    def __init__(self, column: TimeColumn, saved: Tables) -> None:
+        super().__init__(column, saved)
+        self._held = Held(saved)
+
+    def on_time(self, batch: Batch, times: pl.Series) -> Iterable[Batch]:
+        self._held.add(without_marks(batch), times)
+        return ()
+
+    def on_watermark(self, time: int) -> Iterable[Batch]:
+        super().on_watermark(time)
+        return self._held.release(time)
+
+    def snapshot(self) -> Tables:
+        return {**super().snapshot(), **self._held.snapshot()}
 
 
 def _taken(batch: Batch) -> tuple[_Form, pl.DataFrame]:

@@ -6,14 +6,15 @@ stream's watermark is rarer: an old file that appeared late, or a tool that move
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, TimeColumn
-from clickpipe.core.operator import Late
+from clickpipe.core.operator import Late, Operator
+from clickpipe.core.step import Tables
 from clickpipe.core.time import instants
 from clickpipe.errors import PlanError
 
@@ -67,6 +68,32 @@ def split_late(batch: Batch, times: pl.Series, watermark: int | None, by: int) -
         yield Late(batch.keep(behind), "behind")
         batch, times = batch.keep(~behind), times.filter(~behind)
     yield batch, times
+
+
+class TimedOperator(Operator):
+    """Goes by event time. `late_by`: a record that is late by this or more leaves the stream. Unit: milliseconds."""
+
+    def __init__(self, column: TimeColumn, saved: Tables, late_by: int = 1) -> None:
+        self.time_column, self._late_by = column, late_by
+        self._watermark = int(saved["watermark"].item()) if "watermark" in saved else None
+
+    def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
+        batch, times, dead = timed(batch, self.time_column)
+        if dead:
+            yield dead
+        for out in split_late(batch, times, self._watermark, self._late_by):
+            yield from (out,) if isinstance(out, Late) else self.on_time(*out)
+
+    def on_time(self, batch: Batch, times: pl.Series) -> Iterable[Batch]:
+        """Records that stay in the stream."""
+        raise NotImplementedError
+
+    def on_watermark(self, time: int) -> Iterable[Batch]:
+        self._watermark = time
+        return ()
+
+    def snapshot(self) -> Tables:
+        return {} if self._watermark is None else {"watermark": pl.DataFrame({"watermark": [self._watermark]})}
 
 
 def without_marks(batch: Batch) -> Batch:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from clickpipe.batch import Batch, Dead
+from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN, Columns
-from clickpipe.core.operator import Late, Operator
+from clickpipe.core.operator import Operator
 from clickpipe.core.option import Duration, Names, option
 from clickpipe.core.seen import UNTIL, Hashed, Seen
 from clickpipe.core.step import OperatorStep, Tables
-from clickpipe.core.timed import split_late, time_column, timed
+from clickpipe.core.timed import TimedOperator, time_column
 from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError
 
@@ -65,33 +65,23 @@ Examples:
         return f"one row per {', '.join(self.by)} of {format_duration(2 * self.within)}"
 
 
-class DedupOperator(Operator):
+class DedupOperator(TimedOperator):
     def __init__(self, step: Dedup, given: Columns, saved: Tables) -> None:
+        super().__init__(time_column(given, step.time), saved, late_by=int(step.within))
         self._by, self._within = list(dict.fromkeys(step.by)), int(step.within)
-        self._time = time_column(given, step.time)
         self._seen = Seen(self._by, saved.get("seen"))
-        self._watermark = int(saved["watermark"].item()) if "watermark" in saved else None
 
-    def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
-        batch, times, dead = timed(batch, self._time)
-        if dead:
-            yield dead
-        for out in split_late(batch, times, self._watermark, self._within):
-            if isinstance(out, Late):
-                yield out
-                continue
-            batch, times = out
-            if batch.height:
-                yield batch.keep(self._passing(batch.frame.select(self._by), times))
+    def on_time(self, batch: Batch, times: pl.Series) -> Iterable[Batch]:
+        if batch.height:
+            yield batch.keep(self._passing(batch.frame.select(self._by), times))
 
     def on_watermark(self, time: int) -> Iterable[Batch]:
-        self._watermark = time
         self._seen.forget(time)
-        return ()
+        return super().on_watermark(time)
 
     def snapshot(self) -> Tables:
         seen = {"seen": rows} if (rows := self._seen.rows()).width else {}
-        return seen if self._watermark is None else {**seen, "watermark": pl.DataFrame({"watermark": [self._watermark]})}
+        return {**super().snapshot(), **seen}
 
     def _passing(self, keys: pl.DataFrame, times: pl.Series) -> pl.Series:
         """Which records pass; from here on they are seen."""

@@ -9,20 +9,20 @@ Memory: the records of --max-out-of-orderness, and one row per key whose session
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import polars as pl
 
-from clickpipe.batch import Batch, Dead
+from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN, Columns
-from clickpipe.core.held import Held
-from clickpipe.core.operator import Late, Operator
+from clickpipe.core.held import HeldOperator
+from clickpipe.core.operator import Operator
 from clickpipe.core.option import Duration, Names, option
 from clickpipe.core.seen import UNTIL, Seen
 from clickpipe.core.step import OperatorStep, Tables
 from clickpipe.core.time import instants
-from clickpipe.core.timed import split_late, time_column, timed, without_marks
+from clickpipe.core.timed import time_column
 from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError
 
@@ -82,39 +82,26 @@ Examples:
         )
 
 
-class SessionizeOperator(Operator):
+class SessionizeOperator(HeldOperator):
     def __init__(self, step: Sessionize, given: Columns, saved: Tables) -> None:
+        super().__init__(time_column(given, step.time), saved)
         self._by, self._gap, self._most = list(dict.fromkeys(step.by)), int(step.gap), step.max_duration
-        self._time = time_column(given, step.time)
-        self._held = Held(saved)
         self._sessions = Seen(self._by, saved.get("sessions"), latest=True)
-        self._watermark = int(saved["watermark"].item()) if "watermark" in saved else None
 
-    def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
-        batch, times, dead = timed(batch, self._time)
-        if dead:
-            yield dead
-        for out in split_late(batch, times, self._watermark, by=1):
-            if isinstance(out, Late):
-                yield out
-            else:
-                self._held.add(without_marks(out[0]), out[1])
-
-    def on_watermark(self, time: int) -> Iterator[Batch]:
-        self._watermark = time
-        for batch in self._held.release(time):
+    def on_watermark(self, time: int) -> Iterable[Batch]:
+        for batch in super().on_watermark(time):
             columns = replace(batch.columns, types={**batch.columns.types, **ADDED})
             yield batch.add(self._numbered(batch), columns)
         self._sessions.forget(time)
 
     def snapshot(self) -> Tables:
         sessions = {"sessions": rows} if (rows := self._sessions.rows()).width else {}
-        watermark = {} if self._watermark is None else {"watermark": pl.DataFrame({"watermark": [self._watermark]})}
-        return {**self._held.snapshot(), **sessions, **watermark}
+        return {**super().snapshot(), **sessions}
 
     def _numbered(self, batch: Batch) -> pl.DataFrame:
         """The added columns, of records in order; from here on their sessions are those that go on."""
-        times = instants(batch.frame[self._time.name], batch.columns.types[self._time.name], self._time.unit)
+        name, unit = self.time_column.name, self.time_column.unit
+        times = instants(batch.frame[name], batch.columns.types[name], unit)
         rows = batch.frame.select(*self._by, times.alias(_TIME), pl.int_range(pl.len(), dtype=pl.Int64).alias(_ROW))
         rows = self._by_key(rows)
         rows = self._placed(rows, self._begun(rows))

@@ -7,18 +7,14 @@ Memory: the records of --max-out-of-orderness; without a watermark, all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import polars as pl
-
-from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
-from clickpipe.core.held import Held
-from clickpipe.core.operator import Late, Operator
+from clickpipe.core.held import HeldOperator
+from clickpipe.core.operator import Operator
 from clickpipe.core.option import option
 from clickpipe.core.step import OperatorStep, Tables
-from clickpipe.core.timed import split_late, time_column, timed, without_marks
+from clickpipe.core.timed import time_column
 
 
 @dataclass(frozen=True)
@@ -43,35 +39,10 @@ Examples:
         return ()
 
     def open(self, given: Columns, saved: Tables) -> Operator:
-        return SortOperator(self, given, saved)
+        return HeldOperator(time_column(given, self.time), saved)
 
     def describe(self, given: Columns) -> str:
         return f"by {time_column(given, self.time).name}"
 
     def memory(self) -> str:
         return "the records that the watermark has not passed"
-
-
-class SortOperator(Operator):
-    def __init__(self, step: Sort, given: Columns, saved: Tables) -> None:
-        self._time = time_column(given, step.time)
-        self._held = Held(saved)
-        self._watermark = int(saved["watermark"].item()) if "watermark" in saved else None
-
-    def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
-        batch, times, dead = timed(batch, self._time)
-        if dead:
-            yield dead
-        for out in split_late(batch, times, self._watermark, by=1):
-            if isinstance(out, Late):
-                yield out
-            else:
-                self._held.add(without_marks(out[0]), out[1])
-
-    def on_watermark(self, time: int) -> Iterable[Batch]:
-        self._watermark = time
-        return self._held.release(time)
-
-    def snapshot(self) -> Tables:
-        watermark = {} if self._watermark is None else {"watermark": pl.DataFrame({"watermark": [self._watermark]})}
-        return {**self._held.snapshot(), **watermark}
