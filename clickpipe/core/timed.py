@@ -22,9 +22,17 @@ MARK = "_mark"
 
 
 def time_column(given: Columns, named: str | None) -> TimeColumn:
-    """Raises PlanError where there is no event time, or not one that a step may go by."""
+    """For a step that changes no records: not by the windows of others. Raises PlanError as `event_time` does."""
     if given.window is not None and given.window.kind != "tumble":
         raise PlanError(f"the records stand in {given.window.kind} windows already: put it before the window")
+    column = event_time(given, named)
+    if named is None and column.name == "window_start":  # by which every row comes behind the watermark
+        raise PlanError("rows of an aggregate come when their window has ended", hint="go by that: --time window_end")
+    return column
+
+
+def event_time(given: Columns, named: str | None) -> TimeColumn:
+    """The field that holds it. Raises PlanError where there is none, or it can be no time."""
     if named is None and given.time is None:
         raise PlanError(
             "no event time: the stream does not say which field it is",
@@ -35,8 +43,6 @@ def time_column(given: Columns, named: str | None) -> TimeColumn:
     given.need([column.name], " for --time")
     if given.types[column.name] not in ("int", "float", "str", "time"):
         raise PlanError(f'column "{column.name}" is {given.types[column.name]}, which is no time', word=column.name)
-    if named is None and column.name == "window_start":  # by which every row comes behind the watermark
-        raise PlanError("rows of an aggregate come when their window has ended", hint="go by that: --time window_end")
     return column
 
 

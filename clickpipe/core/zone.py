@@ -19,9 +19,19 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from clickpipe.errors import PlanError
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STRETCH = 5 * 86_400_000  # within which a clock is changed at most twice, and not by the same amount
 _FIRST, _LAST = -62_135_596_800_000 + _STRETCH, 253_402_300_800_000 - _STRETCH  # what datetime can hold, in any zone
+
+
+def check_zone(name: str) -> None:
+    """Raises PlanError for a zone that there is not."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise PlanError(f'no time zone "{name}"', hint="as in Europe/Berlin", word=name) from None
 
 
 class Regime(NamedTuple):

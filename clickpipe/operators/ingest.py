@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from clickpipe.columns import Columns
 from clickpipe.core.eventtime import EventTime
@@ -27,6 +26,7 @@ from clickpipe.core.source import Split, followed, splits_of
 from clickpipe.core.step import SourceStep
 from clickpipe.core.time import UNITS
 from clickpipe.core.units import format_duration
+from clickpipe.core.zone import check_zone
 from clickpipe.errors import PlanError
 
 _ROTATED = (
@@ -180,10 +180,7 @@ Packed files, pipes and devices cannot be followed."""
         if self.checkpoint is not None and self.checkpoint <= 0:
             raise PlanError("--checkpoint must be longer than 0s", word="--checkpoint")
         self._check_idle()
-        try:
-            ZoneInfo(self.time_zone)
-        except (KeyError, ValueError, OSError):
-            raise PlanError(f'no time zone "{self.time_zone}"', hint="as in Europe/Berlin", word=self.time_zone) from None
+        check_zone(self.time_zone)
 
     def _check_idle(self) -> None:
         word = "--idle-timeout" if self.idle_timeout is not None else "--on-idle" if self.on_idle else ""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -22,9 +21,10 @@ from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Duration, Extent, Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
 from clickpipe.core.summary import Table
-from clickpipe.core.timed import timed
+from clickpipe.core.timed import event_time, timed
 from clickpipe.core.units import format_duration
 from clickpipe.core.windows import FIXED, NUMBER, WINDOW, Windows
+from clickpipe.core.zone import check_zone
 from clickpipe.errors import PlanError, near
 
 KINDS = ("tumble", "hop", "session", "cumulate", "count")
@@ -87,24 +87,21 @@ may still be corrected: then two sessions can become one, and the row of the lat
 
     def columns(self, given: Columns) -> Columns:
         self._check()
-        name = self.time_column(given).name
-        given.need([name], " for --time")
+        time = event_time(given, self.time)
         given.need(self.by, " for --by")
-        if given.types[name] not in ("int", "float", "str", "time"):
-            raise PlanError(f'column "{name}" is {given.types[name]}, which is no time', word=name)
         if given.window is not None and given.window.kind != "tumble":
             raise PlanError(f"the records stand in {given.window.kind} windows already: aggregate them first")
-        self._check_results(given)
+        self._check_results(given, time)
         for name in (*WINDOW, *((NUMBER,) if self.kind == "count" else ())):
             if given.types.get(name, "time") != "time":
                 hint = f'rename it before: select --add "{name} AS old" --drop {name}'
                 raise PlanError(f'the records have a field "{name}" already', hint=hint)
             if name in self.by:
                 raise PlanError(f'"{name}" is of the windows before, and these take their place', word=name)
-        return replace(given, types=self._windowed(given.types), window=self.info(), time=self.time_column(given), key=())
+        return replace(given, types=self._windowed(given.types), window=self.info(), time=time, key=())
 
     def needs(self, given: Columns) -> tuple[str, ...]:
-        reads = tuple(dict.fromkeys((self.time_column(given).name, *self.by)))
+        reads = tuple(dict.fromkeys((event_time(given, self.time).name, *self.by)))
         return reads if set(WINDOW).isdisjoint(given.types) else tuple(given.types)
 
     def keys(self) -> tuple[str, ...] | None:
@@ -119,7 +116,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
         of = f" of {', '.join(self.whose())}" if self.by else ""
         zone = f" in {self.tz}" if self.tz else ""
         longest = f" for {format_duration(self.max_duration)} at most" if self.max_duration else ""
-        return f"{self.kind} {size}{every}{of}{longest} by {self.time_column(given).name}{zone}"
+        return f"{self.kind} {size}{every}{of}{longest} by {event_time(given, self.time).name}{zone}"
 
     def memory(self) -> str:
         return "one number per key" if self.kind == "count" else "one batch"
@@ -138,21 +135,10 @@ may still be corrected: then two sessions can become one, and the row of the lat
         added = dict.fromkeys(WINDOW, "time") | ({NUMBER: "int"} if self.kind == "count" else {})
         return {name: kind for name, kind in types.items() if name not in added} | added
 
-    def time_column(self, given: Columns) -> TimeColumn:
-        if self.time is not None:
-            return TimeColumn(self.time, "auto")
-        if given.time is None:
-            raise PlanError(
-                "no event time: the stream does not say which field it is",
-                hint="name it: --time ts, here or at ingest",
-                notes=["a tool such as jq may have taken out the lines that begin with a TAB, which say it"],
-            )
-        return given.time
-
-    def _check_results(self, given: Columns) -> None:
+    def _check_results(self, given: Columns, time: TimeColumn) -> None:
         """Rows of an aggregate come when their window has ended: windows must not have closed by then."""
         of = given.results_of
-        if of is None or self.kind == "count" or self.time_column(given).name != "window_start":
+        if of is None or self.kind == "count" or time.name != "window_start":
             return
         lengths = (int(self.size), int(self.slide or self.step or self.size), int(self.offset) - of.offset)
         is_inside = of.kind == "tumble" and of.zone == self.tz and not any(length % of.size for length in lengths)
@@ -174,7 +160,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
         self._check_size()
         {"hop": self._check_slide, "cumulate": self._check_step, "session": self._check_session}.get(self.kind, lambda: None)()
         if self.tz is not None:
-            self._check_zone(self.tz)
+            check_zone(self.tz)
 
     def _check_size(self) -> None:
         word = str(self.size)
@@ -235,19 +221,13 @@ may still be corrected: then two sessions can become one, and the row of the lat
         assert isinstance(self.size, Duration)
         return self.size
 
-    def _check_zone(self, zone: str) -> None:
-        try:
-            ZoneInfo(zone)
-        except (KeyError, ValueError, OSError):
-            raise PlanError(f'no time zone "{zone}"', hint="as in Europe/Berlin", word=zone) from None
-
 
 class WindowOperator(Operator):
     """Of fixed windows and sessions."""
 
     def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
         self._step, self._info = step, step.info()
-        self._columns, self._time = step.columns(given), step.time_column(given)
+        self._columns, self._time = step.columns(given), event_time(given, step.time)
         self._windows = Windows(self._info) if step.kind in FIXED else None
         self._partly_late = 0
         # Where the watermark is, and where records alone had brought it when the clock moved it on.
@@ -337,7 +317,7 @@ class CountOperator(Operator):
 
     def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
         self._step, self._by, self._size = step, list(step.whose()), int(step.size)
-        self._columns, self._time = step.columns(given), step.time_column(given)
+        self._columns, self._time = step.columns(given), event_time(given, step.time)
         self._counts = Table(self._by, [tally(_BEFORE)], saved.get("counts"))
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Dead]:
