@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import polars as pl
-
 from clickpipe.cli.words import say
 from clickpipe.core.bywindow import NAMES
 from clickpipe.core.meter import Ledger, describe
-from clickpipe.core.time import rfc3339
+from clickpipe.core.time import instant_text
 from clickpipe.engine.local import Outcome
 
 
@@ -38,9 +36,4 @@ def _lines(ledger: Ledger, word: str) -> Iterator[str]:
     if before.read:
         yield f"  before windows: {describe(before)}"
     for start, counts in rows:
-        yield f"  {'earlier windows' if start is None else _instant(start)}: {describe(Ledger.from_json(counts))}"
-
-
-def _instant(milliseconds: int) -> str:
-    text: str = pl.select(rfc3339(pl.lit(milliseconds))).item()
-    return text
+        yield f"  {'earlier windows' if start is None else instant_text(start)}: {describe(Ledger.from_json(counts))}"

@@ -15,7 +15,7 @@ import polars as pl
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.terminal import shown, standard_output
-from clickpipe.core.time import rfc3339
+from clickpipe.core.time import instant_text
 from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError
 from clickpipe.state.files import AtomicFile
@@ -123,7 +123,7 @@ def _told(side: Side, tally: Tally) -> Iterator[str]:
     windows = tally.windows()
     if windows:
         yield f"  by window, {len(windows):,} in all:"
-        yield from _ranking(windows, _instant, "windows")
+        yield from _ranking(windows, instant_text, "windows")
     if tally.newest is not None and tally.newest.height:
         yield "  newest last:"
         yield from _records(side.kind, tally.newest)
@@ -163,12 +163,7 @@ def _place(source: str | None, offset: int | None) -> str:
 
 def _delay(late_by: int | None, start: int | None) -> str:
     by = "late" if late_by is None else f"late by {_spelled(late_by)}"
-    return by if start is None else f"{by} for the window of {_instant(start)}"
-
-
-def _instant(milliseconds: int) -> str:
-    text: str = pl.select(rfc3339(pl.lit(milliseconds))).item()
-    return text
+    return by if start is None else f"{by} for the window of {instant_text(start)}"
 
 
 def _spelled(milliseconds: int) -> str:

@@ -108,6 +108,11 @@ def rfc3339(value: pl.Expr) -> pl.Expr:
     return pl.when(value % 1_000 == 0).then(whole).otherwise(instant.dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
 
 
+def instant_text(milliseconds: int) -> str:
+    """The same of one instant."""
+    return str(pl.select(rfc3339(pl.lit(milliseconds))).item())
+
+
 @dataclass
 class Judged:
     """What a split's clock says of some records: one value a record, None where all are in order."""

@@ -13,7 +13,7 @@ from clickpipe.batch import read as read_columns
 from clickpipe.columns import Columns
 from clickpipe.core.loop import Stage
 from clickpipe.core.terminal import shown
-from clickpipe.core.time import parse_instant, rfc3339
+from clickpipe.core.time import instant_text, parse_instant
 from clickpipe.core.units import format_duration
 from clickpipe.core.windows import FIXED
 from clickpipe.engine import results
@@ -95,7 +95,9 @@ def _end_of(stage: Stage, start: int) -> int | None:
     ends = [end for begin, end in windows if begin == start]
     if not ends:
         begin, end = windows[-1]
-        raise PlanError(f"no window of {said(stage)} begins at {_instant(start)}", hint=f"one that holds it: {_span(begin, end)}")
+        raise PlanError(
+            f"no window of {said(stage)} begins at {instant_text(start)}", hint=f"one that holds it: {_span(begin, end)}"
+        )
     return ends[-1]
 
 
@@ -115,7 +117,7 @@ def _course(rebuilt: Rebuilt, start: int, end: int | None) -> Iterator[Told]:
         return
     fired = next((one for one in past if one.has_passed(end)), None)
     if fired:
-        why = "the input had ended" if fired.watermark < end else f"the watermark was {_instant(fired.watermark)}"
+        why = "the input had ended" if fired.watermark < end else f"the watermark was {instant_text(fired.watermark)}"
         yield Told("fired", f"fired by {_moment(fired, past)}: {why}", {"epoch": fired.epoch, "at": fired.at})
     elif has_ended or (reached is not None and reached >= end):
         yield Told("fired", f"fired by checkpoint {rebuilt.manifest.epoch}")
@@ -235,12 +237,14 @@ def _timing(found: Found) -> Iterator[Told]:
         return
     data = {"time": found.time, "watermark": found.watermark}
     if found.watermark is None:
-        yield Told("time", f"event time {_instant(found.time)}, the first of its input", data)
+        yield Told("time", f"event time {instant_text(found.time)}, the first of its input", data)
         return
     late = found.watermark - found.time
     order = f"behind it by {format_duration(late)}" if late > 0 else "not behind it"
     yield Told(
-        "time", f"event time {_instant(found.time)}; the watermark before it was {_instant(found.watermark)}: {order}", data
+        "time",
+        f"event time {instant_text(found.time)}; the watermark before it was {instant_text(found.watermark)}: {order}",
+        data,
     )
 
 
@@ -312,13 +316,8 @@ def _steps(rebuilt: Rebuilt) -> str:
     return " | ".join(f"{node.written.name} {node.step.says()}" for node in rebuilt.plan.nodes)
 
 
-def _instant(milliseconds: int) -> str:
-    text: str = pl.select(rfc3339(pl.lit(milliseconds))).item()
-    return text
-
-
 def _span(start: int, end: int | None) -> str:
-    return _instant(start) if end is None else f"{_instant(start)} to {_instant(end)}"
+    return instant_text(start) if end is None else f"{instant_text(start)} to {instant_text(end)}"
 
 
 def _spelled_key(key: Mapping[str, Any]) -> str:
@@ -326,7 +325,7 @@ def _spelled_key(key: Mapping[str, Any]) -> str:
 
 
 def _reached(watermark: int | None) -> str:
-    return "the watermark had not begun" if watermark is None else f"the watermark was {_instant(watermark)}"
+    return "the watermark had not begun" if watermark is None else f"the watermark was {instant_text(watermark)}"
 
 
 def _moment(moment: Moment, past: list[Moment]) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.core.source import Split
-from clickpipe.core.time import rfc3339
+from clickpipe.core.time import instant_text
 from clickpipe.engine.rebuilt import Rebuilt
 from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
@@ -63,7 +63,7 @@ def _mask(frame: pl.DataFrame, start: int, key: Mapping[str, str]) -> pl.Series 
     """Which rows are of the window and key; None where rows do not say it."""
     if not {"window_start", *key} <= set(frame.columns):
         return None
-    spelled = [str(start), pl.select(rfc3339(pl.lit(start))).item()]
+    spelled = [str(start), instant_text(start)]
     is_it = pl.col("window_start").cast(pl.String).is_in(spelled)
     return frame.select(pl.all_horizontal(is_it, *(is_value(name, value) for name, value in key.items()))).to_series()
 
