@@ -13,9 +13,10 @@ import polars as pl
 from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN
 from clickpipe.core.aggregate import Aggregate, Exprs
-from clickpipe.core.groups import Grouping, Groups, tally
+from clickpipe.core.groups import Grouping, Groups
 from clickpipe.core.operator import FOREVER, Late
 from clickpipe.core.summary import Call, Summary
+from clickpipe.core.tally import tally, tally_piece
 from clickpipe.core.windows import NUMBER, WINDOW
 
 _COUNT = HIDDEN + "count"
@@ -73,7 +74,7 @@ class Counted(Groups):
 
     def _ended(self, groups: pl.DataFrame) -> pl.DataFrame:
         """Windows that are full, or after which others have begun."""
-        sizes = groups.group_by(*self._of, NUMBER).agg(pl.col(f"{HIDDEN}{_COUNT}.n").sum().alias(_COUNT))
+        sizes = groups.group_by(*self._of, NUMBER).agg(pl.col(tally_piece(_COUNT)).sum().alias(_COUNT))
         newest = pl.col(NUMBER).max().over(self._of) if self._of else pl.col(NUMBER).max()
         return sizes.filter((pl.col(_COUNT) >= self._size) | (pl.col(NUMBER) < newest)).drop(_COUNT)
 

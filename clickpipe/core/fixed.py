@@ -16,9 +16,10 @@ import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN
-from clickpipe.core.groups import FINAL, REV, Changes, Grouping, Groups, tally
+from clickpipe.core.groups import REV, Grouping, Groups
 from clickpipe.core.operator import FOREVER, Late
-from clickpipe.core.summary import Summary
+from clickpipe.core.summary import Summary, Table
+from clickpipe.core.tally import tally, tally_piece
 from clickpipe.core.windows import END, START, WINDOW, Windows
 
 _FIRED = HIDDEN + "fired"  # of late records: up to which instant windows had been given out
@@ -38,8 +39,9 @@ class Fixed(Groups):
         keys = [*self._stretch, *([_FIRED] if self._is_corrected else []), *self._by]
         calls = [*grouping.calls, *([tally(REV)] if self._is_corrected else [])]
         self._summary = Summary(keys, calls, saved)
-        self._late = Changes([*WINDOW, *self._by], saved.get("late"))
-        self._fresh = Changes([*WINDOW, *self._by], saved.get("fresh"))
+        # Groups to which late records have come, and those that have changed, since they were given out.
+        self._late = Table([*WINDOW, *self._by], [], saved.get("late"))
+        self._changed = Table([*WINDOW, *self._by], [], saved.get("fresh"))
         self._fired = int(saved["fired"].item()) if "fired" in saved else None
         self._next: int | None = -FOREVER if saved else None  # no window is given out before
 
@@ -57,7 +59,7 @@ class Fixed(Groups):
             frame = self._marked(frame)
         self._summary.add(frame, time)
         if not self._emit.is_once:
-            self._fresh.add(frame)
+            self._changed.add(frame, time)
         first = frame["window_end"].min()
         assert isinstance(first, int)
         self._next = first if self._next is None else min(self._next, first)
@@ -80,7 +82,7 @@ class Fixed(Groups):
         frame = frame.with_columns(fired.zip_with(fired >= frame["window_end"], pl.Series([None], dtype=pl.Int64)).alias(_FIRED))
         late = frame.filter(pl.col(_FIRED).is_not_null())
         if late.height:
-            self._late.add(late)
+            self._late.add(late, pl.lit(0))
         return frame
 
     # What is given out.
@@ -93,7 +95,7 @@ class Fixed(Groups):
         if self._next is not None and time >= self._next:
             yield from self._due(-FOREVER if before is None else before, time)
             self._let_go(time)
-        if self._emit.kind == "early" and time < FOREVER and self._is_time(before, time):
+        if self._emit.is_due(before, time):
             yield from self.update()
 
     def _due(self, above: int, upto: int) -> Iterator[pl.DataFrame]:
@@ -125,9 +127,9 @@ class Fixed(Groups):
             if self._is_ordered:  # of records of one instant those came first that had missed less
                 rows = rows.sort("window_end", *([_FIRED] if self._is_corrected else []))
             rows = rows.join(spread, on=WINDOW, maintain_order="left" if self._is_ordered else None)
-            if HIDDEN + REV + ".n" in rows.columns:
+            if tally_piece(REV) in rows.columns:
                 had_fired = pl.col(_FIRED).fill_null(-FOREVER) >= pl.col(END)
-                rows = rows.with_columns(pl.when(had_fired).then(pl.col(HIDDEN + REV + ".n")).otherwise(0))
+                rows = rows.with_columns(pl.when(had_fired).then(tally_piece(REV)).otherwise(0).alias(tally_piece(REV)))
             return rows.with_columns(pl.col(START).alias("window_start"), pl.col(END).alias("window_end"))
 
         return self._summary.values(put_together, [*WINDOW, *self._by])
@@ -143,7 +145,7 @@ class Fixed(Groups):
             yield self._told(self._only(self._values(spread), groups), final=True)
 
     def update(self) -> Iterator[pl.DataFrame]:
-        changed = self._fresh.take()
+        changed = self._changed.take()
         if not changed.height:
             return
         above = -FOREVER if self._fired is None else self._fired
@@ -167,10 +169,7 @@ class Fixed(Groups):
     def _told(self, rows: pl.DataFrame, *, final: bool) -> pl.DataFrame:
         if self._is_plain and rows.height:
             rows.insert_column(1, (rows["window_start"] + self._info.size).alias("window_end"))
-        return rows if self._emit.is_once else rows.with_columns(pl.lit(final).alias(FINAL))
-
-    def _is_time(self, before: int | None, time: int) -> bool:
-        return before is not None and time // self._emit.every > before // self._emit.every
+        return self._emit.told(rows, final=final)
 
     def _let_go(self, time: int) -> None:
         """Of stretches whose windows have all gone; and see when the next window ends."""
@@ -196,6 +195,6 @@ class Fixed(Groups):
         return first if isinstance(first, int) else None
 
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
-        changes = {name: some.rows() for name, some in (("late", self._late), ("fresh", self._fresh)) if some}
+        changes = {name: rows for name, some in (("late", self._late), ("fresh", self._changed)) if (rows := some.rows()).width}
         fired = {} if self._fired is None else {"fired": pl.DataFrame({"fired": [self._fired]})}
         return {**self._summary.snapshot(), **changes, **fired}

@@ -18,9 +18,8 @@ import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.columns import WindowInfo
-from clickpipe.core.aggregate import Aggregate, Exprs
 from clickpipe.core.operator import FOREVER, Late
-from clickpipe.core.summary import Call, Summary
+from clickpipe.core.summary import Call, Summary, Table
 
 REV, FINAL, DELETED = "rev", "final", "deleted"  # columns of results that are given more than once
 
@@ -35,6 +34,14 @@ class Emit:
     @property
     def is_once(self) -> bool:
         return self.kind == "final"
+
+    def is_due(self, before: int | None, now: int) -> bool:
+        """Whether the watermark has moved over a multiple of `every`."""
+        return self.kind == "early" and before is not None and now < FOREVER and now // self.every > before // self.every
+
+    def told(self, rows: pl.DataFrame, *, final: bool) -> pl.DataFrame:
+        """Where rows are given more than once, with what they are now."""
+        return rows if self.is_once else rows.with_columns(pl.lit(final).alias(FINAL))
 
 
 @dataclass(frozen=True)
@@ -69,62 +76,13 @@ class Groups:
         raise NotImplementedError
 
 
-class Tally(Aggregate):
-    """Counts records; of kind bool: those for which the argument is true."""
-
-    def result(self) -> str:
-        return "int"
-
-    def partial(self, value: pl.Expr, time: pl.Expr) -> Exprs:
-        return {"n": (pl.len() if self.kind == "*" else value.sum()).cast(pl.Int64)}
-
-    def merge(self, piece: Mapping[str, pl.Expr]) -> Exprs:
-        return {"n": piece["n"].sum()}
-
-    def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
-        return piece["n"]
-
-
-def tally(name: str, kind: str = "*") -> Call:
-    return Call(name, Tally(kind), pl.lit(value=True))
-
-
-class Changes:
-    """Which groups have changed since they were last given out. Memory: one row per changed group."""
-
-    def __init__(self, keys: Sequence[str], saved: pl.DataFrame | None = None) -> None:
-        self._keys = list(keys)
-        self._parts: list[pl.DataFrame] = [] if saved is None else [saved]
-        self._rows = self._seen = 0
-
-    def add(self, frame: pl.DataFrame) -> None:
-        self._parts.append(frame.select(self._keys).unique())
-        self._rows += self._parts[-1].height
-        if self._rows > 2 * self._seen + _WORTH_MERGING:
-            self._parts = [self.rows()]
-            self._rows = self._seen = self._parts[0].height
-
-    def rows(self) -> pl.DataFrame:
-        return pl.concat(self._parts, how="vertical_relaxed").unique() if self._parts else pl.DataFrame()
-
-    def take(self) -> pl.DataFrame:
-        rows, self._parts, self._rows, self._seen = self.rows(), [], 0, 0
-        return rows
-
-    def __bool__(self) -> bool:
-        return bool(self._parts)
-
-
-_WORTH_MERGING = 50_000  # rows
-
-
 class Whole(Groups):
     """No window."""
 
     def __init__(self, grouping: Grouping, saved: Mapping[str, pl.DataFrame]) -> None:
         self._by, self._emit = list(grouping.by), grouping.emit
         self._summary = Summary(self._by, grouping.calls, saved)
-        self._fresh = Changes(self._by, saved.get("fresh"))
+        self._changed = Table(self._by, [], saved.get("fresh"))
         self._has_changed = "fresh" in saved
 
     def add(self, batch: Batch, frame: pl.DataFrame, time: pl.Expr) -> Iterator[Late]:
@@ -132,7 +90,7 @@ class Whole(Groups):
         if not self._emit.is_once:
             self._has_changed = True
             if self._by:
-                self._fresh.add(frame)
+                self._changed.add(frame, time)
         return iter(())
 
     def widen(self, name: str) -> None:
@@ -140,21 +98,18 @@ class Whole(Groups):
 
     def fire(self, time: int) -> Iterator[pl.DataFrame]:
         if time >= FOREVER:
-            yield self._told(self._summary.values(lambda rows: rows), final=True)
+            yield self._emit.told(self._summary.values(lambda rows: rows), final=True)
 
     def update(self) -> Iterator[pl.DataFrame]:
         if not self._has_changed:
             return
-        changed, self._has_changed = self._fresh.take(), False
+        changed, self._has_changed = self._changed.take(), False
         if not self._by:
-            yield self._told(self._summary.values(lambda rows: rows), final=False)
+            yield self._emit.told(self._summary.values(lambda rows: rows), final=False)
         elif changed.height:
             rows = self._summary.values(lambda rows: rows.join(changed, on=self._by, how="semi", nulls_equal=True))
-            yield self._told(rows, final=False)
-
-    def _told(self, rows: pl.DataFrame, *, final: bool) -> pl.DataFrame:
-        return rows if self._emit.is_once else rows.with_columns(pl.lit(final).alias(FINAL))
+            yield self._emit.told(rows, final=False)
 
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
-        fresh = {"fresh": self._fresh.rows()} if self._has_changed and self._by else {}
+        fresh = {"fresh": self._changed.rows()} if self._has_changed and self._by else {}
         return {**self._summary.snapshot(), **fresh}

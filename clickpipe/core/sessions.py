@@ -22,11 +22,12 @@ import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN
-from clickpipe.core.groups import DELETED, FINAL, REV, Grouping, Groups, tally
+from clickpipe.core.groups import DELETED, REV, Grouping, Groups
 from clickpipe.core.joining import Joining, Session
 from clickpipe.core.keys import number
 from clickpipe.core.operator import FOREVER, Late
 from clickpipe.core.summary import Pieces, Summary, apart
+from clickpipe.core.tally import tally, tally_piece
 from clickpipe.core.windows import WINDOW
 from clickpipe.text import owned
 
@@ -84,7 +85,7 @@ class Sessions(Groups):
     def add(self, batch: Batch, frame: pl.DataFrame, time: pl.Expr) -> Iterator[Late]:
         frame = frame.with_columns(self._number)
         if self._lateness:
-            frame = frame.with_columns(pl.lit(value=False).alias(HIDDEN + REV))
+            frame = frame.with_columns(pl.lit(None, pl.Boolean).alias(HIDDEN + REV))
         doubtful = self._doubtful(frame)
         if doubtful is None:
             self._add(frame, time)
@@ -237,7 +238,7 @@ class Sessions(Groups):
         return joined.with_columns(pl.coalesce(_LABEL, _ID).alias(_ID)).drop(_LABEL)
 
     def _take_back(self, wrong: pl.DataFrame) -> None:
-        rev = [(pl.col(f"{HIDDEN}{REV}.n") + 1).alias(REV)] if self._lateness else []
+        rev = [(pl.col(tally_piece(REV)) + 1).alias(REV)] if self._lateness else []
         self._gone.append(wrong.select(pl.col(_SHOWN).alias("window_start"), *self._by, *rev))
 
     # Late records.
@@ -280,7 +281,7 @@ class Sessions(Groups):
             orient="row",
         )
         if self._lateness:
-            frame = frame.with_columns(pl.col(_ROW).is_in(corrections).alias(HIDDEN + REV))
+            frame = frame.with_columns(pl.when(pl.col(_ROW).is_in(corrections)).then(pl.lit(value=True)).alias(HIDDEN + REV))
         parts: list[pl.DataFrame] = []
         if known.height:
             parts.append(known.join(of_parts, on=_ROW, maintain_order="left").drop(_ROW, _WAITS))
@@ -364,14 +365,11 @@ class Sessions(Groups):
         before, self._reached = self._reached, time
         over, self._over = self._over, []
         ended = self._stacked([*over, self._take_ended(time)])
-        gone, self._gone = self._gone, []
-        if gone:
-            yield self._told(pl.concat(gone).with_columns(pl.lit(value=True).alias(DELETED)), final=True)
+        yield from self._taken_back(final=True)
         if ended.height:
-            yield self._told(self._values(ended), final=True)
+            yield self._emit.told(self._values(ended), final=True)
         self._let_go(ended, time)
-        is_early = self._emit.kind == "early" and before > -FOREVER and time < FOREVER
-        if is_early and time // self._emit.every > before // self._emit.every:
+        if self._emit.is_due(before if before > -FOREVER else None, time):
             yield from self.update()
 
     def _take_ended(self, time: int) -> pl.DataFrame:
@@ -448,17 +446,17 @@ class Sessions(Groups):
         if not keys.height:
             return
         rows = self._pulled(keys).drop(_ROW, _WAITS)
-        gone, self._gone = self._gone, []
-        if gone:
-            yield self._told(pl.concat(gone).with_columns(pl.lit(value=True).alias(DELETED)), final=False)
+        yield from self._taken_back(final=False)
         fresh = rows.filter(is_open)
         if fresh.height:
-            yield self._told(self._values(fresh), final=False)
+            yield self._emit.told(self._values(fresh), final=False)
         self._keep(rows.filter(~is_open))
         self._keep(fresh.with_columns(pl.concat_list("window_start").alias(_SHOWN), pl.lit(value=False).alias(_FRESH)))
 
-    def _told(self, rows: pl.DataFrame, *, final: bool) -> pl.DataFrame:
-        return rows if self._emit.is_once else rows.with_columns(pl.lit(final).alias(FINAL))
+    def _taken_back(self, *, final: bool) -> Iterator[pl.DataFrame]:
+        gone, self._gone = self._gone, []
+        if gone:
+            yield self._emit.told(pl.concat(gone).with_columns(pl.lit(value=True).alias(DELETED)), final=final)
 
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
         """As it is: merging could take longer than a checkpoint may hold up the stream."""

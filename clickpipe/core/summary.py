@@ -57,12 +57,12 @@ class Pieces:
     def partials(self, time: pl.Expr) -> list[pl.Expr]:
         """Records of a group -> pieces."""
         exprs = ((call, call.aggregate.partial(call.input(), time)) for call in self._calls)
-        return [expr.alias(_column(call, name)) for call, pieces in exprs for name, expr in pieces.items()]
+        return [expr.alias(column_of(call.name, name)) for call, pieces in exprs for name, expr in pieces.items()]
 
     def merges(self) -> list[pl.Expr]:
         """Pieces of a group -> pieces."""
         exprs = ((call, call.aggregate.merge(_pieces(call))) for call in self._calls)
-        return [expr.alias(_column(call, name)) for call, pieces in exprs for name, expr in pieces.items()]
+        return [expr.alias(column_of(call.name, name)) for call, pieces in exprs for name, expr in pieces.items()]
 
     def finals(self) -> list[pl.Expr]:
         """Pieces -> values."""
@@ -73,7 +73,7 @@ class Pieces:
         for at, call in enumerate(self._calls):
             if call.name == name:
                 self._calls[at] = call.wide()
-                return [piece.alias(_column(call, key)) for key, piece in call.aggregate.widened(_pieces(call)).items()]
+                return [piece.alias(column_of(call.name, key)) for key, piece in call.aggregate.widened(_pieces(call)).items()]
         return []
 
 
@@ -113,6 +113,11 @@ class Table:
             return self._parts[0] if self._parts else pl.DataFrame()
         names = self._parts[-1].columns
         return pl.concat([part.select(names) for part in self._parts], how="vertical_relaxed", rechunk=False)
+
+    def take(self) -> pl.DataFrame:
+        """All pieces, one row per key; they are gone then."""
+        rows, self._parts, self._merged_rows = self.merged(), [], 0
+        return rows
 
     def replace(self, rows: pl.DataFrame, *, are_merged: bool) -> None:
         """Other rows in place of all that there are."""
@@ -199,10 +204,11 @@ def grouped(frame: pl.DataFrame, by: Sequence[str | pl.Expr], exprs: Iterable[pl
     return frame.group_by(*by).agg(*exprs) if by else frame.select(*exprs)
 
 
-def _column(call: Call, piece: str) -> str:
-    return f"{HIDDEN}{call.name}.{piece}"
+def column_of(call: str, piece: str) -> str:
+    """Where a piece of a call is kept."""
+    return f"{HIDDEN}{call}.{piece}"
 
 
 def _pieces(call: Call) -> Mapping[str, pl.Expr]:
     names = call.aggregate.partial(pl.lit(0), pl.lit(0))
-    return {name: pl.col(_column(call, name)) for name in names}
+    return {name: pl.col(column_of(call.name, name)) for name in names}

@@ -16,11 +16,11 @@ import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import HIDDEN, Columns, TimeColumn, WindowInfo
-from clickpipe.core.groups import tally
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Duration, Extent, Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
 from clickpipe.core.summary import Table
+from clickpipe.core.tally import tally
 from clickpipe.core.timed import event_time, timed
 from clickpipe.core.units import format_duration
 from clickpipe.core.windows import FIXED, NUMBER, WINDOW, Windows
