@@ -15,23 +15,21 @@ Memory: one row per open session; with `longest` also one per key and instant th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import count
-from typing import Literal
 
 import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN
+from clickpipe.core.apart import ID, Apart
 from clickpipe.core.groups import DELETED, REV, Grouping, Groups
 from clickpipe.core.joining import Joining, Session
 from clickpipe.core.keys import number
 from clickpipe.core.operator import FOREVER, Late
-from clickpipe.core.summary import Pieces, Summary, apart
+from clickpipe.core.summary import Pieces, apart
 from clickpipe.core.tally import tally, tally_piece
 from clickpipe.core.windows import WINDOW
 from clickpipe.text import owned
 
-_ID = HIDDEN + "session"  # by which pieces are kept that stand apart from the sessions
 _SHOWN = HIDDEN + "shown"  # the starts under which it has been given out
 _FRESH = HIDDEN + "fresh"  # it has changed since
 _KEY = HIDDEN + "key"  # its number in this process
@@ -56,9 +54,7 @@ class Sessions(Groups):
         plain, fine = ([], calls) if self._finer else apart(calls)
         self._order = [call.name for call in calls]
         self._pieces = Pieces(plain)
-        self._apart = Summary([_ID, *self._finer], fine, saved) if fine else None
-        self._ids = count(int(saved["ids"].item()) if "ids" in saved else 0)
-        self._alias = saved.get("alias", pl.DataFrame(schema={_ID: pl.Int64, _LABEL: pl.Int64}))
+        self._apart = Apart(self._finer, fine, saved, is_ordered=grouping.is_ordered) if fine else None
         self._open: pl.DataFrame | None = None  # the first end first
         self._recent: list[pl.DataFrame] = []
         self._recent_rows, self._recent_end = 0, FOREVER
@@ -122,13 +118,7 @@ class Sessions(Groups):
         part = frame.group_by(keys).agg(*named, *bounds, *self._pieces.partials(time))
         if self._is_shown_again:
             part = part.with_columns(pl.lit([], pl.List(pl.Int64)).alias(_SHOWN), pl.lit(value=True).alias(_FRESH))
-        if self._apart:
-            first = next(self._ids)
-            part = part.with_columns(pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(_ID))
-            self._ids = count(first + part.height)
-            ids = part.select(*keys, _ID)
-            self._apart.add(frame.join(ids, on=keys, how="left", maintain_order="left"), time)
-        return part
+        return self._apart.add(frame, part, keys, time) if self._apart else part
 
     def _append(self, part: pl.DataFrame) -> None:
         if not part.height:
@@ -194,7 +184,7 @@ class Sessions(Groups):
         """Rows equal in these are one."""
         named = [pl.col(name).first() for name in (_KEY, *self._by) if name not in keys]
         again = [pl.col(_SHOWN).list.explode(keep_nulls=False, empty_as_null=False), pl.col(_FRESH).any()]
-        ids = [pl.col(_ID)] if self._apart else []
+        ids = [pl.col(ID)] if self._apart else []
         exprs = [
             *named,
             _start().min(),
@@ -209,13 +199,7 @@ class Sessions(Groups):
     def _noted(self, rows: pl.DataFrame) -> pl.DataFrame:
         """What has come together keeps one number, and one of the rows that were given out for it."""
         if self._apart:
-            numbers = rows[_ID]
-            rows = rows.with_columns(pl.col(_ID).list.min())
-            pairs = pl.DataFrame([numbers, rows[_ID].alias(_LABEL)]).explode(_ID).filter(pl.col(_ID) != pl.col(_LABEL))
-            old = self._alias.join(pairs.rename({_ID: _LABEL, _LABEL: _ROW}), on=_LABEL, how="left")
-            old = old.select(_ID, pl.coalesce(_ROW, _LABEL).alias(_LABEL))
-            self._alias = pl.concat([old, pairs])
-            self._spare_alias(rows.height)
+            rows = self._apart.merged(rows)
         if self._is_shown_again:
             wrong = rows.filter(pl.col(_SHOWN).list.len() > 0).explode(_SHOWN).filter(pl.col(_SHOWN) != _start())
             if wrong.height:
@@ -223,19 +207,6 @@ class Sessions(Groups):
             own = pl.when(pl.col(_SHOWN).list.contains(_start())).then(pl.concat_list("window_start"))
             rows = rows.with_columns(own.otherwise(pl.lit([], pl.List(pl.Int64))).alias(_SHOWN))
         return rows
-
-    def _spare_alias(self, rows: int) -> None:
-        """Pieces are renamed when many have other names than their sessions."""
-        if self._apart and self._alias.height > 2 * rows + _WORTH_MERGING:
-            alias, self._alias = self._alias, self._alias.clear()
-            self._apart.rename(lambda pieces: self._renamed(pieces, alias, how="left"))
-
-    def _renamed(self, pieces: pl.DataFrame, names: pl.DataFrame, how: Literal["inner", "left"]) -> pl.DataFrame:
-        """Pieces under the numbers of their sessions. `names`: _ID and, as _LABEL, what it has become."""
-        if self._is_ordered:
-            pieces = pieces.sort(_ID)
-        joined = pieces.join(names, on=_ID, how=how, maintain_order="left")
-        return joined.with_columns(pl.coalesce(_LABEL, _ID).alias(_ID)).drop(_LABEL)
 
     def _take_back(self, wrong: pl.DataFrame) -> None:
         rev = [(pl.col(tally_piece(REV)) + 1).alias(REV)] if self._lateness else []
@@ -421,21 +392,12 @@ class Sessions(Groups):
     def _forget(self, rows: pl.DataFrame) -> None:
         """Their pieces, where they are kept apart."""
         if self._apart and rows.height:
-            names = self._names(rows)
-            self._apart.keep(lambda pieces: pieces.join(names, on=_ID, how="anti"))
-            self._alias = self._alias.join(names, on=_ID, how="anti")
-
-    def _names(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The numbers under which pieces of these sessions are kept, and the sessions' own."""
-        own = rows.select(_ID, pl.col(_ID).alias(_LABEL))
-        return pl.concat([own, self._alias.join(own, on=_LABEL, how="semi")])
+            self._apart.forget(rows)
 
     def _values(self, rows: pl.DataFrame) -> pl.DataFrame:
-        kept = rows.select(*WINDOW, *self._by, *([_ID] if self._apart else []), *self._pieces.finals())
+        kept = rows.select(*WINDOW, *self._by, *([ID] if self._apart else []), *self._pieces.finals())
         if self._apart:
-            names = self._names(rows)
-            values = self._apart.values(lambda pieces: self._renamed(pieces, names, how="inner"), [_ID, *self._finer])
-            kept = kept.join(values, on=_ID)
+            kept = kept.join(self._apart.values(rows), on=ID)
         return kept.select(*WINDOW, *self._by, *self._finer, *self._order)
 
     def update(self) -> Iterator[pl.DataFrame]:
@@ -467,10 +429,7 @@ class Sessions(Groups):
             "gone": pl.concat(self._gone) if self._gone else None,
             "reached": pl.DataFrame({"reached": [self._reached]}),
         }
-        if self._apart:
-            first = next(self._ids)
-            self._ids = count(first)
-            tables |= {"alias": self._alias, "ids": pl.DataFrame({"ids": [first]}), **self._apart.snapshot()}
+        tables |= self._apart.snapshot() if self._apart else {}
         return {name: table.drop(_KEY, strict=False) for name, table in tables.items() if table is not None and table.height}
 
 
