@@ -7,8 +7,66 @@ may not. All other records are put together by columns (core/sessions.py), with 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+import polars as pl
+
+from clickpipe.columns import HIDDEN
+
+ROW = HIDDEN + "row"  # the number of a record, or of what was known
+LABEL = HIDDEN + "label"  # the number of a session
+FROM, TO = HIDDEN + "from", HIDDEN + "to"
+IS_OVER, WAITS = HIDDEN + "is over", HIDDEN + "waits"  # nothing joins it any more; records may come before it
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Shape: `records` and `parts`: ROW and the LABEL of its session; `sessions`: LABEL, FROM, TO, IS_OVER, WAITS.
+
+    `late`, `corrections`: numbers of records; the latter joined a session that had ended before.
+    """
+
+    records: pl.DataFrame
+    parts: pl.DataFrame
+    sessions: pl.DataFrame
+    late: list[int]
+    corrections: list[int]
+
+
+def joined(
+    known: Iterable[tuple[int, int, int, int, bool]],
+    records: Iterable[tuple[int, int, int, int | None]],
+    gap: int,
+    lateness: int,
+    longest: int | None,
+) -> Joined:
+    """`known`: key, number, start, end, whether it waits; `records`, in the order of arrival: key, number, time, mark."""
+    keys: dict[int, Joining] = {}
+
+    def of(key: int) -> Joining:
+        return keys.setdefault(key, Joining(gap, lateness, longest))
+
+    for key, number, start, end, waits in known:
+        of(key).know(number, start, end, is_waiting=waits)
+    for key, number, time, mark in records:
+        of(key).take(number, time, mark)
+    found = [(session, waits) for one in keys.values() for waits in (False, True) for session in one.held(waiting=waits)]
+    schema = {LABEL: pl.Int64, FROM: pl.Int64, TO: pl.Int64, IS_OVER: pl.Boolean, WAITS: pl.Boolean}
+    rows = [(number, one.start, one.end, one.is_over, waits) for number, (one, waits) in enumerate(found)]
+    return Joined(
+        _labels([one.records for one, _ in found]),
+        _labels([one.parts for one, _ in found]),
+        pl.DataFrame(rows, schema=schema, orient="row"),
+        [number for one in keys.values() for number in one.late],
+        [number for one in keys.values() for number in one.corrections],
+    )
+
+
+def _labels(numbers: list[list[int]]) -> pl.DataFrame:
+    """Which of the numbered lists each number stands in."""
+    rows = [(number, label) for label, some in enumerate(numbers) for number in some]
+    return pl.DataFrame(rows, schema={ROW: pl.UInt32, LABEL: pl.Int64}, orient="row")
 
 
 @dataclass
@@ -94,6 +152,5 @@ class Joining:
     def _hold(self, one: Session) -> None:
         insort(self._waiting, (one.start, len(self._waiting), one), key=lambda held: held[0])
 
-    @property
-    def waiting(self) -> list[Session]:
-        return [one for *_, one in self._waiting]
+    def held(self, *, waiting: bool) -> list[Session]:
+        return [one for *_, one in self._waiting] if waiting else self.sessions

@@ -22,7 +22,7 @@ from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN
 from clickpipe.core.apart import ID, Apart
 from clickpipe.core.groups import DELETED, REV, Grouping, Groups
-from clickpipe.core.joining import Joining, Session
+from clickpipe.core.joining import FROM, IS_OVER, LABEL, ROW, TO, WAITS, joined
 from clickpipe.core.keys import number
 from clickpipe.core.operator import FOREVER, Late
 from clickpipe.core.summary import Pieces, apart
@@ -33,12 +33,7 @@ from clickpipe.text import owned
 _SHOWN = HIDDEN + "shown"  # the starts under which it has been given out
 _FRESH = HIDDEN + "fresh"  # it has changed since
 _KEY = HIDDEN + "key"  # its number in this process
-_LABEL = HIDDEN + "label"
-_FROM, _TO = HIDDEN + "from", HIDDEN + "to"
-_IS_OVER = HIDDEN + "is over"
 _IS_ONE = HIDDEN + "is one"
-_WAITS = HIDDEN + "waits"  # for records that may come before it
-_ROW = HIDDEN + "row"
 _WORTH_MERGING = 50_000  # rows
 
 
@@ -86,7 +81,7 @@ class Sessions(Groups):
         if doubtful is None:
             self._add(frame, time)
             return
-        frame = frame.with_row_index(_ROW)
+        frame = frame.with_row_index(ROW)
         some = frame.join(doubtful, on=_KEY, how="semi", maintain_order="left")
         self._add(frame.join(doubtful, on=_KEY, how="anti", maintain_order="left"), time)
         late = self._joined(some, doubtful, time)
@@ -102,10 +97,10 @@ class Sessions(Groups):
         if self._longest is not None:
             keys += ["window_start"]
         elif self._spans_gap(frame):
-            label = (_start().diff() >= self._gap).fill_null(value=True).cum_sum().over(_KEY).alias(_LABEL)
+            label = (_start().diff() >= self._gap).fill_null(value=True).cum_sum().over(_KEY).alias(LABEL)
             frame = frame.sort("window_start", maintain_order=True).with_columns(label)
-            keys += [_LABEL]
-        self._append(self._reduced(frame, keys, time).drop(_LABEL, strict=False))
+            keys += [LABEL]
+        self._append(self._reduced(frame, keys, time).drop(LABEL, strict=False))
 
     def _spans_gap(self, frame: pl.DataFrame) -> bool:
         first, last = frame["window_start"].min(), frame["window_start"].max()
@@ -159,25 +154,25 @@ class Sessions(Groups):
         if not merged[_IS_ONE].all():
             several = merged.filter(~pl.col(_IS_ONE)).select(_KEY)
             rest = rows.join(several, on=_KEY, how="semi", maintain_order="left")
-            rest = self._combined(self._labelled(rest), [_KEY, _LABEL], pl.lit(value=True).alias(_IS_ONE)).drop(_LABEL)
+            rest = self._combined(self._labelled(rest), [_KEY, LABEL], pl.lit(value=True).alias(_IS_ONE)).drop(LABEL)
             merged = pl.concat([merged.filter(_IS_ONE), rest.select(merged.columns)], how="vertical_relaxed")
         return self._noted(merged.drop(_IS_ONE))
 
     def _labelled(self, rows: pl.DataFrame) -> pl.DataFrame:
         """With the number of the session among those of its key. The order stays: of two records the first came first."""
         begins = (_end().cum_max().shift(1).over(_KEY) <= _start()).fill_null(value=True)
-        rows = rows.with_row_index(_ROW).sort("window_start").with_columns(begins.cum_sum().over(_KEY).alias(_LABEL))
-        return (rows.sort(_ROW) if self._is_ordered else rows).drop(_ROW)
+        rows = rows.with_row_index(ROW).sort("window_start").with_columns(begins.cum_sum().over(_KEY).alias(LABEL))
+        return (rows.sort(ROW) if self._is_ordered else rows).drop(ROW)
 
     def _chained(self, rows: pl.DataFrame, longest: int) -> pl.DataFrame:
         """In the order of time; what would make a session too long begins the next one. A round for each of a key."""
         found: list[pl.DataFrame] = []
-        limit = _start().min().over(_KEY, _LABEL) + longest
+        limit = _start().min().over(_KEY, LABEL) + longest
         while rows.height:
             rows = self._labelled(rows).with_columns((limit > _start()).alias(_IS_ONE))
-            merged = self._combined(rows.filter(_IS_ONE), [_KEY, _LABEL])
-            found.append(merged.drop(_LABEL).with_columns(pl.min_horizontal(_end(), _start() + longest).alias("window_end")))
-            rows = rows.filter(~pl.col(_IS_ONE)).drop(_LABEL, _IS_ONE)
+            merged = self._combined(rows.filter(_IS_ONE), [_KEY, LABEL])
+            found.append(merged.drop(LABEL).with_columns(pl.min_horizontal(_end(), _start() + longest).alias("window_end")))
+            rows = rows.filter(~pl.col(_IS_ONE)).drop(LABEL, _IS_ONE)
         return self._noted(self._stacked([*found]))
 
     def _combined(self, rows: pl.DataFrame, keys: list[str], *more: pl.Expr) -> pl.DataFrame:
@@ -242,33 +237,28 @@ class Sessions(Groups):
     def _joined(self, frame: pl.DataFrame, keys: pl.DataFrame, time: pl.Expr) -> list[int]:
         """All that is known of these keys, and these records, one by one. The numbers of the late ones."""
         known = self._pulled(keys)
-        found, waiting, late, corrections = self._one_by_one(frame, known)
-        sessions = [*found, *waiting]
-        of_rows = _labels([one.records for one in sessions], _ROW, pl.UInt32)
-        of_parts = _labels([one.parts for one in sessions], _ROW, pl.UInt32)
-        bounds = pl.DataFrame(
-            [(number, one.start, one.end, one.is_over, number >= len(found)) for number, one in enumerate(sessions)],
-            schema={_LABEL: pl.Int64, _FROM: pl.Int64, _TO: pl.Int64, _IS_OVER: pl.Boolean, _WAITS: pl.Boolean},
-            orient="row",
-        )
+        rows = known.select(_KEY, ROW, *WINDOW, WAITS).iter_rows() if known.height else ()
+        records = frame.select(_KEY, ROW, "window_start", "_mark").iter_rows()
+        found = joined(rows, records, self._gap, self._lateness, self._longest)
         if self._lateness:
-            frame = frame.with_columns(pl.when(pl.col(_ROW).is_in(corrections)).then(pl.lit(value=True)).alias(HIDDEN + REV))
+            corrects = pl.when(pl.col(ROW).is_in(found.corrections)).then(pl.lit(value=True))
+            frame = frame.with_columns(corrects.alias(HIDDEN + REV))
         parts: list[pl.DataFrame] = []
         if known.height:
-            parts.append(known.join(of_parts, on=_ROW, maintain_order="left").drop(_ROW, _WAITS))
-        if of_rows.height:
-            parts.append(self._reduced(frame.join(of_rows, on=_ROW, maintain_order="left"), [_LABEL], time))
+            parts.append(known.join(found.parts, on=ROW, maintain_order="left").drop(ROW, WAITS))
+        if found.records.height:
+            parts.append(self._reduced(frame.join(found.records, on=ROW, maintain_order="left"), [LABEL], time))
         if parts:
-            merged = self._combined(self._stacked([*parts]), [_LABEL]).join(bounds, on=_LABEL)
-            merged = merged.with_columns(pl.col(_FROM).alias("window_start"), pl.col(_TO).alias("window_end"))
-            self._put_back(self._noted(merged.drop(_FROM, _TO, _LABEL)))
-        return late
+            merged = self._combined(self._stacked([*parts]), [LABEL]).join(found.sessions, on=LABEL)
+            merged = merged.with_columns(pl.col(FROM).alias("window_start"), pl.col(TO).alias("window_end"))
+            self._put_back(self._noted(merged.drop(FROM, TO, LABEL)))
+        return found.late
 
     def _put_back(self, merged: pl.DataFrame) -> None:
-        flags = _IS_OVER, _WAITS
-        over = merged.filter(_IS_OVER).drop(flags)
-        waits = merged.filter(~pl.col(_IS_OVER) & pl.col(_WAITS)).drop(flags)
-        settled = merged.filter(~pl.col(_IS_OVER) & ~pl.col(_WAITS)).drop(flags)
+        flags = IS_OVER, WAITS
+        over = merged.filter(IS_OVER).drop(flags)
+        waits = merged.filter(~pl.col(IS_OVER) & pl.col(WAITS)).drop(flags)
+        settled = merged.filter(~pl.col(IS_OVER) & ~pl.col(WAITS)).drop(flags)
         is_given = self._is_given()
         self._over.append(over.filter(~is_given))
         self._forget(over.filter(is_given))
@@ -291,44 +281,34 @@ class Sessions(Groups):
             return pl.lit(value=False)
         return ~pl.col(_FRESH) & (_end() <= self._reached)
 
-    def _one_by_one(self, frame: pl.DataFrame, known: pl.DataFrame) -> tuple[list[Session], list[Session], list[int], list[int]]:
-        joinings: dict[int, Joining] = {}
-
-        def of(key: int) -> Joining:
-            return joinings.setdefault(key, Joining(self._gap, self._lateness, self._longest))
-
-        if known.height:
-            for key, row, start, end, waits in known.select(_KEY, _ROW, *WINDOW, _WAITS).iter_rows():
-                of(key).know(row, start, end, is_waiting=waits)
-        for key, row, start, mark in frame.select(_KEY, _ROW, "window_start", "_mark").iter_rows():
-            of(key).take(row, start, mark)
-        every = joinings.values()
-        late = [number for one in every for number in one.late]
-        corrections = [number for one in every for number in one.corrections]
-        return [s for one in every for s in one.sessions], [s for one in every for s in one.waiting], late, corrections
-
     def _pulled(self, keys: pl.DataFrame) -> pl.DataFrame:
-        """All rows of these keys, taken out, with _ROW and _WAITS."""
+        """All rows of these keys, taken out, with ROW and WAITS."""
         self._open, opened = self._split(self._open, keys)
         self._given, given = self._split(self._given, keys)
-        recent, new = self._split(self._stacked([*self._take_recent()]), keys)
-        self._append(recent if recent is not None else pl.DataFrame())
+        new = self._recent_of(keys)
         if self._longest is None:
-            rows = self._united(self._stacked([given, opened, new])).with_columns(pl.lit(value=False).alias(_WAITS))
+            rows = self._united(self._stacked([given, opened, new])).with_columns(pl.lit(value=False).alias(WAITS))
         else:
             parts = [
-                part.with_columns(pl.lit(value=part is new).alias(_WAITS)) for part in (given, opened, new) if part is not None
+                part.with_columns(pl.lit(value=part is new).alias(WAITS)) for part in (given, opened, new) if part is not None
             ]
             rows = self._stacked([*parts])
-        return rows.with_row_index(_ROW)
+        return rows.with_row_index(ROW)
+
+    def _recent_of(self, keys: pl.DataFrame) -> pl.DataFrame | None:
+        """What has come of these keys since the last merge, taken out."""
+        others, mine = self._split(self._stacked([*self._take_recent()]), keys)
+        if others is not None:
+            self._append(others)
+        return mine
 
     def _split(self, rows: pl.DataFrame | None, keys: pl.DataFrame) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
         """Those of other keys, and those of these."""
         if rows is None or not rows.height:
             return rows, None
-        mine = pl.lit(value=True).alias(_LABEL)
+        mine = pl.lit(value=True).alias(LABEL)
         rows = rows.join(keys.with_columns(mine), on=_KEY, how="left", maintain_order="left")
-        return rows.filter(pl.col(_LABEL).is_null()).drop(_LABEL), rows.filter(_LABEL).drop(_LABEL)
+        return rows.filter(pl.col(LABEL).is_null()).drop(LABEL), rows.filter(LABEL).drop(LABEL)
 
     # What is given out.
 
@@ -352,8 +332,7 @@ class Sessions(Groups):
         self._open = self._open.slice(ended.height)
         if self._longest is not None or not self._recent:
             return ended
-        recent, new = self._split(self._stacked([*self._take_recent()]), ended.select(_KEY).unique())
-        self._append(recent if recent is not None else pl.DataFrame())
+        new = self._recent_of(ended.select(_KEY).unique())
         if new is None or not new.height:
             return ended
         merged = self._united(self._stacked([ended, new]))
@@ -407,7 +386,7 @@ class Sessions(Groups):
         keys = pl.concat(changed).unique() if changed else pl.DataFrame()
         if not keys.height:
             return
-        rows = self._pulled(keys).drop(_ROW, _WAITS)
+        rows = self._pulled(keys).drop(ROW, WAITS)
         yield from self._taken_back(final=False)
         fresh = rows.filter(is_open)
         if fresh.height:
@@ -439,9 +418,3 @@ def _start() -> pl.Expr:
 
 def _end() -> pl.Expr:
     return pl.col("window_end")
-
-
-def _labels(numbers: list[list[int]], name: str, kind: type[pl.DataType]) -> pl.DataFrame:
-    """Which of the numbered lists each number stands in."""
-    rows = [(number, label) for label, some in enumerate(numbers) for number in some]
-    return pl.DataFrame(rows, schema={name: kind, _LABEL: pl.Int64}, orient="row")
