@@ -249,9 +249,10 @@ class WindowOperator(Operator):
         end = self._windows.ends(start, instant)
         if "_mark" in batch.frame.columns:
             mark = batch.frame["_mark"]
-            gone = (self._windows.last_ends(start) + self._info.lateness <= mark).fill_null(value=False)
+            last = self._windows.last_ends(start).alias("window_end")
+            gone = (last + self._info.lateness <= mark).fill_null(value=False)
             if gone.any():
-                yield from self._late(batch.keep(gone), pl.DataFrame([start, end]).filter(gone), columns)
+                yield from self._late(batch.keep(gone).add(pl.DataFrame([start, last]).filter(gone), columns))
                 batch, instant, mark = batch.keep(~gone), instant.filter(~gone), mark.filter(~gone)
                 start, end = start.filter(~gone), end.filter(~gone)
             end = self._open_end(start, end, instant, mark)
@@ -267,21 +268,13 @@ class WindowOperator(Operator):
         self._partly_late += int(late.sum())
         return end.zip_with(~late, self._windows.ends(start, reached.fill_null(instant)))
 
-    def _late(self, batch: Batch, bounds: pl.DataFrame, columns: Columns) -> Iterable[Late]:
-        """For a window that records had not closed, only the clock is to blame."""
-        assert self._windows is not None
-        closed = self._windows.last_ends(bounds["window_start"]) + self._info.lateness
-        late = batch.add(self._bounds(bounds), columns)
+    def _late(self, late: Batch) -> Iterable[Late]:
+        """With the newest of their windows. For one that records had not closed, only the clock is to blame."""
         if self._by_records is None:
             yield Late(late)
             return
-        idle = closed > self._by_records
+        idle = late.frame["window_end"] + self._info.lateness > self._by_records
         yield from (Late(late.keep(rows), reason) for rows, reason in ((~idle, "late"), (idle, "idle")) if rows.any())
-
-    def _bounds(self, bounds: pl.DataFrame) -> pl.DataFrame:
-        """Of the newest window that a late record stands in."""
-        assert self._windows is not None
-        return bounds.with_columns(self._windows.last_ends(bounds["window_start"]).alias("window_end"))
 
     def take_partly_late(self) -> int:
         taken, self._partly_late = self._partly_late, 0
