@@ -53,6 +53,25 @@ class Taking:
     strict: bool = False
     idle: IdleRule = IdleRule()
 
+    def event_time(self, form: Format) -> EventTime:
+        """In the field that a person named, or that the format has it in."""
+        return replace(self.time, field=self.time.field or form.time)
+
+    def judges_all(self, form: Format) -> bool:
+        """Whether every column's values are judged: by wish, or since a value that fits no type cannot become JSON."""
+        return self.strict or not form.has_text
+
+    def judged(
+        self, batch: Batch, form: Format, time: EventTime, clock: SplitClock, arrival: int | None, after: Columns
+    ) -> tuple[Batch, list[Dead]]:
+        """Event time, lateness and the guard against clocks that run ahead; and bad records. `after`: as EventTime.judged."""
+        dead: list[Dead] = []
+        if self.judges_all(form):
+            batch, misfits = batch.need([name for name in batch.columns.types if name in batch.frame.columns], set())
+            dead = [misfits] if misfits else []
+        batch, more = time.judged(batch, clock, arrival, after)
+        return batch, dead + more
+
 
 class IngestFeed(Feed):
     """Raw input, judged record by record. `epochs`: with checkpoints, the numbers of those to come."""
@@ -66,7 +85,7 @@ class IngestFeed(Feed):
         """`saved`: the position of an earlier run. Raises StateError if its input is not there any more."""
         self._taking, self._pace, self.pipeline = taking, taking.pace, taking.pipeline
         self._format: Format = FORMATS.find(taking.format, Format)()
-        self._time = replace(taking.time, field=taking.time.field or self._format.time)
+        self._time = taking.event_time(self._format)
         self.floats = set()
         self.inherited = []
         self._wants = Wants(None, True, self.floats)
@@ -155,14 +174,9 @@ class IngestFeed(Feed):
         self._wants = Wants(names, text, self.floats)
 
     def _judged(self, batch: Batch, clock: SplitClock, dead: list[Dead], read: int, arrival: int | None) -> Pull:
-        """Event time, lateness and the guard against clocks that run ahead."""
-        dead = list(dead)
-        if self._taking.strict or not self._format.has_text:  # a value that fits no type cannot become JSON
-            batch, misfits = batch.need([name for name in batch.columns.types if name in batch.frame.columns], set())
-            dead += [misfits] if misfits else []
-        batch, more = self._time.judged(batch, clock, arrival, self.columns)
+        batch, more = self._taking.judged(batch, self._format, self._time, clock, arrival, self.columns)
         self._is_new |= read > 0
-        return Pull([batch], None, dead + more, read)
+        return Pull([batch], None, [*dead, *more], read)
 
     # How far it has come.
 

@@ -155,12 +155,10 @@ def _judged(
     rebuilt: Rebuilt, form: Format, block: Block, path: str, clock: SplitClock, names: list[str]
 ) -> tuple[Batch, list[Dead]]:
     """As the source does it: the records with these columns, those that are late marked, and bad ones."""
-    floats, judges_all = set(rebuilt.floats), rebuilt.taking.strict or not form.has_text
-    batch, dead, _ = form.read(block, rebuilt.raw, _wants(rebuilt, floats, None if judges_all else names), path)
-    if judges_all:
-        batch, misfits = batch.need([name for name in batch.columns.types if name in batch.frame.columns], floats)
-        dead = [*dead, misfits] if misfits else dead
-    batch, more = _time(rebuilt).judged(batch, clock, None, streamed(rebuilt.raw))
+    taking = rebuilt.taking
+    wanted = _wants(rebuilt, set(rebuilt.floats), None if taking.judges_all(form) else names)
+    batch, dead, _ = form.read(block, rebuilt.raw, wanted, path)
+    batch, more = taking.judged(batch, form, _time(rebuilt), clock, None, streamed(rebuilt.raw))
     return batch, [*dead, *more]
 
 
@@ -170,7 +168,7 @@ def _wants(rebuilt: Rebuilt, floats: set[str], names: list[str] | None = None) -
 
 def _time(rebuilt: Rebuilt) -> EventTime:
     """As the pipeline has it. Of files that grow it is not known any more when a record arrived, so none is too far ahead."""
-    time = replace(rebuilt.taking.time, field=rebuilt.taking.time.field or rebuilt.format().time)
+    time = rebuilt.taking.event_time(rebuilt.format())
     return replace(time, future_skew=None) if rebuilt.ingest.follow else time
 
 
