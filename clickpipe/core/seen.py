@@ -7,8 +7,8 @@
 
 A batch becomes a segment, and a segment is merged with the one before it when it has half its rows, so that there are
 few and a row is moved a few times only. Keys are found by binary search for their hash in each segment; whoever asks
-compares the values, so two keys of one hash cost a comparison and nothing else. Hashes are Polars' own and never leave
-the process: what is saved is the rows.
+compares the values, so two keys of one hash cost a comparison and nothing else. Hashes never leave the process: what is
+saved is the rows.
 
 A row is given up once the watermark has reached its UNTIL: with its whole segment, or when that is merged.
 Memory: the rows whose UNTIL is still to come, and at most twice as many others; 12 bytes a row for the index.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from clickpipe.columns import HIDDEN
+from clickpipe.core.keys import hash_of
 from clickpipe.text import owned
 
 UNTIL = HIDDEN + "until"
@@ -95,11 +96,7 @@ class Seen:
         return _Segment(owned(rows), index, rows[UNTIL].max())  # type: ignore[arg-type]  # integers, and some
 
     def _hashed(self, rows: pl.DataFrame) -> Hashed:
-        """The hash of each row's key. Columns have seeds of their own, or equal values would cancel each other out."""
-        hashed = pl.lit(0, pl.UInt64)
-        for seed, name in enumerate(self._keys):
-            hashed = hashed ^ pl.col(name).hash(seed)
-        numbered = rows.select(hashed.alias(_HASH), pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW))
+        numbered = rows.select(hash_of(self._keys).alias(_HASH), pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW))
         return Hashed(numbered.sort(_HASH))
 
     def _merged(self, older: _Segment, newer: _Segment) -> list[_Segment]:
