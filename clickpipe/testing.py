@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from clickpipe.batch import Batch
+    from clickpipe.columns import Columns
     from clickpipe.core.loop import Stage
-    from clickpipe.core.operator import Feed, Pull
+    from clickpipe.core.operator import Feed, Operator, Pull
 from clickpipe.core.meter import Ledger
 from clickpipe.core.step import OperatorStep
 
@@ -214,16 +215,20 @@ def collect(text: str, resumed_every: int = 0, ends_after: int | None = None) ->
 
 def _resuming(pulls: Callable[[], Iterator[Pull]], stages: list[Stage], every: int) -> Iterator[Pull]:
     """The same pulls; now and then, between two, the operators stop and go on."""
-    from clickpipe.state import snapshot
-
     for number, pull in enumerate(pulls(), 1):
         yield pull
         if number % every:
             continue
         for stage in stages:
-            saved = snapshot.to_bytes(stage.name, stage.operator.snapshot())
             assert isinstance(stage.step, OperatorStep)
-            stage.operator = stage.step.open(stage.given, snapshot.from_bytes(saved))
+            stage.operator = reopened(stage.step, stage.given, stage.operator)
+
+
+def reopened(step: OperatorStep, given: Columns, operator: Operator) -> Operator:
+    """The operator of another process that goes on, from the bytes that this one has saved."""
+    from clickpipe.state import snapshot
+
+    return step.open(given, snapshot.from_bytes(snapshot.to_bytes("test", operator.snapshot())))
 
 
 def _pulls_until(records: int, feed: Feed, pulls: Callable[[], Iterator[Pull]]) -> Iterator[Pull]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import io
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
-
-import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.operator import FOREVER, Late, Pull
 from clickpipe.core.step import OperatorStep, SourceStep
 from clickpipe.plan.parse import parse
+from clickpipe.testing import reopened
+
+
+def written(records: list[dict[str, Any]], folder: Path) -> Path:
+    """A file of them; each gets its number, by which a test knows it again."""
+    for number, record in enumerate(records):
+        record["n"] = number
+    path = folder / "input.ndjson"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
 
 
 def pulled(text: str) -> tuple[OperatorStep, Columns, list[Pull]]:
@@ -30,19 +39,12 @@ def driven(step: OperatorStep, given: Columns, pulls: Sequence[Pull], stops: Seq
     operator, outs = step.open(given, {}), []
     for number, pull in enumerate([*pulls, Pull(watermark=FOREVER)]):
         if number in stops:
-            operator = step.open(given, {name: _saved(frame) for name, frame in operator.snapshot().items()})
+            operator = reopened(step, given, operator)
         for batch in pull.batches:
             outs += [told for out in operator.on_batch(batch.need(step.needs(given), set())[0]) for told in _told(out)]
         if pull.watermark is not None:
             outs += [told for batch in operator.on_watermark(pull.watermark) for told in _told(batch)]
     return outs
-
-
-def _saved(frame: pl.DataFrame) -> pl.DataFrame:
-    file = io.BytesIO()
-    frame.write_ipc_stream(file)
-    file.seek(0)
-    return pl.read_ipc_stream(file)
 
 
 def _told(out: Batch | Late | Dead) -> Iterator[tuple[Any, ...]]:

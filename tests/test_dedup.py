@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from resuming import driven, pulled
+from resuming import driven, pulled, written
 
 from clickpipe.core.meter import check
 from clickpipe.core.seen import UNTIL, Seen
@@ -53,7 +52,7 @@ def rule(records: list[dict[str, Any]], by: list[str], within: int, delay: int) 
 )
 @_SETTINGS
 def test_the_rule(records: list[dict[str, Any]], by: list[str], within: int, delay: int, batch: int, tmp_path: Path) -> None:
-    path = _written(records, tmp_path)
+    path = written(records, tmp_path)
     seen = collect(f"{_ingest(path, delay, batch)} | dedup --by {','.join(by)} --within {within}ms")
     passing, late = rule(records, by, within, delay)
     assert [row["n"] for row in seen.rows] == passing
@@ -70,7 +69,7 @@ def test_the_rule(records: list[dict[str, Any]], by: list[str], within: int, del
 def test_stopped_and_resumed_at_any_point(
     records: list[dict[str, Any]], within: int, delay: int, data: st.DataObject, batch: int, tmp_path: Path
 ) -> None:
-    path = _written(records, tmp_path)
+    path = written(records, tmp_path)
     step, columns, pulls = pulled(f"{_ingest(path, delay, batch)} | dedup --by id --within {within}ms")
     stops = data.draw(st.sets(st.integers(0, len(pulls)), max_size=4))
     assert driven(step, columns, pulls, sorted(stops)) == driven(step, columns, pulls, ())
@@ -83,7 +82,7 @@ def test_stopped_and_resumed_at_any_point(
 def test_integers_that_become_floats(values: list[float], batch: int, tmp_path: Path) -> None:
     """The first 1,000 records say integer. A 1 that comes as 1.0 later repeats it."""
     records = [{"ts": BEGIN, "id": number % 3 + 10} for number in range(1_000)] + [{"ts": BEGIN, "id": id_} for id_ in values]
-    path = _written(records, tmp_path)
+    path = written(records, tmp_path)
     seen = collect(f"ingest {path} --time ts --batch-bytes {batch * 1_000} | dedup --by id --within 1h")
     assert [row["n"] for row in seen.rows] == rule([{"n": n, **r} for n, r in enumerate(records)], ["id"], 3_600_000, 0)[0]
 
@@ -124,14 +123,6 @@ def test_keys_are_compared_by_value(latest: bool, monkeypatch: pytest.MonkeyPatc
     rows, found = seen.find(seen.hashed(pl.DataFrame({"k": ["b", "c"]})))
     assert rows.to_list() == [0, 1]
     assert found["k"].to_list() == ["a", "b"]
-
-
-def _written(records: list[dict[str, Any]], folder: Path) -> Path:
-    for number, record in enumerate(records):
-        record["n"] = number
-    path = folder / "input.ndjson"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
 
 
 def _ingest(path: Path, delay: int, batch: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from resuming import driven, pulled
+from resuming import driven, pulled, written
 
 from clickpipe.core.meter import check
 from clickpipe.testing import collect
@@ -58,7 +57,7 @@ def spelled(key: tuple[Any, ...], start: int) -> str:
 def test_the_rule(
     records: list[dict[str, Any]], by: list[str], gaps: tuple[int, int | None], delay: int, batch: int, tmp_path: Path
 ) -> None:
-    path = _written(records, tmp_path)
+    path = written(records, tmp_path)
     seen = collect(f"{_ingest(path, delay, batch)} | {_sessionize(by, gaps)}")
     late = {row["n"] for row in seen.late}
     assert late == _late(records, delay)
@@ -72,7 +71,7 @@ def test_the_rule(
 def test_any_order_within_the_bound_gives_the_same(
     records: list[dict[str, Any]], gaps: tuple[int, int | None], seed: int, batch: int, tmp_path: Path
 ) -> None:
-    path = _written(sorted(records, key=lambda record: int(record["ts"])), tmp_path)
+    path = written(sorted(records, key=lambda record: int(record["ts"])), tmp_path)
     expected = collect(f"{_ingest(path, 0, 1 << 20)} | {_sessionize(['u'], gaps)}").rows
     lines = path.read_text().splitlines(keepends=True)
     random.Random(seed).shuffle(lines)
@@ -86,7 +85,7 @@ def test_any_order_within_the_bound_gives_the_same(
 def test_stopped_and_resumed_at_any_point(
     records: list[dict[str, Any]], gaps: tuple[int, int | None], delay: int, data: st.DataObject, batch: int, tmp_path: Path
 ) -> None:
-    path = _written(records, tmp_path)
+    path = written(records, tmp_path)
     step, columns, pulls = pulled(f"{_ingest(path, delay, batch)} | {_sessionize(['u', 'k'], gaps)}")
     stops = data.draw(st.sets(st.integers(0, len(pulls)), max_size=4))
     assert driven(step, columns, pulls, sorted(stops)) == driven(step, columns, pulls, ())
@@ -99,7 +98,7 @@ def test_a_session_goes_on_when_its_key_becomes_a_float(batch: int, tmp_path: Pa
         {"ts": BEGIN + 1_000, "k": 0.5},
         {"ts": BEGIN + 1_001, "k": 1},
     ]
-    path = _written(records, tmp_path)
+    path = written(records, tmp_path)
     seen = collect(f"ingest {path} --time ts --batch-bytes {batch} | sessionize --by k --gap 1h")
     assert [row["session_id"] for row in seen.rows[-3:]] == [f"1:{BEGIN + 1}", f"0.5:{BEGIN + 1_000}", f"1:{BEGIN + 1}"]
     assert seen.rows[-1]["session_position"] == 501
@@ -108,14 +107,14 @@ def test_a_session_goes_on_when_its_key_becomes_a_float(batch: int, tmp_path: Pa
 def test_a_session_is_not_forgotten_while_it_may_go_on(tmp_path: Path) -> None:
     """The watermark stands one millisecond before the end of the gap, and there the next record is."""
     records = [{"ts": BEGIN, "u": "a"}, {"ts": BEGIN + 9, "u": "b"}, {"ts": BEGIN + 9, "u": "a"}, {"ts": BEGIN + 19, "u": "a"}]
-    path = _written(records, tmp_path)
+    path = written(records, tmp_path)
     seen = collect(f"{_ingest(path, 0, 1)} | sessionize --by u --gap 10ms")
     assert [(row["u"], row["session_position"]) for row in seen.rows] == [("a", 1), ("b", 1), ("a", 2), ("a", 1)]
 
 
 def test_what_is_kept_is_bounded_by_what_may_go_on(tmp_path: Path) -> None:
     """A key that is seen again and again is one row, and one whose gap has passed is none."""
-    path = _written([{"ts": BEGIN + n, "u": f"u{n // 10 if n % 2 else 'x'}"} for n in range(3_000)], tmp_path)
+    path = written([{"ts": BEGIN + n, "u": f"u{n // 10 if n % 2 else 'x'}"} for n in range(3_000)], tmp_path)
     step, columns, pulls = pulled(f"{_ingest(path, 0, 200)} | sessionize --by u --gap 50ms")
     operator, most = step.open(columns, {}), 0
     for pull in pulls:
@@ -145,14 +144,6 @@ def _late(records: list[dict[str, Any]], delay: int) -> set[int]:
 def _by_session(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """Without what tells apart records of one time, whose order is that of arrival."""
     return sorted((row["ts"], row["session_id"], row["session_position"], row["session_start"]) for row in rows)
-
-
-def _written(records: list[dict[str, Any]], folder: Path) -> Path:
-    for number, record in enumerate(records):
-        record["n"] = number
-    path = folder / "input.ndjson"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
 
 
 def _ingest(path: Path, delay: int, batch: int) -> str:
