@@ -382,7 +382,7 @@ MUTANTS = [
         "core/progress.py",
         'greatest=said["greatest"])',
         "greatest=None)",
-        "test_state.py::test_a_late_record_right_behind_a_checkpoint_is_late",
+        "test_state.py::test_a_file_is_measured_by_itself_behind_a_checkpoint_too",
         quick=True,
     ),
     Mutant(

@@ -320,19 +320,32 @@ def test_parts_that_no_checkpoint_knows_of_stop_a_run(tmp_path: Path) -> None:
 
 def test_a_late_record_right_behind_a_checkpoint_is_late(tmp_path: Path) -> None:
     """The first record of a run is measured by what the runs before have seen."""
-    path = tmp_path / "in.ndjson"
-    path.write_text("".join(json.dumps({"ts": 1_767_225_600_000 + n}) + "\n" for n in (60_000, 60_001, 0)))
-    step = Ingest((str(path),), time="ts", batch_bytes=Size(1), checkpoint=Duration(1))
+    frames = _gone_on(tmp_path, [(60_000, 60_001, 0)], after=2)
+    assert frames[-1]["_mark"].to_list() == [1_767_225_660_001]
+
+
+def test_a_file_is_measured_by_itself_behind_a_checkpoint_too(tmp_path: Path) -> None:
+    """The stream's watermark waits for the second file; a record of the first is late by what that one had seen."""
+    frames = _gone_on(tmp_path, [(0, 60_000, 60_001, 55_000), (50_000,)], after=3)
+    assert frames[0]["_mark"].to_list() == [1_767_225_660_001]
+
+
+def _gone_on(folder: Path, files: list[tuple[int, ...]], after: int) -> list[pl.DataFrame]:
+    """The records that a run reads which goes on from a checkpoint behind the first `after` records, one by one."""
+    for number, times in enumerate(files):
+        text = "".join(json.dumps({"ts": 1_767_225_600_000 + n}) + "\n" for n in times)
+        (folder / f"{number}.ndjson").write_text(text)
+    paths = tuple(str(folder / f"{number}.ndjson") for number in range(len(files)))
+    step = Ingest(paths, time="ts", batch_bytes=Size(1), checkpoint=Duration(1))
     feed = step.open()
     feed.epochs = count(1)
     barrier = None
-    for _, pull in zip(range(2), feed.pulls(), strict=False):
+    for _, pull in zip(range(after), feed.pulls(), strict=False):
         barrier = pull.barrier or barrier
         time.sleep(0.01)  # longer than a checkpoint takes to be due
     feed.close()
     assert barrier is not None
-    frames = [batch.frame for pull in step.open(barrier.state[0]["source"]).pulls() for batch in pull.batches if batch.height]
-    assert frames[-1]["_mark"].to_list() == [1_767_225_660_001]
+    return [batch.frame for pull in step.open(barrier.state[0]["source"]).pulls() for batch in pull.batches if batch.height]
 
 
 def test_an_unknown_version_is_refused(tmp_path: Path) -> None:
