@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from running import Start, epoch, errors, until
 
-from clickpipe.engine.explained import Told, default_column, named_key, of_event, of_window
+from clickpipe.engine.of_event import default_column, of_event
+from clickpipe.engine.of_window import named_key, of_window
 from clickpipe.engine.rebuilt import rebuilt
+from clickpipe.engine.told import Told
 from clickpipe.errors import ClickpipeError
 from clickpipe.plan.flags import parse_step
 from clickpipe.plan.parse import parse

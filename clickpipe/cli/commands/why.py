@@ -39,15 +39,15 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="for programs: an object per line")
 def command(name: str, event: str | None, by: str | None, window: str | None, keys: tuple[str, ...], as_json: bool) -> None:
-    from clickpipe.engine import explained
+    from clickpipe.engine import of_event, of_window
     from clickpipe.engine.rebuilt import rebuilt
 
     _check(event, by, window, keys)
     pipeline = rebuilt(pipelines.opened(name))
     if event is not None:
-        told = explained.of_event(pipeline, by or explained.default_column(pipeline), event)
+        told = of_event.of_event(pipeline, by or of_event.default_column(pipeline), event)
     else:
-        told = explained.of_window(pipeline, _instant(window or ""), explained.named_key(pipeline, keys))
+        told = of_window.of_window(pipeline, _instant(window or ""), of_window.named_key(pipeline, keys))
     for one in told:
         if as_json:
             sys.stdout.write(orjson.dumps({"what": one.what, "text": one.text, **one.data}).decode() + "\n")
