@@ -179,8 +179,8 @@ class View:
         return f"DELETE FROM {_quoted(self.name)} WHERE _key = ?{' AND rev <= ?' if self._counts_revs else ''}"
 
     def _deleted(self, rows: pl.DataFrame) -> list[tuple[object, ...]]:
-        revs = [(rev,) if self._counts_revs else () for rev in (rows[_REV] if self._counts_revs else [None] * rows.height)]
-        return [(key, *rev) for key, rev in zip(self._keys_of(rows), revs, strict=True)]
+        keys = self._keys_of(rows)
+        return list(zip(keys, rows[_REV], strict=True)) if self._counts_revs else [(key,) for key in keys]
 
     def _values(self, rows: pl.DataFrame) -> list[tuple[object, ...]]:
         return [(*row, key) for row, key in zip(rows.select(list(self._shown)).rows(), self._keys_of(rows), strict=True)]
