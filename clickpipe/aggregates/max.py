@@ -10,7 +10,7 @@ from clickpipe.core.aggregate import Aggregate, Exprs
 
 
 class Max(Aggregate):
-    def partial(self, value: pl.Expr, time: pl.Expr) -> Exprs:
+    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         return {"max": value.max()}
 
     def merge(self, piece: Mapping[str, pl.Expr]) -> Exprs:

@@ -1,16 +1,16 @@
 """What merges: partial, merge, final.
 
-One code path combines batches, workers, panes and corrections. An aggregate's pieces are named
+One code path combines batches, workers, panes, corrections and rollups. An aggregate's pieces are named
 columns; merging takes pieces and gives pieces, in any order and grouping. An aggregate whose
-pieces need a finer key than the group (the values of an exact distinct count) names it as its
-sub-key: its pieces are then rows of their own.
+pieces need a finer key than the group (the values of an exact distinct count, the registers of a
+sketch) names it as its sub-key: its pieces are then rows of their own.
 
 Every aggregate skips nulls, so `FILTER (WHERE p)` is: null where p is not true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import polars as pl
@@ -19,44 +19,71 @@ from clickpipe.errors import Unsupported
 
 Exprs = Mapping[str, "pl.Expr"]
 SUB_KEY = "\0sub"
+VALUE = "\0value"
 
 
 class Aggregate:
     """One call of an aggregate function.
 
-    `value` is its argument, `time` the record's event time (a constant where there is none). `kind` is
-    the argument's type. Pieces go by the names that `partial` gives them.
+    `value` is its argument, `order` what its records are ordered by: the second argument, or the event time (a constant
+    where there is none). `kind` is the argument's type. Pieces go by the names that `partial` gives them. What else a
+    function takes are constants, which stand behind `kind` in its constructor; it raises PlanError for what cannot be.
     """
 
     takes_star: ClassVar[bool] = False
-    takes_numbers_only: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()  # the types of argument it is for; none: all
+    ordered_by: ClassVar[str] = ""  # "time", or "argument": its second one
+    per_second: ClassVar[bool] = False  # its value is divided by the length of the window
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
     def result(self) -> str:
-        """The type of the value."""
+        """The type of the value. A list or struct is of type json."""
         return self.kind
 
-    def sub_key(self, value: pl.Expr) -> pl.Expr | None:
-        """A finer key that the pieces are kept by."""
-        return None
+    def prepared(self, value: pl.Expr) -> pl.Expr:
+        """What is computed of its argument, record by record, before anything else: `value` is this from there on."""
+        return value
 
-    def partial(self, value: pl.Expr, time: pl.Expr) -> Exprs:
+    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         """Records of a group -> pieces."""
         raise NotImplementedError
 
-    def merge(self, piece: Mapping[str, pl.Expr]) -> Exprs:
+    def merge(self, piece: Exprs) -> Exprs:
         """Pieces -> pieces."""
         raise NotImplementedError
 
-    def widened(self, piece: Mapping[str, pl.Expr]) -> Exprs:
+    def widened(self, piece: Exprs) -> Exprs:
         """Pieces of integers -> pieces of floats: the argument has turned out to be one."""
         return piece
 
-    def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
+    def final(self, piece: Exprs) -> pl.Expr:
         """Pieces -> the value. With a sub-key: the pieces of all its values -> the value."""
         raise NotImplementedError
+
+    def bounds(self, estimate: pl.Expr) -> tuple[pl.Expr, pl.Expr] | None:
+        """Between which two the true value lies, at 95 %; None: it is no estimate."""
+        return None
+
+    # Of those with a sub-key.
+
+    def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr | None:
+        """A finer key that the pieces are kept by."""
+        return None
+
+    def shares(self) -> Hashable:
+        """Calls over the same argument that are equal in this keep the same pieces; None: it has its own."""
+        return None
+
+    def trimmed(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
+        """Merged pieces -> as many of them as are kept. `piece`: the columns they stand in, beside SUB_KEY."""
+        return rows
+
+    def values(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
+        """Merged pieces of groups -> `keys` and VALUE, a row per group."""
+        final = self.final({name: pl.col(column) for name, column in piece.items()}).alias(VALUE)
+        return rows.group_by(keys).agg(final) if keys else rows.select(final)
 
     def flink(self) -> Any:
         raise Unsupported("notimpl", "Flink SQL", "this version runs plans on one machine only")

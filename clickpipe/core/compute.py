@@ -35,6 +35,12 @@ def finite(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name) for name in floats)
 
 
+def as_json(name: str) -> pl.Expr:
+    """A list or struct as its JSON."""
+    said = pl.struct(pl.col(name).alias("v")).struct.json_encode()
+    return pl.when(pl.col(name).is_not_null()).then(said.str.slice(5).str.head(-1)).alias(name)
+
+
 def _reasons(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> list[str | None]:
     """Per record, why it has no value. Halving finds the few that have none; many are rare here."""
     try:

@@ -29,7 +29,7 @@ class _Bound(Aggregate):
         super().__init__(kind)
         self._is_least = kind == "least"
 
-    def partial(self, value: pl.Expr, time: pl.Expr) -> Exprs:
+    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         return {"bound": value.min() if self._is_least else value.max()}
 
     def merge(self, piece: Mapping[str, pl.Expr]) -> Exprs:

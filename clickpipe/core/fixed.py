@@ -18,7 +18,7 @@ from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN
 from clickpipe.core.groups import REV, Grouping, Groups
 from clickpipe.core.operator import FOREVER, Late
-from clickpipe.core.summary import Summary, Table
+from clickpipe.core.summary import Select, Summary, Table
 from clickpipe.core.tally import tally, tally_piece
 from clickpipe.core.windows import END, START, WINDOW, Windows
 
@@ -29,7 +29,7 @@ _MOST_ROWS = 2_000_000  # pieces that are put together at once
 class Fixed(Groups):
     def __init__(self, grouping: Grouping, saved: Mapping[str, pl.DataFrame]) -> None:
         assert grouping.window is not None
-        self._windows, self._info = Windows(grouping.window), grouping.window
+        self._windows, self._info, self._grouping = Windows(grouping.window), grouping.window, grouping
         self._by = [name for name in grouping.by if name not in WINDOW]
         self._emit, self._is_corrected = grouping.emit, grouping.window.lateness > 0
         self._is_ordered = grouping.is_ordered
@@ -102,7 +102,7 @@ class Fixed(Groups):
         """All rows of the windows that have ended since."""
         if self._is_plain:
             closed = pl.col("window_start") <= upto - self._info.size
-            yield self._told(self._summary.values(lambda rows: rows.filter(closed)), final=True)
+            yield self._told(self._sets(lambda rows: rows.filter(closed)), final=True)
             return
         for spread in self._spread(above, upto):
             yield self._told(self._values(spread), final=True)
@@ -121,7 +121,7 @@ class Fixed(Groups):
     def _values(self, spread: pl.DataFrame) -> pl.DataFrame:
         """The rows of these windows, put together from their stretches."""
         if self._windows.are_stretches and not self._is_corrected:
-            return self._summary.values(lambda rows: rows.join(spread, on=WINDOW, how="semi"))
+            return self._sets(lambda rows: rows.join(spread, on=WINDOW, how="semi"))
 
         def put_together(rows: pl.DataFrame) -> pl.DataFrame:
             if self._is_ordered:  # of records of one instant those came first that had missed less
@@ -132,7 +132,12 @@ class Fixed(Groups):
                 rows = rows.with_columns(pl.when(had_fired).then(tally_piece(REV)).otherwise(0).alias(tally_piece(REV)))
             return rows.with_columns(pl.col(START).alias("window_start"), pl.col(END).alias("window_end"))
 
-        return self._summary.values(put_together, [*WINDOW, *self._by])
+        return self._sets(put_together, [*WINDOW, *self._by])
+
+    def _sets(self, select: Select, keys: list[str] | None = None) -> pl.DataFrame:
+        """The values of what is selected, by each set of columns."""
+        window = self._stretch if keys is None else WINDOW
+        return self._grouping.with_sets(lambda by: self._summary.values(select, keys if by is None else [*window, *by]))
 
     def _corrected(self, late: pl.DataFrame, upto: int) -> Iterator[pl.DataFrame]:
         """Rows that had been given out, and to which records have come since."""

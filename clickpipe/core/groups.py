@@ -11,17 +11,20 @@ also `rev`, `final` and `deleted`, as far as they say something.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from clickpipe.batch import Batch
-from clickpipe.columns import WindowInfo
+from clickpipe.columns import HIDDEN, WindowInfo
+from clickpipe.core.capped import OTHER
 from clickpipe.core.operator import FOREVER, Late
 from clickpipe.core.summary import Call, Summary, Table
 
 REV, FINAL, DELETED = "rev", "final", "deleted"  # columns of results that are given more than once
+GROUPING = "grouping"  # column: by which columns a row is grouped, where there are several sets of them
+SET = HIDDEN + "set"  # which of the sets it is
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,17 @@ class Grouping:
     window: WindowInfo | None = None
     emit: Emit = Emit()
     is_ordered: bool = False  # some aggregate asks which of two records came first
+    also: tuple[tuple[str, ...], ...] = ()  # by which of the columns too
+
+    def with_sets(self, values: Callable[[tuple[str, ...] | None], pl.DataFrame]) -> pl.DataFrame:
+        """The rows by all columns, and those by each other set of them. `values`: the rows by some columns; None: by all."""
+        if not self.also:
+            return values(None)
+        found = []
+        for place, by in enumerate((None, *self.also)):
+            named = [name for name in (self.by if by is None else by) if name != OTHER]
+            found.append(values(by).with_columns(pl.lit(",".join(named) or "total").alias(GROUPING), pl.lit(place).alias(SET)))
+        return pl.concat(found, how="diagonal_relaxed")
 
 
 class Groups:
@@ -80,7 +94,7 @@ class Whole(Groups):
     """No window."""
 
     def __init__(self, grouping: Grouping, saved: Mapping[str, pl.DataFrame]) -> None:
-        self._by, self._emit = list(grouping.by), grouping.emit
+        self._by, self._emit, self._grouping = list(grouping.by), grouping.emit, grouping
         self._summary = Summary(self._by, grouping.calls, saved)
         self._changed = Table(self._by, [], saved.get("fresh"))
         self._has_changed = "fresh" in saved
@@ -98,7 +112,8 @@ class Whole(Groups):
 
     def fire(self, time: int) -> Iterator[pl.DataFrame]:
         if time >= FOREVER:
-            yield self._emit.told(self._summary.values(lambda rows: rows), final=True)
+            rows = self._grouping.with_sets(lambda by: self._summary.values(lambda rows: rows, by))
+            yield self._emit.told(rows, final=True)
 
     def update(self) -> Iterator[pl.DataFrame]:
         if not self._has_changed:

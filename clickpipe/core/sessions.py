@@ -46,7 +46,8 @@ class Sessions(Groups):
         self._emit, self._is_shown_again = grouping.emit, info.lateness > 0 or not grouping.emit.is_once
         self._is_ordered = grouping.is_ordered
         calls = [*grouping.calls, *([tally(REV, "bool")] if self._lateness else [])]
-        plain, fine = ([], calls) if self._finer else apart(calls)
+        plain, shared = ([], [calls]) if self._finer else apart(calls)
+        fine = [call for some in shared for call in some]
         self._order = [call.name for call in calls]
         self._pieces = Pieces(plain)
         self._apart = Apart(self._finer, fine, saved, is_ordered=grouping.is_ordered) if fine else None

@@ -4,45 +4,73 @@
 
 Each batch is reduced to its partial rows; merging waits until the appended rows outnumber the
 merged ones, so a record's cost does not depend on the number of groups. One table holds the pieces
-that are kept per group, and each aggregate with a sub-key has one of its own.
+that are kept per group; aggregates with a sub-key have others, one for all that keep the same.
 
 Memory: one row per open group (and sub-key), twice that before a merge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
+from typing import Any
 
 import polars as pl
 
 from clickpipe.columns import HIDDEN
-from clickpipe.core.aggregate import SUB_KEY, Aggregate
+from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate
 
 _WORTH_MERGING = 50_000  # rows
 
 
 @dataclass(frozen=True)
 class Call:
-    """A named aggregate over an argument. `mask`: where the FILTER clause holds."""
+    """A named aggregate over an argument. `mask`: where the FILTER clause holds; `by`: what else its records are ordered by;
+    `more`: its constants."""
 
     name: str
     aggregate: Aggregate
     value: pl.Expr
     mask: pl.Expr | None = None
+    by: pl.Expr | None = None
+    more: tuple[Any, ...] = ()
 
-    def masked(self) -> pl.Expr:
-        """The argument, null where the FILTER clause does not hold."""
-        return self.value if self.mask is None else pl.when(self.mask).then(self.value)
+    def inputs(self) -> list[pl.Expr]:
+        """What it reads of each record: the argument, null where the FILTER clause does not hold, and what it is ordered by."""
+        if self.aggregate.kind == "*":
+            return []
+        masked = self.value if self.mask is None else pl.when(self.mask).then(self.value)
+        return [
+            self.aggregate.prepared(masked).alias(self.column),
+            *([] if self.by is None else [self.by.alias(self.column + HIDDEN)]),
+        ]
+
+    @property
+    def column(self) -> str:
+        """Where the frames that are added hold the argument."""
+        return HIDDEN + self.name
 
     def wide(self) -> Call:
         """The same call over floats."""
-        return replace(self, aggregate=type(self.aggregate)("float"))
+        return replace(self, aggregate=type(self.aggregate)("float", *self.more))
 
-    def input(self) -> pl.Expr:
-        """Where the frames that are added hold the masked argument."""
-        return pl.lit(True) if self.aggregate.kind == "*" else pl.col(f"\0{self.name}")
+    def partial(self, time: pl.Expr) -> Mapping[str, pl.Expr]:
+        """Pieces of a group of the frames that are added."""
+        return self.aggregate.partial(*self._read(time))
+
+    def sub_key(self, time: pl.Expr) -> pl.Expr | None:
+        """Of the frames that are added."""
+        return self.aggregate.sub_key(*self._read(time))
+
+    def _read(self, time: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+        argument = pl.lit(True) if self.aggregate.kind == "*" else pl.col(self.column)
+        return argument, time if self.by is None else pl.col(self.column + HIDDEN)
+
+    def shares(self) -> Hashable:
+        """Calls that are equal in this keep the same pieces."""
+        kept = self.aggregate.shares()
+        said = [None if expr is None else expr.meta.serialize() for expr in (self.value, self.mask)]
+        return self.name if kept is None else (self.aggregate.kind, kept, *said)
 
 
 class Pieces:
@@ -51,12 +79,12 @@ class Pieces:
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = list(calls)
 
-    def sub_key(self) -> pl.Expr | None:
-        return self._calls[0].aggregate.sub_key(self._calls[0].input()) if self._calls else None
+    def sub_key(self, time: pl.Expr) -> pl.Expr | None:
+        return self._calls[0].sub_key(time) if self._calls else None
 
     def partials(self, time: pl.Expr) -> list[pl.Expr]:
         """Records of a group -> pieces."""
-        exprs = ((call, call.aggregate.partial(call.input(), time)) for call in self._calls)
+        exprs = ((call, call.partial(time)) for call in self._calls)
         return [expr.alias(column_of(call.name, name)) for call, pieces in exprs for name, expr in pieces.items()]
 
     def merges(self) -> list[pl.Expr]:
@@ -78,18 +106,21 @@ class Pieces:
 
 
 class Table:
-    """Pieces of some aggregates by the same key."""
+    """Pieces of some aggregates by the same key: of those without a sub-key, or of those that share one."""
 
     def __init__(self, keys: Sequence[str], calls: Sequence[Call], saved: pl.DataFrame | None = None) -> None:
-        self._keys, self._pieces = list(keys), Pieces(calls)
-        self._subs = [] if self._pieces.sub_key() is None else [SUB_KEY]
+        self._keys, self._calls = list(keys), list(calls)
+        is_fine = Pieces(calls).sub_key(pl.lit(0)) is not None
+        self._pieces = Pieces(calls[:1] if is_fine else calls)
+        self._subs = [SUB_KEY] if is_fine else []
         self._parts: list[pl.DataFrame] = [] if saved is None else [saved]
         self._merged_rows = 0  # rows of the first part, one per key; 0 if it may hold several
         self._new_rows = 0 if saved is None else saved.height
 
     def add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
-        sub = self._pieces.sub_key()
-        part = grouped(frame, [*self._keys, *([] if sub is None else [sub.alias(SUB_KEY)])], self._pieces.partials(time))
+        sub = self._pieces.sub_key(time)
+        subs = [] if sub is None else [sub.alias(SUB_KEY)]
+        part = self._trimmed(grouped(frame, [*self._keys, *subs], self._pieces.partials(time)))
         self._parts.append(part)
         self._new_rows += part.height
         if self._new_rows > max(_WORTH_MERGING, 2 * self._merged_rows):
@@ -99,13 +130,20 @@ class Table:
         """The argument of this call has turned out to hold floats."""
         if wide := self._pieces.widen(name):
             self._parts = [part.with_columns(*wide) for part in self._parts]
+        self._calls = [call.wide() if call.name == name else call for call in self._calls]
 
     def merged(self) -> pl.DataFrame:
         """All pieces, one row per key."""
         if self._new_rows:
-            self._parts = [grouped(self.rows(), [*self._keys, *self._subs], self._pieces.merges())]
+            merged = grouped(self.rows(), [*self._keys, *self._subs], self._pieces.merges())
+            self._parts = [self._trimmed(merged)]
             self._merged_rows, self._new_rows = self._parts[0].height, 0
         return self._parts[0] if self._parts else pl.DataFrame()
+
+    def _trimmed(self, rows: pl.DataFrame, keys: Sequence[str] | None = None) -> pl.DataFrame:
+        if not self._subs:
+            return rows
+        return self._calls[0].aggregate.trimmed(rows, self._keys if keys is None else keys, _columns(self._calls[0]))
 
     def rows(self) -> pl.DataFrame:
         """All pieces as they are, several rows per key: free to take."""
@@ -127,10 +165,12 @@ class Table:
     def values(self, rows: pl.DataFrame, keys: Sequence[str], *, are_merged: bool) -> pl.DataFrame:
         """Pieces -> values, one row per group. `are_merged`: there is one row per group (and sub-key)."""
         if not are_merged:
-            rows = grouped(rows, [*keys, *self._subs], self._pieces.merges())
+            rows = self._trimmed(grouped(rows, [*keys, *self._subs], self._pieces.merges()), keys)
         if not self._subs:
             return rows.select(*keys, *self._pieces.finals())
-        return grouped(rows, keys, self._pieces.finals())
+        piece = _columns(self._calls[0])
+        found = [call.aggregate.values(rows, keys, piece).rename({VALUE: call.name}) for call in self._calls]
+        return beside(found, keys)
 
 
 Select = Callable[["pl.DataFrame"], "pl.DataFrame"]
@@ -143,7 +183,7 @@ class Summary:
         self._keys = list(keys)
         self._order = [call.name for call in calls]
         plain, fine = apart(calls)
-        groups = ({"groups": plain} if plain or not fine else {}) | {f"sub-{call.name}": [call] for call in fine}
+        groups = ({"groups": plain} if plain or not fine else {}) | {f"sub-{some[0].name}": some for some in fine}
         self._tables = {name: Table(self._keys, some, saved.get(name)) for name, some in groups.items()}
 
     def add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
@@ -162,10 +202,8 @@ class Summary:
         """
         by = self._keys if keys is None else list(keys)
         found = [(table, select(table.merged())) for table in self._tables.values() if table.merged().width]
-        first, *others = [table.values(rows, by, are_merged=keys is None) for table, rows in found] or [pl.DataFrame()]
-        for other in others:
-            first = _beside(first, other, by)
-        return first.select(*by, *self._order) if first.width else first
+        values = beside([table.values(rows, by, are_merged=keys is None) for table, rows in found], by)
+        return values.select(*by, *self._order) if values.width else values
 
     def keep(self, kept: Select) -> None:
         """Let go of all other rows."""
@@ -188,16 +226,22 @@ class Summary:
         return {name: rows for name, table in self._tables.items() if (rows := table.rows()).width}
 
 
-def apart(calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
-    """Those whose pieces are kept per group, and those that need a finer key."""
-    is_fine = [call.aggregate.sub_key(call.value) is not None for call in calls]
-    return [call for call, fine in zip(calls, is_fine, strict=True) if not fine], list(compress(calls, is_fine))
+def apart(calls: Sequence[Call]) -> tuple[list[Call], list[list[Call]]]:
+    """Those whose pieces are kept per group, and those that need a finer key, with which they share it."""
+    plain: list[Call] = []
+    fine: dict[Hashable, list[Call]] = {}
+    for call in calls:
+        is_fine = call.sub_key(pl.lit(0)) is not None
+        (fine.setdefault(call.shares(), []) if is_fine else plain).append(call)
+    return plain, list(fine.values())
 
 
-def _beside(left: pl.DataFrame, right: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    if not keys:
-        return left.hstack(right)
-    return left.join(right, on=keys, how="left", nulls_equal=True, maintain_order="left")
+def beside(frames: Sequence[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:
+    """Values of the same groups."""
+    first, *others = frames or [pl.DataFrame()]
+    for other in others:
+        first = first.join(other, on=keys, how="left", nulls_equal=True, maintain_order="left") if keys else first.hstack(other)
+    return first
 
 
 def grouped(frame: pl.DataFrame, by: Sequence[str | pl.Expr], exprs: Iterable[pl.Expr]) -> pl.DataFrame:
@@ -210,5 +254,9 @@ def column_of(call: str, piece: str) -> str:
 
 
 def _pieces(call: Call) -> Mapping[str, pl.Expr]:
-    names = call.aggregate.partial(pl.lit(0), pl.lit(0))
-    return {name: pl.col(column_of(call.name, name)) for name in names}
+    return {name: pl.col(column) for name, column in _columns(call).items()}
+
+
+def _columns(call: Call) -> Mapping[str, str]:
+    """Where its pieces are kept, by their names."""
+    return {name: column_of(call.name, name) for name in call.aggregate.partial(pl.lit(0), pl.lit(0))}

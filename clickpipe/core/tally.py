@@ -16,7 +16,7 @@ class Tally(Aggregate):
     def result(self) -> str:
         return "int"
 
-    def partial(self, value: pl.Expr, time: pl.Expr) -> Exprs:
+    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         # Polars counts in 32 bits, and a sum of those wraps round without a word.
         return {"n": (pl.len() if self.kind == "*" else value.count()).cast(pl.Int64)}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from clickpipe.columns import NUMBERS
 from clickpipe.core import exact
 from clickpipe.core.aggregate import Aggregate, Exprs
 
@@ -17,9 +18,9 @@ from clickpipe.core.aggregate import Aggregate, Exprs
 class Total(Aggregate):
     """What sum and avg share. Pieces: how many values, and their sum."""
 
-    takes_numbers_only = True
+    takes = NUMBERS
 
-    def partial(self, value: pl.Expr, time: pl.Expr) -> Exprs:
+    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         n = value.count().cast(pl.Int64)
         if self.kind == "int":
             return {"n": n, "whole": value.cast(pl.Int128).sum()}

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
+from clickpipe.columns import NUMBERS
 from clickpipe.core import exact
 from clickpipe.core.aggregate import Aggregate, Exprs
 
@@ -24,9 +25,11 @@ _PARTS = ("x.", "xx.", "err.")
 
 
 class Moments(Aggregate):
-    """What var and stddev share. `of` takes the exact variance as numerator and denominator."""
+    """What var, stddev and their like share. `of` makes the value of the variance."""
 
-    takes_numbers_only = True
+    less: ClassVar[int] = 1  # a sample of n has n - 1 degrees of freedom, a population n
+
+    takes = NUMBERS
 
     def result(self) -> str:
         return "float"
@@ -34,7 +37,7 @@ class Moments(Aggregate):
     def of(self, variance: float) -> float:
         raise NotImplementedError
 
-    def partial(self, value: pl.Expr, time: pl.Expr) -> Exprs:
+    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         x = value.cast(pl.Float64)
         square = x * x
         high = x * _SPLIT - (x * _SPLIT - x)
@@ -59,14 +62,14 @@ class Moments(Aggregate):
 
     def _one(self, group: Mapping[str, Any]) -> float | None:
         n = group["n"]
-        if n < 2:
+        if n <= self.less:
             return None
         if any(group[prefix + "beyond"] for prefix in _PARTS):
             return None  # a square of 2**100 or more: no honest answer in doubles
         x, xx, error = (exact.as_integer(*(group[prefix + name] for name in exact.PIECES[:3])) for prefix in _PARTS)
         scale = 1 << 120
         spread = max(0, n * (xx + error) * scale - x * x)  # n² times the variance, times scale²
-        return self.of(_divide(spread, n * (n - 1) * scale * scale))
+        return self.of(_divide(spread, n * (n - self.less) * scale * scale))
 
 
 def _divide(a: int, b: int) -> float:

@@ -12,18 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
+from typing import Any
 
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import NUMBERS, Columns, TimeColumn, WindowInfo, check_new, dtype
+from clickpipe.columns import Columns, TimeColumn, WindowInfo, check_new, dtype
 from clickpipe.core.aggregate import Aggregate as Function
 from clickpipe.core.calls import Named, parse_call
+from clickpipe.core.capped import OTHER, Cap, Capped
 from clickpipe.core.catalog import Catalog
-from clickpipe.core.compute import compute, finite
+from clickpipe.core.compute import as_json, compute, finite
 from clickpipe.core.counted import Counted
 from clickpipe.core.fixed import Fixed
-from clickpipe.core.groups import DELETED, FINAL, REV, Emit, Grouping, Groups, Whole
+from clickpipe.core.groups import DELETED, FINAL, GROUPING, REV, SET, Emit, Grouping, Groups, Whole
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Names, argument, option
 from clickpipe.core.sessions import Sessions
@@ -36,6 +39,7 @@ from clickpipe.errors import DataError, PlanError, Unsupported
 from clickpipe.sql import Expression, compile, predicate
 
 FUNCTIONS = Catalog("clickpipe.aggregates", "aggregate", "_")
+LOW, HIGH = "_lo", "_hi"  # behind the name of an estimate
 _CLOSED_BY = "closed_by"
 _GROUPS: Mapping[str, Callable[[Grouping, Tables], Groups]] = {
     "": Whole,
@@ -57,8 +61,20 @@ class Aggregate(OperatorStep):
     )
     top: int | None = option("only the first N rows of each window, by --order", default=None, metavar="N", example="10")
     order: str | None = option(
-        "column that --top orders by, greatest first; the first aggregate by default", default=None, metavar="NAME"
+        "what --top orders by; by default the first aggregate, greatest first", default=None, metavar="NAME [ASC|DESC]"
     )
+    also: tuple[str, ...] = option(
+        "also rows for these of the columns alone, or for all records: total", default=(), metavar="SET", example="page"
+    )
+    max_groups: int | None = option(
+        "no more than so many groups in each window (hopping and cumulating ones: in each slide)", default=None, example="100000"
+    )
+    overflow: str = option(
+        "what to do with more groups: stop, or put them into one row, with null for the --by columns and other true",
+        default="stop",
+        choices=("stop", "other"),
+    )
+    bounds: bool = option("with each estimate its bounds at 95 %: NAME_lo and NAME_hi", default=False)
 
     outcome = "aggregated"
     epilog = """\
@@ -82,6 +98,7 @@ Examples:
         window, emit = self._window(given), self._emit(given)
         of = window.columns() if window else ()
         types = dict.fromkeys(WINDOW if window else (), "time") | {name: given.types[name] for name in (*of, *self.by)}
+        types |= self._sets_apart(types, window)
         key = tuple(types)
         if window and window.kind == "session":  # its end moves
             key = tuple(name for name in types if name != "window_end")
@@ -89,9 +106,10 @@ Examples:
             key = tuple(name for name in types if name not in WINDOW)
         for call in self._compiled(given):
             check_new(call.named.name, call.named.name)
-            if call.named.name in types:
-                raise PlanError(f'two columns are called "{call.named.name}"', word=call.named.name)
-            types[call.named.name] = call.function.result()
+            for name in self._names(call):
+                if name in types:
+                    raise PlanError(f'two columns are called "{name}"', word=call.named.name)
+            types |= dict.fromkeys(self._names(call), call.function.result())
         self._check_top(types)
         added = self._added(given, emit)
         for name in added:
@@ -102,6 +120,32 @@ Examples:
         is_revised = bool({REV, FINAL} & set(added))
         results_of = window or given.results_of
         return Columns({**types, **added}, time=time, key=key, is_revised=is_revised, idles=given.idles, results_of=results_of)
+
+    def _sets_apart(self, types: Mapping[str, str], window: WindowInfo | None) -> dict[str, str]:
+        """The columns that tell of a row which --by columns, or which groups, it is of."""
+        self._check_sets(window)
+        said = ({OTHER: "bool"} if self.overflow == OTHER else {}) | ({GROUPING: "str"} if self.also else {})
+        for name in said:
+            if name in types:
+                raise PlanError(f'a column that is grouped by cannot be called "{name}" here', word=name)
+        return said
+
+    def _check_sets(self, window: WindowInfo | None) -> None:
+        for text in self.also:
+            for name in _set(text):
+                if name not in self.by:
+                    raise PlanError(f'--also {text}: "{name}" is none of the --by columns', word=text)
+        if self.max_groups is not None and self.max_groups < 1:
+            raise PlanError("--max-groups must be at least 1", word="--max-groups")
+        if self.overflow == OTHER and self.max_groups is None:
+            raise PlanError("--overflow says what to do with more than --max-groups: give that too", word="--overflow")
+        if self.max_groups is not None and not self.by:
+            raise PlanError("--max-groups is for groups: --by says which", word="--max-groups")
+        is_fixed = window is None or window.kind in FIXED
+        for flag, said in (("--also", self.also), ("--max-groups", self.max_groups)):
+            if said and not is_fixed:
+                assert window is not None
+                raise Unsupported("notimpl", f"{flag} behind window {window.kind}", "only fixed windows have it yet", word=flag)
 
     def _added(self, given: Columns, emit: Emit) -> dict[str, str]:
         """What is said of a row besides."""
@@ -117,6 +161,10 @@ Examples:
         """Raises for rows that cannot be given again yet."""
         if not {REV, FINAL} & set(added):
             return
+        if self.also:
+            raise Unsupported(
+                "notimpl", "--also", "which of its rows have changed would have to be known for each set", word="--also"
+            )
         if self.top is not None:
             raise Unsupported("notimpl", "--top", "a row that falls out of the first N would have to be taken back", word="--top")
         if window and window.kind == "session" and set(self.by) - set(window.columns()):
@@ -151,8 +199,9 @@ Examples:
         return Emit(kind, length)
 
     def needs(self, given: Columns) -> tuple[str, ...]:
-        reads = [name for call in self._compiled(given) for name in call.reads()]
-        timed = [given.time.name] if given.time and self._is_ordered() else []
+        compiled = self._compiled(given)
+        reads = [name for call in compiled for name in call.reads()]
+        timed = [given.time.name] if given.time and any(call.function.ordered_by == "time" for call in compiled) else []
         window = self._window(given)
         return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by, *reads, *timed]))
 
@@ -174,28 +223,47 @@ Examples:
         return [compiled.call() for compiled in self._compiled(given)]
 
     def grouping(self, given: Columns) -> Grouping:
-        return Grouping(
-            tuple(dict.fromkeys(self.by)), self.calls_for(given), self._window(given), self._emit(given), self._is_ordered()
-        )
+        calls = self.calls_for(given)
+        is_ordered = any(call.aggregate.ordered_by for call in calls)
+        other = (OTHER,) if self.overflow == OTHER else ()
+        by = tuple(dict.fromkeys((*self.by, *other)))
+        also = tuple((*names, *other) if (names := _set(text)) else () for text in dict.fromkeys(self.also))
+        return Grouping(by, calls, self._window(given), self._emit(given), is_ordered, also)
 
     def _window(self, given: Columns) -> WindowInfo | None:
         return given.window if given.window is not None and set(given.window.columns()) <= set(given.types) else None
 
-    def _is_ordered(self) -> bool:
-        return any(parse_call(word).function in ("first", "last") for word in self.calls)
+    def _names(self, call: _Compiled) -> list[str]:
+        """Of the value, and of its bounds."""
+        name = call.named.name
+        return [name, name + LOW, name + HIGH] if self.bounds and call.function.bounds(pl.col(name)) else [name]
 
     def _check_top(self, types: dict[str, str]) -> None:
         if self.top is not None and self.top < 1:
             raise PlanError("--top must be at least 1", word="--top")
         if self.order is not None and self.top is None:
             raise PlanError("--order says what --top counts by: give --top N too", word="--order")
-        if self.order is not None and self.order not in types:
-            raise Columns(types).unknown(self.order, " to order by")
+        if self.order is not None and self.ordered_by()[0] not in types:
+            raise Columns(types).unknown(self.ordered_by()[0], " to order by")
+
+    def ordered_by(self) -> tuple[str, bool]:
+        """The column of --order, and whether its greatest values come first."""
+        name, _, way = (self.order or parse_call(self.calls[0]).name).strip().partition(" ")
+        way = way.strip().lower()
+        if way not in ("", "asc", "desc"):
+            raise PlanError(
+                f"--order: {way!r} is neither ASC nor DESC", hint=f'as in: --order "{name} DESC"', word=self.order or ""
+            )
+        return name, way != "asc"
 
     def _compiled(self, given: Columns) -> list[_Compiled]:
         if not self.calls:
             raise PlanError("nothing to compute", hint="as in: aggregate --by page clicks='count(*)'")
         compiled = [_compile(parse_call(word), given) for word in self.calls]
+        for call in compiled:
+            if call.function.per_second and self._window(given) is None:
+                hint = "put a window step before, or count and divide"
+                raise PlanError(f"{call.named.function}() is per second of a window", hint=hint, word=call.named.text)
         names = [call.named.name for call in compiled]
         for name in names:
             if names.count(name) > 1:
@@ -208,33 +276,76 @@ class _Compiled:
     named: Named
     function: Function
     value: Expression | None
+    by: Expression | None
+    constants: tuple[Any, ...]
     where: Expression | None
 
     def reads(self) -> tuple[str, ...]:
-        return (*(self.value.reads if self.value else ()), *(self.where.reads if self.where else ()))
+        return tuple(name for read in (self.value, self.by, self.where) if read for name in read.reads)
 
     def call(self) -> Call:
         # A star that is filtered counts a constant; one that is not counts rows.
         value = self.value.expr if self.value else pl.lit(True)
-        return Call(self.named.name, self.function, value, self.where.expr if self.where else None)
+        where, by = (None if said is None else said.expr for said in (self.where, self.by))
+        return Call(self.named.name, self.function, value, where, by, self.constants)
 
 
 def _compile(named: Named, given: Columns) -> _Compiled:
     function = FUNCTIONS.find(named.function, Function)
     where = predicate(named.where, given) if named.where else None
-    if named.argument == "*":
-        if not function.takes_star:
-            raise PlanError(f"{named.function}(*) has no meaning; name a column", word=named.text)
-        return _Compiled(named, function("bool" if where else "*"), None, where)
-    value = compile(named.argument, given)
-    if function.takes_numbers_only and value.kind not in NUMBERS:
-        raise PlanError(_no_number(named, value), word=named.text)
-    return _Compiled(named, function(value.kind), value, where)
+    is_star = named.argument == "*"
+    if is_star and not function.takes_star:
+        raise PlanError(f"{named.function}(*) has no meaning; name a column", word=named.text)
+    value = None if is_star else compile(named.argument, given)
+    if value and function.takes and value.kind not in function.takes:
+        raise PlanError(_unfit(named, function, value), word=named.text)
+    by, constants = _further(named, function, given)
+    kind = value.kind if value else "bool" if where else "*"
+    try:
+        return _Compiled(named, function(kind, *constants), value, by, constants, where)
+    except PlanError as error:
+        error.word = error.word or named.text
+        raise
 
 
-def _no_number(named: Named, value: Expression) -> str:
-    spoken = {"str": "text", "json": "nested JSON", "bool": "true or false", "time": "a time"}[value.kind]
-    return f"{named.function}() needs numbers, and {named.argument} is {spoken}"
+def _further(named: Named, function: type[Function], given: Columns) -> tuple[Expression | None, tuple[Any, ...]]:
+    """What stands behind the first argument: what orders its records, and constants."""
+    more, spoken = list(named.more), _spoken(named.function, function)
+    by = compile(more.pop(0).text, given) if function.ordered_by == "argument" and more else None
+    for said in more:
+        if not said.is_constant:
+            raise PlanError(f"{said.text} must be a constant in {spoken}", word=named.text)
+    constants = tuple(said.value for said in more)
+    is_short = function.ordered_by == "argument" and by is None
+    try:
+        signature(function).bind("*", *constants)
+    except TypeError:
+        is_short = True
+    if is_short:
+        raise PlanError(f"{named.text} has too few or too many arguments: it is {spoken}", word=named.text)
+    return by, constants
+
+
+def _spoken(name: str, function: type[Function]) -> str:
+    """A function with its arguments, as in `quantile_disc(x, q)`; what can be left out stands in brackets."""
+    by = ["by"] if function.ordered_by == "argument" else []
+    said = [
+        f"[{one.name}]" if one.default is not one.empty else one.name for one in list(signature(function).parameters.values())[1:]
+    ]
+    return f"{name}({', '.join(['x', *by, *said])})"
+
+
+def _unfit(named: Named, function: type[Function], value: Expression) -> str:
+    spoken = {
+        "str": "text",
+        "json": "nested JSON",
+        "bool": "true or false",
+        "time": "a time",
+        "int": "a number",
+        "float": "a number",
+    }
+    needs = "numbers" if "float" in function.takes else " or ".join(spoken[kind] for kind in function.takes)
+    return f"{named.function}() needs {needs}, and {named.argument} is {spoken[value.kind]}"
 
 
 class AggregateOperator(Operator):
@@ -245,8 +356,13 @@ class AggregateOperator(Operator):
         grouping = step.grouping(given)
         self._calls = [call.wide() if call.name in self._widened else call for call in grouping.calls]
         self._integers = {call.name for call in self._calls if call.aggregate.kind == "int"}
+        self._is_timed = any(call.aggregate.ordered_by == "time" for call in self._calls)
         self._window = grouping.window
         self._needed = list(dict.fromkeys([*(self._window.columns() if self._window else ()), *step.by, *self._time_name()]))
+        self._capped = None
+        if step.max_groups is not None:
+            window = tuple(name for name in WINDOW if self._window)
+            self._capped = Capped(Cap(step.max_groups, step.overflow, tuple(dict.fromkeys(step.by)), window), saved)
         self._groups = _GROUPS[self._window.kind if self._window else ""](replace(grouping, calls=self._calls), saved)
         self._is_empty = not saved
         self._is_idle = False
@@ -260,7 +376,7 @@ class AggregateOperator(Operator):
 
     def _inputs(self) -> list[pl.Expr]:
         """The arguments, computed once; an expression that a value refuses makes a dead letter of its record."""
-        return [call.masked().alias(f"\0{call.name}") for call in self._calls if call.aggregate.kind != "*"]
+        return [expr for call in self._calls for expr in call.inputs()]
 
     def _add(self, batch: Batch, inputs: pl.DataFrame) -> Iterable[Late]:
         marked = ["_mark"] if self._window is not None and "_mark" in batch.frame.columns else []
@@ -270,13 +386,16 @@ class AggregateOperator(Operator):
             frame = pl.DataFrame(height=batch.height)
         for name in [name for name in self._integers if inputs.schema[f"\0{name}"].is_float()]:
             self._groups.widen(name)
+            self._calls = [call.wide() if call.name == name else call for call in self._calls]
             self._integers.remove(name)
             self._widened.add(name)
+        if self._capped:
+            frame = self._capped.admit(frame)
         self._is_empty = False
         return self._groups.add(batch, frame, self._time(batch))
 
     def _time_name(self) -> list[str]:
-        return [self._given.time.name] if self._given.time and self._step._is_ordered() else []
+        return [self._given.time.name] if self._given.time and self._is_timed else []
 
     def _time(self, batch: Batch) -> pl.Expr:
         if not self._time_name() or self._given.time is None:
@@ -293,6 +412,8 @@ class AggregateOperator(Operator):
         if time >= FOREVER:
             self._count_nothing()
         yield from self._batches(self._groups.fire(time), closed_by)
+        if self._capped:
+            self._capped.let_go(time)
 
     def on_update(self) -> Iterable[Batch]:
         if self._step.emit == "update":
@@ -309,7 +430,7 @@ class AggregateOperator(Operator):
 
     def _batch(self, rows: pl.DataFrame, closed_by: str | None) -> Batch:
         types = dict(self._columns.types)
-        rows = finite(rows)
+        rows = finite(self._as_given(rows))
         for name, kind in types.items():
             if name not in rows.columns:
                 rows = rows.with_columns(_left_out(name, kind, closed_by))
@@ -317,28 +438,47 @@ class AggregateOperator(Operator):
                 rows = rows.with_columns(_in_64_bits(rows, name))
             elif kind == "int" and rows.schema[name].is_float():
                 types[name] = "float"
-        keys = [*(("window_end", "window_start") if self._window else ()), *self._columns.key]
+        keys = [
+            *(("window_end", "window_start") if self._window else ()),
+            *([SET] if SET in rows.columns else []),
+            *self._columns.key,
+        ]
         rows = rows.sort(list(dict.fromkeys(keys))) if keys else rows
         return Batch(self._topped(rows.select(*types)), replace(self._columns, types=types))
+
+    def _as_given(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Values per second, with bounds, and as JSON, where they are to be."""
+        seconds = (pl.col("window_end") - pl.col("window_start")) / 1000
+        rows = rows.with_columns(pl.col(call.name) / seconds for call in self._calls if call.aggregate.per_second)
+        for call in self._calls:
+            if self._step.bounds and (bounds := call.aggregate.bounds(pl.col(call.name))):
+                rows = rows.with_columns(end.alias(call.name + side) for end, side in zip(bounds, (LOW, HIGH), strict=True))
+        return rows.with_columns(as_json(name) for name, type_ in rows.schema.items() if type_.is_nested())
 
     def _topped(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self._step.top is None:
             return rows
-        order = self._step.order or self._calls[0].name
-        ranked = rows.sort(pl.col(order), descending=True, nulls_last=True, maintain_order=True)
-        if self._window is None:
+        name, is_greatest = self._step.ordered_by()
+        ranked = rows.sort(pl.col(name), descending=is_greatest, nulls_last=True, maintain_order=True)
+        window = [
+            *(("window_end", "window_start", *self._window.by) if self._window else ()),
+            *([GROUPING] if self._step.also else []),
+        ]
+        if not window:
             return ranked.head(self._step.top)
-        window = [*WINDOW, *self._window.by]
-        return (
-            ranked.group_by(window, maintain_order=True)
-            .head(self._step.top)
-            .select(rows.columns)
-            .sort("window_end", "window_start", *self._window.by, maintain_order=True)
-        )
+        found = ranked.group_by(window, maintain_order=True).head(self._step.top).select(rows.columns)
+        places = rows.select(window).unique(maintain_order=True).with_row_index(SET)
+        return found.join(places, on=window, nulls_equal=True, maintain_order="left").sort(SET, maintain_order=True).drop(SET)
 
     def snapshot(self) -> Tables:
         widened = {"widened": pl.DataFrame({"name": sorted(self._widened)})} if self._widened else {}
-        return {**self._groups.snapshot(), **widened}
+        known = self._capped.snapshot() if self._capped else {}
+        return {**self._groups.snapshot(), **widened, **known}
+
+
+def _set(text: str) -> tuple[str, ...]:
+    """`page,country` -> its columns; `total` -> none."""
+    return () if text == "total" else tuple(name.strip() for name in text.split(","))
 
 
 def _left_out(name: str, kind: str, closed_by: str | None) -> pl.Expr:

@@ -1,0 +1,13 @@
+"""Value of the record that is greatest by another column: arg_max(page, latency_ms); of equals the first that arrived.
+
+Records where either is null are skipped.
+"""
+
+from __future__ import annotations
+
+from clickpipe.core.chosen import Chosen
+
+
+class ArgMax(Chosen):
+    ordered_by = "argument"
+    greatest = True

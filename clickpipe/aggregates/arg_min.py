@@ -1,0 +1,12 @@
+"""Value of the record that is least by another column: arg_min(page, latency_ms); of equals the first that arrived.
+
+Records where either is null are skipped.
+"""
+
+from __future__ import annotations
+
+from clickpipe.core.chosen import Chosen
+
+
+class ArgMin(Chosen):
+    ordered_by = "argument"

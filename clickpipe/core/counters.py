@@ -1,0 +1,89 @@
+"""The most frequent values, approximately: Misra-Gries, with its counters as rows of (group, value, count).
+
+    more than `most` counters of a group -> each less by the count of the first that is too many; what is left of them stays
+
+The row without a value has what was taken off: no count is short by more. Merging adds counts, and what was taken off.
+Where no group has more different values than counters, all counts are exact.
+
+Memory: `most` rows per group.
+Error: at most records / `most`, and said with each value. Which values are kept when there are too many depends on how the
+records were batched; the bound does not.
+Source: Misra, Gries 1982, "Finding repeated elements"; merging as in Agarwal et al. 2012, "Mergeable summaries".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate, Exprs
+from clickpipe.errors import PlanError
+
+LARGEST = 10_000
+_FEWEST = 1_000
+_GROUP, _OFF = "\0group", "\0off"
+
+
+class Counters(Aggregate):
+    """`k`: how many values are given. Shape of the value: a list of {"value", "count", "error"}, the most frequent first: it came
+    from count to count + error times."""
+
+    def __init__(self, kind: str, k: Any = 10) -> None:
+        super().__init__(kind)
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= LARGEST:
+            raise PlanError(f"the number of values is from 1 to {LARGEST:,}, and not {k}")
+        self.k, self.most = k, max(_FEWEST, 10 * k)
+
+    def result(self) -> str:
+        return "json"
+
+    def shares(self) -> Hashable:
+        return ("counters", self.most)
+
+    def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
+        # -0.0 and 0.0 are one value, and so the two must be one key.
+        return value + 0.0 if self.kind == "float" else value
+
+    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
+        return {"n": value.count().cast(pl.Int64)}
+
+    def merge(self, piece: Exprs) -> Exprs:
+        return {"n": piece["n"].sum()}
+
+    def trimmed(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
+        if rows.height <= self.most:
+            return rows
+        has_value, n = pl.col(SUB_KEY).is_not_null(), pl.col(piece["n"])
+        values = rows.filter(has_value).with_columns(pl.lit(0).alias(_GROUP))
+        large = values.group_by(_GROUP, *keys).agg(n.top_k(self.most + 1).min().alias(_OFF), pl.len().alias("\0len"))
+        large = large.filter(pl.col("\0len") > self.most).drop("\0len", _GROUP, strict=False)
+        if not large.height:
+            return rows
+        if keys:
+            mine = rows.join(large, on=list(keys), how="left", nulls_equal=True)
+        else:
+            mine = rows.with_columns(pl.lit(large[_OFF].item()).alias(_OFF))
+        off = pl.col(_OFF).fill_null(0)
+        mine = mine.with_columns(pl.when(has_value).then(n - off).otherwise(n).alias(piece["n"]))
+        kept = mine.filter((n > 0) | ~has_value).drop(_OFF)
+        nothing = pl.lit(None, rows.schema[SUB_KEY]).alias(SUB_KEY)
+        taken = large.select(*keys, nothing, pl.col(_OFF).alias(piece["n"])).select(rows.columns)
+        both = pl.concat([kept.select(rows.columns), taken])
+        return both.group_by(*keys, SUB_KEY).agg(n.sum()).select(rows.columns)
+
+    def values(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
+        has_value = pl.col(SUB_KEY).is_not_null()
+        n = pl.col(piece["n"])
+        group = list(keys) or [_GROUP]
+        rows = rows if keys else rows.with_columns(pl.lit(0).alias(_GROUP))
+        errors = rows.group_by(group).agg(n.filter(~has_value).sum().alias(_OFF))
+        top = rows.filter(has_value & (n > 0)).sort([n, pl.col(SUB_KEY)], descending=[True, False])
+        top = (
+            top.group_by(group, maintain_order=True).head(self.k).join(errors, on=group, nulls_equal=True, maintain_order="left")
+        )
+        one = pl.struct(pl.col(SUB_KEY).alias("value"), n.alias("count"), pl.col(_OFF).alias("error"))
+        lists = top.group_by(group, maintain_order=True).agg(one.alias(VALUE))
+        found = errors.select(group).join(lists, on=group, how="left", nulls_equal=True, maintain_order="left")
+        return found.select(*keys, VALUE)

@@ -1,0 +1,49 @@
+"""The one hash of all sketches: MurmurHash3-128, seed 9001, of a value's UTF-8 text.
+
+It is the hash of Apache DataSketches, so that sketches can be exchanged with whoever uses those. 7 and 7.0 are one value,
+and so are "7" and 7, as in the keys of JSON. Not for dividing work among processes: a worker that sees only some hashes
+would have sketches that are wrong.
+Source: Appleby, MurmurHash3_x64_128; org.apache.datasketches.hash.MurmurHash3.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+NAME, SEED = "murmur3-128", 9001
+_INTEGERS = float(2**63)
+
+
+def text_of(value: pl.Expr, kind: str) -> pl.Expr:
+    """The text by which values of a column are told apart."""
+    if kind != "float":
+        return value.cast(pl.String)
+    is_whole = (value == value.truncate()) & (value.abs() < _INTEGERS)
+    return pl.when(is_whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(value.cast(pl.String))
+
+
+def hashed(text: pl.Expr) -> pl.Expr:
+    """128 bits of a text; null of null."""
+    try:
+        from polars_hash import NonCryptographicHashingNameSpace as Hashes
+    except ImportError:
+        return text.map_batches(one_by_one, return_dtype=pl.UInt128, is_elementwise=True)
+    return Hashes(text).murmur128(seed=SEED)
+
+
+def low(hash128: pl.Expr) -> pl.Expr:
+    """The lower 64 bits, the first that the hash's authors give."""
+    return hash128.cast(pl.UInt64, wrap_numerical=True)
+
+
+def high(hash128: pl.Expr) -> pl.Expr:
+    return (hash128 // pl.lit(2**64, pl.UInt128)).cast(pl.UInt64)
+
+
+def one_by_one(texts: pl.Series) -> pl.Series:
+    """For machines that polars-hash has no wheel for: ten times as slow."""
+    import mmh3
+
+    different = texts.unique().drop_nulls()
+    hashes = pl.Series([mmh3.hash128(text.encode(), SEED, signed=False) for text in different], dtype=pl.UInt128)
+    return texts.replace_strict(different, hashes, default=None, return_dtype=pl.UInt128)

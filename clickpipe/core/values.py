@@ -1,0 +1,27 @@
+"""Exact summaries of which values came how often: distinct counts, quantiles, the most frequent value.
+
+Memory: one row per group and different value. Calls over the same column share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import polars as pl
+
+from clickpipe.core.aggregate import Aggregate, Exprs
+
+
+class Values(Aggregate):
+    def shares(self) -> Hashable:
+        return "values"
+
+    def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
+        # -0.0 and 0.0 are one value, and so the two must be one key.
+        return value + 0.0 if self.kind == "float" else value
+
+    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
+        return {"n": value.count().cast(pl.Int64)}
+
+    def merge(self, piece: Exprs) -> Exprs:
+        return {"n": piece["n"].sum()}
