@@ -27,6 +27,13 @@ OUT = DATA / "out.ndjson"
 INGEST = "ingest {file} --time ts --max-out-of-orderness 5s"
 STEPS_A = ["window tumble 5s", "aggregate --by page n='count(*)' mean='avg(latency_ms)' slowest='max(latency_ms)'"]
 CALLS_A = STEPS_A[1].removeprefix("aggregate --by page ")
+CALLS_B = (
+    "n='count(*)' mean='avg(latency_ms)' slowest='max(latency_ms)' p50='approx_quantile(latency_ms, 0.5)' "
+    "p99='approx_quantile(latency_ms, 0.99)' users='approx_distinct(user_id)'"
+)
+STEPS_B = ["window tumble 5s", f"aggregate --by page {CALLS_B}"]
+STEPS_FEW = ["window tumble 1h", f"aggregate --by page {CALLS_B}"]
+STEPS_MANY = ["window tumble 1h", f"aggregate --by user_id {CALLS_B}"]
 STEPS_HOUR = ["window tumble 1h", STEPS_A[1]]
 STEPS_HOP = ["window hop 1h --slide 10s", STEPS_A[1]]
 STEPS_SESSIONS = ["window session 30s --by user_id", f"aggregate {CALLS_A}"]
@@ -44,7 +51,7 @@ def shell(steps: list[str]) -> str:
     return " | ".join(f"{CLICKPIPE} {step}" for step in [*steps, f"sink --quiet {OUT}"])
 
 
-def works(file: Path, users: Path, dirty: dict[str, Path]) -> dict[str, str]:
+def works(file: Path, users: Path, groups: Path, dirty: dict[str, Path]) -> dict[str, str]:
     ingest = INGEST.format(file=file)
     found = {
         "A polars batch": f"{PEER} polars-a {file} {OUT}",
@@ -59,6 +66,10 @@ def works(file: Path, users: Path, dirty: dict[str, Path]) -> dict[str, str]:
         "hop 1h / 10s": fused([ingest, *STEPS_HOP]),
         "sessions": fused([INGEST.format(file=users), *STEPS_SESSIONS]),
         "dedup": fused([ingest, DEDUP]),
+        "B duckdb": f"{PEER} duckdb-b {file} {OUT}",
+        "B fused": fused([ingest, *STEPS_B]),
+        "B 500 groups": fused([INGEST.format(file=groups), *STEPS_FEW]),
+        "B 100,000 groups": fused([INGEST.format(file=groups), *STEPS_MANY]),
         "C polars batch": f"{PEER} polars-c {file} {OUT}",
         "C fused": fused([f"ingest {file}", *STEPS_C]),
         "import polars": f"{shlex.quote(sys.executable)} -c 'import polars'",
@@ -144,6 +155,9 @@ def rows(median: dict[str, float], memory: dict[str, float], saved: dict[str, li
         ratio("hop 1h / 10s", "tumble 1h", 1.5),
         ratio("sessions", "A fused", 2.5),
         ratio("dedup", "A fused", 2.0),
+        ratio("B fused", "A fused", 1.8),
+        ratio("B fused", "B duckdb", 2.5),
+        ratio("B 100,000 groups", "B 500 groups", 3.0),
         ratio("C fused", "C polars batch", 1.3),
         *(ratio(name, "A fused", 1.2 if "0.01" in name else 2.5) for name in median if "bad" in name),
         ratio("A view, checkpoints", "A view", 1 / 0.95),
@@ -159,6 +173,7 @@ def rows(median: dict[str, float], memory: dict[str, float], saved: dict[str, li
         listed.append(plain("peak memory, 2 M", memory["2 M"], 400, "MiB"))
         listed.append(plain("peak memory, dedup of 2 M", memory["dedup, 2 M"], 700, "MiB"))
         listed.append(plain("peak memory, sessions of 1 M users", memory["1 M users"], 1_500, "MiB"))
+        listed.append(plain("peak memory, B of 100,000 groups", memory["100,000 groups"], 1_024, "MiB"))
     if "20 M" in memory:
         for part in ("", "sessions, ", "dedup 5s, "):
             most = (1.3 if part else 1.1) * memory[f"{part}2 M"]
@@ -176,20 +191,21 @@ def main() -> None:
     RUNS.mkdir(exist_ok=True)
     file = make(said.count, f"clicks-{said.count}.ndjson")
     users = make(said.count, f"users-{said.count}.ndjson", "--users 200000")
+    groups = make(said.count, f"groups-{said.count}.ndjson", "--users 100000 --pages 500")
     dirty = {
         "0.01 %": make(said.count, f"clicks-{said.count}-bad-001.ndjson", "--bad 0.0001"),
         "1 %": make(said.count, f"clicks-{said.count}-bad-1.ndjson", "--bad 0.01"),
     }
     raw: dict[str, list[float]] = {}
     for number in range(said.tries + 1):  # the first round only warms the caches
-        for name, command in works(file, users, dirty).items():
+        for name, command in works(file, users, groups, dirty).items():
             taken = seconds(command)
             if number:
                 raw.setdefault(name, []).append(taken)
     raw["record latency"] = record_latency(max(5, said.tries))
     million = make(said.count, f"million-{said.count}.ndjson", "--users 1000000")
     memory = {"dedup, 2 M": peak_mib(file, [DEDUP]), "1 M users": peak_mib(million, STEPS_SESSIONS)}
-    memory |= peaks("2 M", file, users)
+    memory |= peaks("2 M", file, users) | {"100,000 groups": peak_mib(groups, STEPS_MANY)}
     if not said.without_20m:
         memory |= peaks("20 M", *(make(10 * said.count, f"{name}-{10 * said.count}.ndjson", more) for name, more in SETS))
     saved = checkpoints.parts(file, DATA, environment())

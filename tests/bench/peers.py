@@ -1,4 +1,4 @@
-"""The same work in what a user would take instead: python peers.py polars-a|polars-c|duckdb-a INPUT OUTPUT."""
+"""The same work in what a user would take instead: python peers.py polars-a|polars-c|duckdb-a|duckdb-b INPUT OUTPUT."""
 
 import sys
 
@@ -24,5 +24,15 @@ elif work == "duckdb-a":
     duckdb.sql(f"""
         COPY (SELECT ts // 5000 * 5000 AS w, page, count(*) AS n, avg(latency_ms) AS mean, max(latency_ms) AS slowest
               FROM read_ndjson('{source}', columns = {{ts: 'BIGINT', page: 'VARCHAR', latency_ms: 'BIGINT'}})
+              GROUP BY ALL ORDER BY ALL) TO '{target}' (FORMAT json)
+    """)
+elif work == "duckdb-b":
+    import duckdb
+
+    duckdb.sql(f"""
+        COPY (SELECT ts // 5000 * 5000 AS w, page, count(*) AS n, avg(latency_ms) AS mean, max(latency_ms) AS slowest,
+                     approx_quantile(latency_ms, 0.5) AS p50, approx_quantile(latency_ms, 0.99) AS p99,
+                     approx_count_distinct(user_id) AS users
+              FROM read_ndjson('{source}', columns = {{ts: 'BIGINT', page: 'VARCHAR', latency_ms: 'BIGINT', user_id: 'VARCHAR'}})
               GROUP BY ALL ORDER BY ALL) TO '{target}' (FORMAT json)
     """)
