@@ -21,9 +21,9 @@ check: $(READY)
 	$(BIN)/ruff format --check --diff clickpipe tests sample_data
 	$(BIN)/mypy
 
-# What takes minutes: random kills, hour after hour if you like.
+# What takes an hour: random kills, and every property with all its examples.
 soak: $(READY)
-	$(BIN)/python -m pytest -m slow
+	CLICKPIPE_THOROUGH=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow"
 
 # Mistakes in the checkpoint protocol, made on purpose: the tests must see each. The quick ones are part of make test.
 mutants: $(READY)

@@ -94,7 +94,8 @@ def _as_double(match: re.Match[str]) -> str:
 
 def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expression:
     """An expression that is computed record by record. Raises PlanError."""
-    expr = parse(text) if expr is None else expr
+    if expr is None:  # a column alone is one, also where SQL has a word like it: user, date
+        expr = pl.col(text) if text in given.types else parse(text)
     reads = _reads(expr, text, given)
     if _looks_across(expr):
         raise PlanError(f"{text!r} looks at more than one record; summaries belong to aggregate", word=text)

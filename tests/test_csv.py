@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -143,7 +144,7 @@ def _text(line: bytes) -> str:
     return line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(texts)
 def test_no_cut_matters(text: bytes) -> None:
     """Any bytes have the same records and dead letters however they come: those that the rules give them."""
@@ -155,7 +156,7 @@ def test_no_cut_matters(text: bytes) -> None:
 
 
 @pytest.mark.usefixtures("short_lines")
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts)
 def test_no_cut_matters_to_long_records(text: bytes) -> None:
     """Nor where records are longer than they may be."""
@@ -176,7 +177,7 @@ values = st.text(st.sampled_from('",\n\r a5é\t;'), max_size=6)
 tables = st.lists(st.lists(values, min_size=2, max_size=3), max_size=12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(tables, st.sampled_from([{}, {"quoting": csv.QUOTE_ALL}, {"quoting": csv.QUOTE_ALL, "lineterminator": "\n"}]))
 def test_as_python_reads_it(table: list[list[str]], style: dict[str, Any]) -> None:
     """CSV that Python has written is read as Python reads it; an empty field is null."""

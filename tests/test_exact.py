@@ -7,6 +7,7 @@ import random
 from fractions import Fraction
 
 import polars as pl
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ _NUMBERS = st.lists(st.floats(-1e15, 1e15).filter(lambda x: x == 0 or abs(x) > 1
 
 
 @given(_NUMBERS, st.integers(0, 2**32), st.integers(1, 10))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_sum_is_rounded_once(numbers: list[float], seed: int, piece: int) -> None:
     """Shuffled and cut into pieces it is what Shewchuk's algorithm gives, to the last bit or its neighbour."""
     random.Random(seed).shuffle(numbers)
@@ -34,7 +35,7 @@ def test_a_sum_is_rounded_once(numbers: list[float], seed: int, piece: int) -> N
 
 
 @given(st.lists(st.integers(-(10**6), 10**6).map(lambda n: n / 64), min_size=2, max_size=40), st.integers(1, 10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_variance_does_not_cancel(numbers: list[float], piece: int) -> None:
     """Around a mean of ten billion, where the schoolbook formula has no digit left."""
     numbers = [1e10 + number for number in numbers]

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from examples import examples
 from growing import Run, append, rotate, wait_for_nothing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ EVENTS = (
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(EVENTS), max_size=25))
 def test_any_order_of_events(here: Path, events: list[str]) -> None:
     """Appending, rotating, truncating what was read, new files, kills: each whole line is there once."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import examples
 from growing import Run, append, wait_for_nothing
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,7 +100,7 @@ class Splits(RuleBasedStateMachine):
 
 
 TestSplits = Splits.TestCase
-TestSplits.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+TestSplits.settings = settings(max_examples=examples(150), stateful_step_count=20, deadline=None)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,14 +35,14 @@ def _exact(behind: list[int], share: float) -> int:
 
 
 @given(st.lists(BEHIND, min_size=1, max_size=300), st.sampled_from((0.5, 0.1, 0.01, 0.0)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_its_answer_lies_in_the_bucket_of_the_exact_one(behind: list[int], share: float) -> None:
     exact, answer = _exact(behind, share), _sketch(behind).enough_for(share)
     assert exact <= answer <= exact * lateness.BASE + 1e-6 if exact else answer == 0
 
 
 @given(st.lists(BEHIND, min_size=1, max_size=100), st.integers(0, 10**11))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_setting_loses_more_than_it_says(behind: list[int], delay: int) -> None:
     """And those that lose nothing are known exactly."""
     sketch = _sketch(behind)
@@ -54,7 +55,7 @@ def test_no_setting_loses_more_than_it_says(behind: list[int], delay: int) -> No
 
 
 @given(st.lists(BEHIND, max_size=400), st.integers(1, 60), st.integers(0, 400))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_how_it_is_cut_does_not_matter(behind: list[int], batch: int, saved_at: int) -> None:
     """Into batches, and by a restart; also beyond the records that are all counted."""
     with pytest.MonkeyPatch.context() as patch:
@@ -67,7 +68,7 @@ def test_how_it_is_cut_does_not_matter(behind: list[int], batch: int, saved_at: 
 
 
 @given(st.lists(st.lists(BEHIND, max_size=50), max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_merging(parts: list[list[int]]) -> None:
     """Sketches of some records make that of all."""
     merged = Lateness.merged(map(_sketch, parts))
@@ -75,7 +76,7 @@ def test_merging(parts: list[list[int]]) -> None:
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=300), st.integers(1, 20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_written_down_short_it_never_says_less(behind: list[int], most: int) -> None:
     whole = _sketch(behind)
     short = Lateness.from_json(whole.to_json(most))
@@ -95,8 +96,9 @@ def test_of_many_records_what_is_rarely_lost_is_exact(spread: int) -> None:
     for share in SHARES:
         exact = _exact(behind, share)
         assert exact <= sketch.enough_for(share) <= exact * lateness.BASE + 1
-        late = sum(one > upper(sketch_edge(exact)) for one in behind)
-        assert sketch.at_most_late(upper(sketch_edge(exact))) * len(behind) == pytest.approx(late, abs=1e-3)
+        edge = upper(sketch_edge(exact))
+        late = sum(one > edge for one in behind)
+        assert sketch.at_most_late(edge) * len(behind) == pytest.approx(late, abs=1e-3)
 
 
 def sketch_edge(behind: int) -> int:
@@ -104,7 +106,7 @@ def sketch_edge(behind: int) -> int:
 
 
 @given(st.lists(st.integers(-100, 100), max_size=60), st.integers(0, 30), st.integers(1, 10), st.none() | st.integers(20, 60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_clock_sees_how_far_each_record_is_behind(times: list[int], delay: int, batch: int, skew: int | None) -> None:
     """Of the records that it believes; and which setting had lost how many of them follows from it."""
     clock = SplitClock(delay, skew)

@@ -10,6 +10,7 @@ import json
 
 import polars as pl
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,7 +147,7 @@ _LINES = st.lists(st.one_of(_OBJECTS, _OBJECTS, _OBJECTS, _JUNK, _DUPLICATES, _D
 
 
 @given(_LINES, st.integers(1, 40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_the_fate_of_a_line_does_not_depend_on_its_neighbours(lines: list[str], size: int) -> None:
     """Any cut into blocks gives the same records, the same bad lines and the same misfits; so does each line alone."""
     alone = _fates(lines, 1)
@@ -156,7 +157,7 @@ def test_the_fate_of_a_line_does_not_depend_on_its_neighbours(lines: list[str], 
 
 
 @given(_LINES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_good_block_is_read_like_its_lines(lines: list[str]) -> None:
     """The fast path and the slow one agree on every line that is in order."""
     good = [line for line in lines if line.startswith("{") and not _fates([line], 1)[0][1] and not any(_fates([line], 1)[0][2])]

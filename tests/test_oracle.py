@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ _SQL = (
     "var_samp(x) v, stddev_samp(ms) d, count(DISTINCT page) u, count(*) FILTER (WHERE ok) w, "
     "sum(ms) FILTER (WHERE page = '/a') fs, sum(ms * 2 + 1) e"
 )
-_SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_SETTINGS = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 _DECLARED = "--columns n:int,ts:int,page:str,ms:int,x:float,ok:bool"
 
 
@@ -131,7 +132,7 @@ def test_first_and_last_go_by_time_then_arrival(
     values=st.lists(st.integers(-1_000, 1_000) | st.floats(-1e6, 1e6).map(lambda x: x + 0.0), max_size=40),
     start=st.integers(0, 20_000),
 )
-@settings(_SETTINGS, max_examples=15)
+@settings(_SETTINGS, max_examples=examples(15))
 def test_integers_that_become_floats_in_mid_window(values: list[float], start: int, tmp_path: Path) -> None:
     """The first 1,000 records say integer. What was summed until then stays in the sum, to the last digit."""
     records = [{"ts": BEGIN + start + n * 20, "ms": n % 7, "x": x} for n, x in enumerate([*range(1_000), *values])]
@@ -164,7 +165,7 @@ def test_integers_that_become_floats_in_mid_window(values: list[float], start: i
     ],
 )
 @given(records=_RECORDS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_conditions_are_sql(condition: str, records: list[dict[str, Any]], tmp_path: Path) -> None:
     path = _written(records, tmp_path)
     seen = collect(f'ingest {path} {_DECLARED} | filter "{condition}"')

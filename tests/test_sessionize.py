@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from resuming import driven, pulled, written
@@ -15,7 +16,7 @@ from clickpipe.core.meter import check
 from clickpipe.testing import collect
 
 BEGIN = 1_700_000_000_000
-_SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_SETTINGS = settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 _RECORDS = st.lists(
     st.fixed_dictionaries(
         {"ts": st.integers(0, 40).map(lambda step: BEGIN + step)},

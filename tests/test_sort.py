@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from resuming import driven, pulled
@@ -21,7 +22,7 @@ from clickpipe.testing import collect
 from clickpipe.text import Text
 
 BEGIN = 1_700_000_000_000
-_SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_SETTINGS = settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 _TIMES = st.lists(st.integers(0, 30).map(lambda step: BEGIN + step), min_size=1, max_size=80)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from clickpipe.core.units import format_duration, parse_duration, parse_size
     st.none() | st.integers(0, 40),
     st.none() | st.integers(-100, 100),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_lateness_is_decided_record_by_record(
     times: list[int], delay: int, batch: int, skew: int | None, arrival: int | None
 ) -> None:
@@ -102,7 +103,7 @@ def test_a_zone_with_daylight_saving() -> None:
 
 @pytest.mark.parametrize(("factor", "unit"), [(1, "s"), (10**3, "ms"), (10**6, "us"), (10**9, "ns")])
 @given(st.integers(200_000_000, 90_000_000_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_units_are_told_apart_by_magnitude(factor: int, unit: str, seconds: int) -> None:
     """From 1976 to 4821 in each of the four units (nanoseconds as far as 64 bits go)."""
     if seconds * factor >= 2**63:
@@ -119,7 +120,7 @@ def test_numbers_that_are_no_time() -> None:
 
 
 @given(st.integers(-62_135_596_800_000, 253_402_300_799_999))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_rfc_3339_round_trip(milliseconds: int) -> None:
     text = pl.select(rfc3339(pl.lit(milliseconds))).item()
     assert parse_instant(text) == milliseconds

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from clickpipe.testing import Collected, collect
 
 BEGIN = 1_700_000_000_000
 _DECLARED = "--columns n:int,ts:int,user:str,v:int"
-_SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_SETTINGS = settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 _EVENTS = st.lists(st.tuples(st.integers(-40, 90), st.sampled_from(["a", "b", None]), st.integers(0, 9)), min_size=1, max_size=50)
 _CUTS = st.sampled_from([(1, 0), (1, 1), (1, 3), (120, 2), (300, 0), (1 << 20, 0)])  # bytes of a batch; resumed every so many
 _CALLS = "n='count(*)' s='sum(v)' u='count(DISTINCT v)' f='first(n)' l='last(n)'"
@@ -186,7 +187,7 @@ def _sessions(
     emit=st.sampled_from(["final", "final", "update", "early=3s"]),
     cut=_CUTS,
 )
-@settings(_SETTINGS, max_examples=150)
+@settings(_SETTINGS, max_examples=examples(150))
 def test_sessions(
     events: list[Event], gap: int, delay: int, lateness: int, emit: str, cut: tuple[int, int], tmp_path: Path
 ) -> None:
@@ -311,7 +312,7 @@ _ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_H
     days=st.integers(-20_000, 30_000),
     seconds=st.lists(st.integers(0, 3 * 86_400), min_size=1, max_size=20),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_days_of_a_calendar(zone: str, days: int, seconds: list[int]) -> None:
     """A day begins at midnight by zoneinfo, or with the first instant of the day where there is no midnight."""
     times = [(days * 86_400 + second) * 1_000 for second in seconds]
@@ -330,7 +331,7 @@ def test_days_of_a_calendar(zone: str, days: int, seconds: list[int]) -> None:
     hours=st.integers(-400_000, 700_000),
     size=st.sampled_from([600, 900, 1_800, 3_600, 5_400, 7_200, 21_600]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_windows_of_a_calendar_adjoin(zone: str, hours: int, size: int) -> None:
     """They cover all instants once, and begin where the clock shows a multiple of their size, or was changed."""
     first = hours * 3_600_000
@@ -386,7 +387,7 @@ def test_the_hour_that_comes_twice() -> None:
     slide=st.integers(1, 40),
     offset=st.integers(0, 50),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_a_stretch_says_which_windows_hold_a_record(times: list[int], size: int, slide: int, offset: int) -> None:
     """Those that reach over it are all [start, start + size) with start = k * slide + offset that hold it, before 1970 too."""
     size, slide = max(size, slide), min(size, slide)

@@ -66,7 +66,7 @@ class Apart:
 
     def forget(self, sessions: pl.DataFrame) -> None:
         names = self._names(sessions)
-        self._summary.keep(lambda pieces: pieces.join(names, on=ID, how="anti"))
+        self._summary.keep(lambda pieces: pieces.join(names, on=ID, how="anti", maintain_order="left"))
         self._alias = self._alias.join(names, on=ID, how="anti")
 
     def _names(self, sessions: pl.DataFrame) -> pl.DataFrame:

@@ -85,8 +85,8 @@ class Capped:
 
     def let_go(self, time: int) -> None:
         """Of windows that have ended."""
-        if "window_end" in self._cap.window and self._known.rows().width:
-            self._known.replace(self._known.rows().filter(pl.col("window_end") > time), are_merged=True)
+        if "window_end" in self._cap.window:
+            self._known.keep(lambda groups: groups.filter(pl.col("window_end") > time))
 
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
         rows = self._known.rows()

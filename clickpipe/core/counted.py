@@ -69,8 +69,10 @@ class Counted(Groups):
         if not ended.height:
             return
         on = [*self._of, NUMBER]
-        yield self._summary.values(lambda rows: rows.join(ended, on=on, how="semi", nulls_equal=True)).select(self._order)
-        self._summary.keep(lambda rows: rows.join(ended, on=on, how="anti", nulls_equal=True))
+        yield self._summary.values(
+            lambda rows: rows.join(ended, on=on, how="semi", nulls_equal=True, maintain_order="left")
+        ).select(self._order)
+        self._summary.keep(lambda rows: rows.join(ended, on=on, how="anti", nulls_equal=True, maintain_order="left"))
 
     def _ended(self, groups: pl.DataFrame) -> pl.DataFrame:
         """Windows that are full, or after which others have begun."""

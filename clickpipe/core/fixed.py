@@ -38,6 +38,8 @@ class Fixed(Groups):
         self._stretch = ["window_start"] if self._is_plain else list(WINDOW)
         keys = [*self._stretch, *([_FIRED] if self._is_corrected else []), *self._by]
         calls = [*grouping.calls, *([tally(REV)] if self._is_corrected else [])]
+        is_even = grouping.window.kind != "cumulate" and grouping.window.size % grouping.window.slide == 0
+        self._implied = [name for name in keys if (name == "window_end" and is_even) or name == _FIRED]
         self._summary = Summary(keys, calls, saved)
         # Groups to which late records have come, and those that have changed, since they were given out.
         self._late = Table([*WINDOW, *self._by], [], saved.get("late"))
@@ -55,9 +57,11 @@ class Fixed(Groups):
             frame = frame.filter(~behind)
         if not frame.height:
             return
+        # Where windows begin and end together the start decides the rest, but for records that come too late for some of theirs.
+        has_late = "_mark" in frame.columns and frame["_mark"].null_count() < frame.height
         if self._is_corrected:
             frame = self._marked(frame)
-        self._summary.add(frame, time)
+        self._summary.add(frame, time, () if self._is_plain or has_late else self._implied)
         if not self._emit.is_once:
             self._changed.add(frame, time)
         first = frame["window_end"].min()
@@ -109,6 +113,8 @@ class Fixed(Groups):
 
     def _spread(self, above: int, upto: int) -> Iterator[pl.DataFrame]:
         """The windows that ended then, with their stretches; some at a time, where they are many."""
+        if not self._windows.are_stretches:
+            self._summary.merge()
         sizes = self._summary.groups().group_by(WINDOW).agg(pl.len().cast(pl.Int64).alias(HIDDEN + "rows"))
         spread = self._windows.spread(sizes.select(WINDOW), above, upto)
         if not spread.height:
@@ -121,7 +127,7 @@ class Fixed(Groups):
     def _values(self, spread: pl.DataFrame) -> pl.DataFrame:
         """The rows of these windows, put together from their stretches."""
         if self._windows.are_stretches and not self._is_corrected:
-            return self._sets(lambda rows: rows.join(spread, on=WINDOW, how="semi"))
+            return self._sets(lambda rows: rows.join(spread, on=WINDOW, how="semi", maintain_order="left"))
 
         def put_together(rows: pl.DataFrame) -> pl.DataFrame:
             if self._is_ordered:  # of records of one instant those came first that had missed less
@@ -188,7 +194,7 @@ class Fixed(Groups):
         last = self._windows.last_ends(stretches["window_start"])
         gone = stretches.filter(last + self._info.lateness <= time)
         if gone.height:
-            self._summary.keep(lambda rows: rows.join(gone, on=WINDOW, how="anti"))
+            self._summary.keep(lambda rows: rows.join(gone, on=WINDOW, how="anti", maintain_order="left"))
         coming = stretches.filter(last > time)
         ends = self._windows.ends(coming["window_start"], coming["window_end"].clip(lower_bound=time + 1) - 1)
         first = ends.min()

@@ -122,7 +122,9 @@ class Whole(Groups):
         if not self._by:
             yield self._emit.told(self._summary.values(lambda rows: rows), final=False)
         elif changed.height:
-            rows = self._summary.values(lambda rows: rows.join(changed, on=self._by, how="semi", nulls_equal=True))
+            rows = self._summary.values(
+                lambda rows: rows.join(changed, on=self._by, how="semi", nulls_equal=True, maintain_order="left")
+            )
             yield self._emit.told(rows, final=False)
 
     def snapshot(self) -> Mapping[str, pl.DataFrame]:

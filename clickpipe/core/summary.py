@@ -20,7 +20,8 @@ import polars as pl
 from clickpipe.columns import HIDDEN
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate
 
-_WORTH_MERGING = 50_000  # rows
+Select = Callable[["pl.DataFrame"], "pl.DataFrame"]
+_WORTH_MERGING = 200_000  # rows
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,13 @@ class Table:
         self._merged_rows = 0  # rows of the first part, one per key; 0 if it may hold several
         self._new_rows = 0 if saved is None else saved.height
 
-    def add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
+    def add(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str] = ()) -> None:
+        """`implied`: keys that the others decide, in these records; grouping by fewer is faster."""
         sub = self._pieces.sub_key(time)
         subs = [] if sub is None else [sub.alias(SUB_KEY)]
-        part = self._trimmed(grouped(frame, [*self._keys, *subs], self._pieces.partials(time)))
+        keys = [name for name in self._keys if name not in implied]
+        part = grouped(frame, [*keys, *subs], [*(pl.col(name).first() for name in implied), *self._pieces.partials(time)])
+        part = self._trimmed(part)
         self._parts.append(part)
         self._new_rows += part.height
         if self._new_rows > max(_WORTH_MERGING, 2 * self._merged_rows):
@@ -157,23 +161,26 @@ class Table:
         rows, self._parts, self._merged_rows = self.merged(), [], 0
         return rows
 
-    def replace(self, rows: pl.DataFrame, *, are_merged: bool) -> None:
-        """Other rows in place of all that there are."""
-        self._parts = [rows]
-        self._merged_rows, self._new_rows = (rows.height, 0) if are_merged else (0, rows.height)
+    def keep(self, kept: Select) -> None:
+        """Let go of all other rows."""
+        self._parts = [kept(part) for part in self._parts]
+        if self._merged_rows:
+            self._merged_rows = self._parts[0].height
+        self._new_rows = sum(part.height for part in self._parts) - self._merged_rows
 
-    def values(self, rows: pl.DataFrame, keys: Sequence[str], *, are_merged: bool) -> pl.DataFrame:
-        """Pieces -> values, one row per group. `are_merged`: there is one row per group (and sub-key)."""
-        if not are_merged:
-            rows = self._trimmed(grouped(rows, [*keys, *self._subs], self._pieces.merges()), keys)
+    def rename(self, renamed: Select) -> None:
+        """Rows under other keys."""
+        self._parts = [renamed(part) for part in self._parts]
+        self._merged_rows, self._new_rows = 0, sum(part.height for part in self._parts)
+
+    def values(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+        """Pieces -> values, one row per group."""
+        rows = self._trimmed(grouped(rows, [*keys, *self._subs], self._pieces.merges()), keys)
         if not self._subs:
             return rows.select(*keys, *self._pieces.finals())
         piece = _columns(self._calls[0])
         found = [call.aggregate.values(rows, keys, piece).rename({VALUE: call.name}) for call in self._calls]
         return beside(found, keys)
-
-
-Select = Callable[["pl.DataFrame"], "pl.DataFrame"]
 
 
 class Summary:
@@ -186,9 +193,9 @@ class Summary:
         groups = ({"groups": plain} if plain or not fine else {}) | {f"sub-{some[0].name}": some for some in fine}
         self._tables = {name: Table(self._keys, some, saved.get(name)) for name, some in groups.items()}
 
-    def add(self, frame: pl.DataFrame, time: pl.Expr) -> None:
+    def add(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str] = ()) -> None:
         for table in self._tables.values():
-            table.add(frame, time)
+            table.add(frame, time, implied)
 
     def widen(self, name: str) -> None:
         """The argument of this call has turned out to hold floats: from here on it is one of floats."""
@@ -201,25 +208,29 @@ class Summary:
         `keys`: by which they are to be merged again, where `select` gives the rows other keys.
         """
         by = self._keys if keys is None else list(keys)
-        found = [(table, select(table.merged())) for table in self._tables.values() if table.merged().width]
-        values = beside([table.values(rows, by, are_merged=keys is None) for table, rows in found], by)
+        # What is selected is merged, and not all: a window's pieces are, as a rule, when it is given out.
+        found = [(table, select(table.rows())) for table in self._tables.values() if table.rows().width]
+        values = beside([table.values(rows, by) for table, rows in found], by)
         return values.select(*by, *self._order) if values.width else values
+
+    def merge(self) -> None:
+        """What will be read several times is merged first."""
+        for table in self._tables.values():
+            table.merged()
 
     def keep(self, kept: Select) -> None:
         """Let go of all other rows."""
         for table in self._tables.values():
-            if table.merged().width:
-                table.replace(kept(table.merged()), are_merged=True)
+            table.keep(kept)
 
     def rename(self, renamed: Select) -> None:
         """Rows under other keys."""
         for table in self._tables.values():
-            if table.merged().width:
-                table.replace(renamed(table.merged()), are_merged=False)
+            table.rename(renamed)
 
     def groups(self) -> pl.DataFrame:
-        """The rows of one table; each group has some."""
-        return next(iter(self._tables.values())).merged()
+        """The rows of one table; each group has some, and may have several."""
+        return next(iter(self._tables.values())).rows()
 
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
         """Not merged first: that could take longer than a checkpoint may hold up the stream."""

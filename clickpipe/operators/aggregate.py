@@ -5,7 +5,10 @@ aggregates. Where rows are given more than once: rev, which is higher in each co
 open; deleted, for a session that has become part of another.
 Order: windows by their end; within one by key. A window's rows appear when the watermark has passed its end; without a window
 all rows appear at the end of the input.
-Memory: one row per open window and key (hopping: per slide and key); count(DISTINCT) one row per value too.
+With --also: grouping, the columns that a row is by; the others are null. With --overflow other: other, true for the row of
+all groups that were too many.
+Memory: one row per open window and key (hopping: per slide and key). Exact distinct counts, quantiles and mode: one row per
+value too; approx_distinct: per register met, 4,096 at most; approx_quantile: per bucket met, some hundred; approx_top_k: 1,000.
 """
 
 from __future__ import annotations
@@ -78,13 +81,19 @@ class Aggregate(OperatorStep):
 
     outcome = "aggregated"
     epilog = """\
-Functions: count(*) count(x) count(DISTINCT x) sum avg min max var stddev first last; each takes FILTER (WHERE …).
+Functions, exact: count(*) count(x) count(DISTINCT x) sum avg min max median quantile(x, q) quantile_cont(x, q) mode var var_pop
+stddev stddev_pop first last any_value arg_max(x, by) arg_min(x, by) bool_and bool_or list(x, most) string_agg(x, between, most)
+histogram(x, [bounds]) rate(*) rate(x). Estimates: approx_distinct(x) approx_quantile(x, q) approx_top_k(x, k)
+approx_frequency(x, value). For q a list gives a list. Each takes expressions, and FILTER (WHERE …).
 
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst |
     clickpipe aggregate --by event n='count(*)' ms='avg(latency_ms)' | clickpipe sink -
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d |
     clickpipe aggregate users='count(DISTINCT user_id)' paid="count(*) FILTER (WHERE event = 'purchase')" |
+    clickpipe sink -
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d |
+    clickpipe aggregate --by page --also total --top 3 --bounds users='approx_distinct(user_id)' |
     clickpipe sink -"""
 
     def passes(self) -> bool:

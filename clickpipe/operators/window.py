@@ -340,9 +340,9 @@ class CountOperator(Operator):
         if not rows.width:
             return 0
         if not self._by:
-            return int(self._counts.values(rows, [], are_merged=False)[_BEFORE].item())
+            return int(self._counts.values(rows, [])[_BEFORE].item())
         mine = rows.join(keys.unique(), on=self._by, how="semi", nulls_equal=True)
-        return self._counts.values(mine, self._by, are_merged=False)
+        return self._counts.values(mine, self._by)
 
     def snapshot(self) -> Tables:
         rows = self._counts.rows()

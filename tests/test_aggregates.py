@@ -1,0 +1,261 @@
+"""Each function against a plain loop over the records, however they are cut into batches, stopped, and merged."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+from examples import examples
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from resuming import written
+
+from clickpipe.core.aggregate import Aggregate
+from clickpipe.core.catalog import Catalog
+from clickpipe.core.summary import Call, Summary
+from clickpipe.testing import collect
+
+FUNCTIONS = Catalog("clickpipe.aggregates", "aggregate", "_")
+BEGIN = 1_700_000_000_000
+_RECORDS = st.lists(
+    st.fixed_dictionaries(
+        {"ts": st.integers(0, 40_000).map(lambda step: BEGIN + step), "page": st.sampled_from(["/a", "/b", None])},
+        optional={
+            "ms": st.integers(-20, 20) | st.none(),
+            "x": st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda x: x + 0.0) | st.none(),
+            "user": st.sampled_from("abcde") | st.none(),
+            "ok": st.booleans() | st.none(),
+        },
+    ),
+    min_size=1,
+    max_size=50,
+)
+_SETTINGS = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_INGEST = "--time ts --columns n:int,ts:int,page:str,ms:int,x:float,user:str,ok:bool"
+Records = list[dict[str, Any]]
+
+
+def _by_time(records: Records, name: str, also: str = "ts") -> list[Any]:
+    """The values in the order of event time; of one instant as they came."""
+    some = [record for record in records if record.get(name) is not None and record.get(also) is not None]
+    return [record[name] for record in sorted(some, key=lambda record: record["ts"])]
+
+
+def _values(records: Records, name: str) -> list[Any]:
+    return [record[name] for record in records if record.get(name) is not None]
+
+
+def _disc(values: list[Any], q: float) -> Any:
+    n = len(values)
+    return sorted(values)[max(1, math.ceil(Fraction(q) * n)) - 1] if n else None
+
+
+def _cont(values: list[Any], q: float) -> float | None:
+    if not values:
+        return None
+    place = (len(values) - 1) * q
+    low, high = sorted(values)[math.floor(place)], sorted(values)[math.ceil(place)]
+    return float(low + (high - low) * (place - math.floor(place)))
+
+
+def _mode(values: list[Any]) -> Any:
+    counts = Counter(values)
+    return min((value for value in counts if counts[value] == max(counts.values())), default=None)
+
+
+def _arg_max(records: Records, name: str, by: str) -> Any:
+    some = [record for record in records if record.get(name) is not None and record.get(by) is not None]
+    return max(some, key=lambda record: record[by])[name] if some else None  # of equals max gives the first
+
+
+def _top(values: list[Any], k: int) -> list[dict[str, Any]] | None:
+    ranked = sorted(Counter(values).items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+    return [{"value": value, "count": count, "error": 0} for value, count in ranked] or None
+
+
+def _histogram(values: list[Any], bounds: list[float]) -> list[dict[str, Any]]:
+    ends = [-math.inf, *bounds, math.inf]
+    counts = [sum(low < value <= high for value in values) for low, high in itertools.pairwise(ends)]
+    return [{"le": le, "count": count} for le, count in zip([*bounds, None], counts, strict=True)]
+
+
+_CASES: dict[str, tuple[str, Callable[[Records], Any]]] = {
+    "md": ("median(ms)", lambda rows: _cont(_values(rows, "ms"), 0.5)),
+    "mx": ("median(x)", lambda rows: _cont(_values(rows, "x"), 0.5)),
+    "qd": ("quantile(ms, 0.75)", lambda rows: _disc(_values(rows, "ms"), 0.75)),
+    "ql": (
+        "quantile(ms, [0, 0.5, 1])",
+        lambda rows: [_disc(_values(rows, "ms"), q) for q in (0, 0.5, 1)] if _values(rows, "ms") else None,
+    ),
+    "qt": ("quantile(user, 0.5)", lambda rows: _disc(_values(rows, "user"), 0.5)),
+    "qc": ("quantile_cont(x, 0.25)", lambda rows: _cont(_values(rows, "x"), 0.25)),
+    "mo": ("mode(user)", lambda rows: _mode(_values(rows, "user"))),
+    "mm": ("mode(ms)", lambda rows: _mode(_values(rows, "ms"))),
+    "am": ("arg_max(user, ms)", lambda rows: _arg_max(rows, "user", "ms")),
+    "ba": ("bool_and(ok)", lambda rows: all(_values(rows, "ok")) if _values(rows, "ok") else None),
+    "bo": ("bool_or(ms > 5)", lambda rows: any(ms > 5 for ms in _values(rows, "ms")) if _values(rows, "ms") else None),
+    "li": ("list(user, 3)", lambda rows: _by_time(rows, "user")[:3] or None),
+    "sa": ("string_agg(ms, '; ')", lambda rows: "; ".join(map(str, _by_time(rows, "ms"))) or None),
+    "hi": ("histogram(ms, [-5, 0, 5])", lambda rows: _histogram(_values(rows, "ms"), [-5.0, 0.0, 5.0])),
+    "tk": ("approx_top_k(user, 2)", lambda rows: _top(_values(rows, "user"), 2)),
+    "fr": ("approx_frequency(user, 'a')", lambda rows: _values(rows, "user").count("a")),
+    "ud": ("approx_distinct(user)", lambda rows: len(set(_values(rows, "user")))),
+    "cd": ("count(DISTINCT x)", lambda rows: len(set(_values(rows, "x")))),
+    "an": ("any_value(user)", lambda rows: next(iter(_by_time(rows, "user")), None)),
+    "mf": ("median(ms) FILTER (WHERE ok)", lambda rows: _cont(_values([row for row in rows if row.get("ok")], "ms"), 0.5)),
+}
+_CALLS = " ".join(f'{name}="{text}"' for name, (text, _) in _CASES.items())
+
+
+@given(records=_RECORDS, batch=st.sampled_from([1, 150, 1 << 20]), resumed=st.sampled_from([0, 1, 3]))
+@_SETTINGS
+def test_by_key(records: Records, batch: int, resumed: int, tmp_path: Path) -> None:
+    path = written(records, tmp_path)
+    seen = collect(f"ingest {path} {_INGEST} --batch-bytes {batch} | aggregate --by page {_CALLS}", resumed_every=resumed)
+    _check(seen.rows, lambda row: [record for record in records if record["page"] == row["page"]])
+
+
+@given(
+    records=_RECORDS,
+    batch=st.sampled_from([1, 150, 1 << 20]),
+    window=st.sampled_from(["tumble 10s", "hop 20s --slide 10s", "session 3s --by page", "tumble 10s --allowed-lateness 1m"]),
+)
+@_SETTINGS
+def test_in_windows(records: Records, batch: int, window: str, tmp_path: Path) -> None:
+    path = written(records, tmp_path)
+    by = "" if "session" in window else "--by page"
+    line = f"ingest {path} {_INGEST} --max-out-of-orderness 1m --batch-bytes {batch} | window {window} | aggregate {by} {_CALLS}"
+
+    def mine(row: dict[str, Any]) -> Records:
+        inside = [record for record in records if row["window_start"] <= record["ts"] < row["window_end"]]
+        return [record for record in inside if record["page"] == row["page"]]
+
+    _check(collect(line).rows, mine)
+
+
+def _check(rows: Sequence[dict[str, Any]], mine: Callable[[dict[str, Any]], Records]) -> None:
+    for row in rows:
+        records = mine(row)
+        assert records
+        for name, (text, expected) in _CASES.items():
+            value = json.loads(row[name]) if isinstance(row[name], str) and row[name].startswith("[") else row[name]
+            assert _is_near(value, expected(records)), text
+
+
+def _is_near(value: Any, expected: Any) -> bool:
+    """But for the last digits of a float."""
+    if isinstance(value, float) and isinstance(expected, float):
+        return math.isclose(value, expected, rel_tol=1e-12, abs_tol=1e-12)
+    return bool(value == expected)
+
+
+@given(
+    records=_RECORDS,
+    batch=st.sampled_from([1, 200, 1 << 20]),
+    q=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.99, 1.0]),
+    resumed=st.sampled_from([0, 1]),
+)
+@_SETTINGS
+def test_quantiles_and_populations_as_in_duckdb(records: Records, batch: int, q: float, resumed: int, tmp_path: Path) -> None:
+    path = written(records, tmp_path)
+    calls = f"d='quantile_disc(x, {q})' c='quantile_cont(x, {q})' v='var_pop(ms)' s='stddev_pop(ms)'"
+    seen = collect(f"ingest {path} {_INGEST} --batch-bytes {batch} | aggregate --by page {calls}", resumed_every=resumed)
+    table = f"read_ndjson('{path}', columns = {{page: 'VARCHAR', x: 'DOUBLE', ms: 'BIGINT'}})"
+    asked = f"quantile_disc(x, {q}::DOUBLE), quantile_cont(x, {q}::DOUBLE), var_pop(ms), stddev_pop(ms)"
+    expected = {page: values for page, *values in duckdb.sql(f"SELECT page, {asked} FROM {table} GROUP BY 1").fetchall()}
+    assert {row["page"] for row in seen.rows} == set(expected)
+    for row in seen.rows:
+        for name, value in zip("dcvs", expected[row["page"]], strict=True):
+            assert _is_near(row[name], value), name
+
+
+@given(records=_RECORDS, batch=st.sampled_from([1, 150, 1 << 20]), resumed=st.sampled_from([0, 1, 3]))
+@_SETTINGS
+def test_sets_of_columns(records: Records, batch: int, resumed: int, tmp_path: Path) -> None:
+    """--also: as if each set had been asked for by itself."""
+    path = written(records, tmp_path)
+    line = f"ingest {path} {_INGEST} --max-out-of-orderness 1m --batch-bytes {batch} | window tumble 10s | aggregate"
+    calls = "n='count(*)' md='median(ms)' u='approx_distinct(user)'"
+    whole = collect(f"{line} --by page,user --also page --also total {calls}", resumed_every=resumed).rows
+    for name, by in (("page,user", "--by page,user"), ("page", "--by page"), ("total", "")):
+        alone = collect(f"{line} {by} {calls}").rows
+        mine = [row for row in whole if row["grouping"] == name]
+        assert [{key: row[key] for key in alone[0]} for row in mine] == alone
+
+
+@given(records=_RECORDS, most=st.integers(1, 6), batch=st.sampled_from([1, 150, 1 << 20]), resumed=st.sampled_from([0, 1, 3]))
+@_SETTINGS
+def test_groups_that_are_too_many(records: Records, most: int, batch: int, resumed: int, tmp_path: Path) -> None:
+    """The first of each window have rows, all others share one."""
+    path = written(records, tmp_path)
+    line = f"ingest {path} {_INGEST} --max-out-of-orderness 1m --batch-bytes {batch} | window tumble 10s"
+    seen = collect(f"{line} | aggregate --by user --max-groups {most} --overflow other n='count(*)'", resumed_every=resumed)
+    first: dict[int, list[Any]] = {}
+    counts: Counter[tuple[int, Any, bool]] = Counter()
+    for record in records:
+        start, user = record["ts"] // 10_000 * 10_000, record.get("user")
+        known = first.setdefault(start, [])
+        if user not in known and len(known) < most:
+            known.append(user)
+        counts[(start, user, False) if user in known else (start, None, True)] += 1
+    assert {(row["window_start"], row["user"], row["other"]): row["n"] for row in seen.rows} == counts
+
+
+def test_too_many_groups_take_bounded_memory() -> None:
+    """300,000 keys against a limit of 1,000: what is kept is some rows per group that has a place."""
+    from clickpipe.core.capped import Cap, Capped
+
+    capped = Capped(Cap(1_000, "other", ("user",), ()), {})
+    summary = Summary(["user", "other"], [_call("n", "count", "*")], {})
+    for at in range(0, 300_000, 30_000):
+        frame = pl.DataFrame({"user": pl.Series(range(at, at + 30_000), dtype=pl.Int64)})
+        summary.add(capped.admit(frame), pl.lit(0))
+    assert capped.snapshot()["known"].height == 1_000
+    values = summary.values(lambda rows: rows)
+    assert values.height == 1_001
+    assert values.filter("other")["n"].to_list() == [299_000]
+
+
+@pytest.mark.parametrize("name", ["approx_distinct", "approx_quantile", "quantile_cont", "mode", "histogram"])
+@given(seed=st.integers(0, 2**32), parts=st.integers(1, 12))
+@settings(max_examples=examples(30), deadline=None)
+def test_any_order_and_grouping_of_parts_is_one_pass(name: str, seed: int, parts: int) -> None:
+    """Exactly, for what merges exactly."""
+    chance = random.Random(seed)
+    more: tuple[Any, ...] = {"approx_quantile": ([0.5, 0.99],), "quantile_cont": (0.3,), "histogram": ([0.0, 10.0],)}.get(
+        name, ()
+    )
+    frame = pl.DataFrame(
+        {
+            "g": [chance.randrange(3) for _ in range(2_000)],
+            "x": [round(chance.lognormvariate(1, 3) * chance.choice([-1, 1]), 2) for _ in range(2_000)],
+        }
+    )
+    call = _call("v", name, "float", *more)
+    cuts = sorted(chance.randrange(2_000) for _ in range(parts - 1))
+    pieces = [frame[low:high] for low, high in zip([0, *cuts], [*cuts, 2_000], strict=True)]
+    chance.shuffle(pieces)
+    assert _merged(call, pieces) == _merged(call, [frame])
+
+
+def _merged(call: Call, pieces: list[pl.DataFrame]) -> list[Any]:
+    """By way of a restart after each part."""
+    summary = Summary(["g"], [call], {})
+    for piece in pieces:
+        summary.add(piece.with_columns(call.inputs()), pl.lit(0))
+        summary = Summary(["g"], [call], dict(summary.snapshot()))
+    return summary.values(lambda rows: rows).sort("g")["v"].to_list()
+
+
+def _call(name: str, function: str, kind: str, *more: Any) -> Call:
+    return Call(name, FUNCTIONS.find(function, Aggregate)(kind, *more), pl.col("x"), more=more)
