@@ -90,6 +90,8 @@ def _parsed(name: str, text: str) -> Named:
     from sqlglot.errors import SqlglotError
 
     begins = _FUNCTION.match(text)
+    if begins and text[begins.end() :].strip() == ")":
+        raise _no_argument(begins[1], text)
     try:
         node = parse_one(text, dialect="duckdb")
     except SqlglotError as error:
@@ -108,9 +110,13 @@ def _parsed(name: str, text: str) -> Named:
             raise PlanError(f"{function}(DISTINCT …) is not supported; count(DISTINCT …) is", word=text)
         function, arguments = "count_distinct", arguments[0].expressions
     if not arguments:
-        raise PlanError(f"{function}() needs an argument", hint=f"as in: {function}(x)", word=text)
+        raise _no_argument(function, text)
     argument, *more = arguments
     return Named(name, text, function, argument.sql(dialect="duckdb"), tuple(map(_argument, more)), where)
+
+
+def _no_argument(function: str, text: str) -> PlanError:
+    return PlanError(f"{function}() needs an argument", hint=f"as in: {function}(x)", word=text)
 
 
 def _argument(node: exp.Expression) -> Argument:
