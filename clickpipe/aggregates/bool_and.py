@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import polars as pl
-
-from clickpipe.core.aggregate import Aggregate, Exprs
+from clickpipe.core.extreme import Least
 
 
-class BoolAnd(Aggregate):
+class BoolAnd(Least):
     takes = ("bool",)
-
-    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
-        return {"all": value.min()}
-
-    def merge(self, piece: Exprs) -> Exprs:
-        return {"all": piece["all"].min()}
-
-    def final(self, piece: Exprs) -> pl.Expr:
-        return piece["all"]

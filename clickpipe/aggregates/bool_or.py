@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import polars as pl
-
-from clickpipe.core.aggregate import Aggregate, Exprs
+from clickpipe.core.extreme import Greatest
 
 
-class BoolOr(Aggregate):
+class BoolOr(Greatest):
     takes = ("bool",)
-
-    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
-        return {"any": value.max()}
-
-    def merge(self, piece: Exprs) -> Exprs:
-        return {"any": piece["any"].max()}
-
-    def final(self, piece: Exprs) -> pl.Expr:
-        return piece["any"]

@@ -13,14 +13,15 @@ from typing import Any
 import polars as pl
 
 from clickpipe.columns import NUMBERS
-from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate, Exprs
+from clickpipe.core.aggregate import SUB_KEY, VALUE
+from clickpipe.core.values import Values
 from clickpipe.errors import PlanError
 
 _MOST = 1_000
 _LE = "le"
 
 
-class Histogram(Aggregate):
+class Histogram(Values):
     takes = NUMBERS
 
     def __init__(self, kind: str, bounds: Any) -> None:
@@ -41,12 +42,6 @@ class Histogram(Aggregate):
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         place = pl.lit(pl.Series(self._bounds)).search_sorted(value.cast(pl.Float64), side="left")
         return pl.when(value.is_not_null()).then(place).cast(pl.Int32)
-
-    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
-        return {"n": value.count().cast(pl.Int64)}
-
-    def merge(self, piece: Exprs) -> Exprs:
-        return {"n": piece["n"].sum()}
 
     def values(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
         n = pl.col(piece["n"])

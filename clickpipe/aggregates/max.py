@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import polars as pl
-
-from clickpipe.core.aggregate import Aggregate, Exprs
+from clickpipe.core.extreme import Greatest
 
 
-class Max(Aggregate):
-    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
-        return {"max": value.max()}
-
-    def merge(self, piece: Mapping[str, pl.Expr]) -> Exprs:
-        return {"max": piece["max"].max()}
-
-    def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
-        return piece["max"]
+class Max(Greatest):
+    pass

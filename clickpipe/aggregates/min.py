@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import polars as pl
-
-from clickpipe.core.aggregate import Aggregate, Exprs
+from clickpipe.core.extreme import Least
 
 
-class Min(Aggregate):
-    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
-        return {"min": value.min()}
-
-    def merge(self, piece: Mapping[str, pl.Expr]) -> Exprs:
-        return {"min": piece["min"].min()}
-
-    def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
-        return piece["min"]
+class Min(Least):
+    pass

@@ -1,6 +1,6 @@
 """What merges: partial, merge, final.
 
-One code path combines batches, workers, panes, corrections and rollups. An aggregate's pieces are named
+One code path combines batches, workers, panes and corrections. An aggregate's pieces are named
 columns; merging takes pieces and gives pieces, in any order and grouping. An aggregate whose
 pieces need a finer key than the group (the values of an exact distinct count, the registers of a
 sketch) names it as its sub-key: its pieces are then rows of their own.

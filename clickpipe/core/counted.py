@@ -12,7 +12,7 @@ import polars as pl
 
 from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN
-from clickpipe.core.aggregate import Aggregate, Exprs
+from clickpipe.core.extreme import Greatest, Least
 from clickpipe.core.groups import Grouping, Groups
 from clickpipe.core.operator import FOREVER, Late
 from clickpipe.core.summary import Call, Summary
@@ -22,29 +22,12 @@ from clickpipe.core.windows import NUMBER, WINDOW
 _COUNT = HIDDEN + "count"
 
 
-class _Bound(Aggregate):
-    """The least or greatest value."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self._is_least = kind == "least"
-
-    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
-        return {"bound": value.min() if self._is_least else value.max()}
-
-    def merge(self, piece: Mapping[str, pl.Expr]) -> Exprs:
-        return self.partial(piece["bound"], pl.lit(0))
-
-    def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
-        return piece["bound"]
-
-
 class Counted(Groups):
     def __init__(self, grouping: Grouping, saved: Mapping[str, pl.DataFrame]) -> None:
         assert grouping.window is not None
         self._size, self._of = grouping.window.size, list(grouping.window.by)
         self._by = [*self._of, NUMBER, *(name for name in grouping.by if name not in (*self._of, NUMBER, *WINDOW))]
-        bounds = [Call("window_start", _Bound("least"), pl.lit(0)), Call("window_end", _Bound("greatest"), pl.lit(0))]
+        bounds = [Call("window_start", Least("int"), pl.lit(0)), Call("window_end", Greatest("int"), pl.lit(0))]
         self._order = [*WINDOW, *self._by, *(call.name for call in grouping.calls)]
         self._summary = Summary(self._by, [*grouping.calls, *bounds, tally(_COUNT)], saved)
         self._has_changed = bool(saved)

@@ -18,7 +18,8 @@ from typing import Any
 
 import polars as pl
 
-from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate, Exprs
+from clickpipe.core.aggregate import SUB_KEY, VALUE
+from clickpipe.core.values import Values
 from clickpipe.errors import PlanError
 
 LARGEST = 10_000
@@ -26,7 +27,7 @@ _FEWEST = 1_000
 _GROUP, _OFF = "\0group", "\0off"
 
 
-class Counters(Aggregate):
+class Counters(Values):
     """`k`: how many values are given. Shape of the value: a list of {"value", "count", "error"}, the most frequent first: it came
     from count to count + error times."""
 
@@ -41,16 +42,6 @@ class Counters(Aggregate):
 
     def shares(self) -> Hashable:
         return ("counters", self.most)
-
-    def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
-        # -0.0 and 0.0 are one value, and so the two must be one key.
-        return value + 0.0 if self.kind == "float" else value
-
-    def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
-        return {"n": value.count().cast(pl.Int64)}
-
-    def merge(self, piece: Exprs) -> Exprs:
-        return {"n": piece["n"].sum()}
 
     def trimmed(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
         if rows.height <= self.most:

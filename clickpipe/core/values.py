@@ -1,6 +1,6 @@
-"""Exact summaries of which values came how often: distinct counts, quantiles, the most frequent value.
+"""Which values came how often, in rows of (group, value, count): for distinct counts, quantiles, the most frequent value.
 
-Memory: one row per group and different value. Calls over the same column share them.
+Memory: one row per group and different value, or what a subclass takes for one. Calls over the same column share them.
 """
 
 from __future__ import annotations
