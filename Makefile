@@ -27,7 +27,7 @@ soak: $(READY)
 
 # Mistakes in the checkpoint protocol, made on purpose: the tests must see each. The quick ones are part of make test.
 mutants: $(READY)
-	$(BIN)/python tests/mutants.py
+	CLICKPIPE_THOROUGH=1 $(BIN)/python tests/mutants.py
 
 # Rewrites the expectations of the cases; the diff is the review.
 record: $(READY)

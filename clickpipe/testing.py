@@ -1,6 +1,7 @@
 """Run a pipeline in every form that it has. For tests: all forms must give the same records.
 
     shell     real processes, typed in a shell
+    piped     a process per step, joined by pipes: what a shell starts, without the shell
     fused     clickpipe run -c: all steps in one process
     no_fuse   clickpipe run --no-fuse -c: a process per step, started by clickpipe
     arrow     a process per step, records travel as Arrow frames
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 from clickpipe.core.meter import Ledger
 from clickpipe.core.step import OperatorStep
 
-FORMS = ("shell", "fused", "no_fuse", "arrow", "single")
+FORMS = ("shell", "piped", "fused", "no_fuse", "arrow", "single")
 INPUT = "stdin.ndjson"  # the stem is the name that a pipeline on standard input has
 _STEP = re.compile(r"(^|\|)(\s*)clickpipe\s+")
 _SECONDS = 120
@@ -146,6 +147,10 @@ def _started(words: list[str], directory: Path) -> subprocess.CompletedProcess[b
         )
 
 
+def _piped(pipeline: Pipeline, directory: Path) -> _Ran:
+    return _forked(pipeline.steps(), directory)
+
+
 def _fused(pipeline: Pipeline, directory: Path) -> _Ran:
     return _forked([["run", "-c", pipeline.text()]], directory)
 
@@ -160,6 +165,7 @@ def _arrow(pipeline: Pipeline, directory: Path) -> _Ran:
 
 _FORMS: Mapping[str, Callable[[Pipeline, Path], _Ran]] = {
     "shell": _shell,
+    "piped": _piped,
     "fused": _fused,
     "no_fuse": _no_fuse,
     "arrow": _arrow,

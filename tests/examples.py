@@ -1,9 +1,24 @@
-"""How many examples a property test tries: a third in every run, all in `make soak`."""
+"""How much of what can be tried is tried: a part in every run, all of it in `make soak`."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from typing import Any
+
+IS_THOROUGH = bool(os.environ.get("CLICKPIPE_THOROUGH"))
 
 
 def examples(count: int) -> int:
-    return count if os.environ.get("CLICKPIPE_THOROUGH") else max(10, count // 3)
+    """Of a property test: a third."""
+    return count if IS_THOROUGH else max(10, count // 3)
+
+
+def every(stride: int) -> int:
+    """Of a count that goes up one by one, how much it goes up."""
+    return 1 if IS_THOROUGH else stride
+
+
+def some(params: Iterable[Any], stride: int = 2) -> list[Any]:
+    """Of the parameters of a test: the first, and every so many after it."""
+    return list(params)[:: every(stride)]

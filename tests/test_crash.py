@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from examples import some
 
 from clickpipe.testing import environment, run_steps
 
@@ -90,7 +91,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]
 
 
 @pytest.mark.parametrize(
-    ("point", "step"), [(point, step) for point, steps in POINTS.items() for step in steps], ids=lambda value: str(value)
+    ("point", "step"), some((point, step) for point, steps in POINTS.items() for step in steps), ids=lambda value: str(value)
 )
 def test_a_process_killed_there(point: str, step: int, tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
     """In a plain shell: the same line again, and nothing is lost or counted twice."""

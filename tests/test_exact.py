@@ -35,7 +35,7 @@ def test_a_sum_is_rounded_once(numbers: list[float], seed: int, piece: int) -> N
 
 
 @given(st.lists(st.integers(-(10**6), 10**6).map(lambda n: n / 64), min_size=2, max_size=40), st.integers(1, 10))
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_variance_does_not_cancel(numbers: list[float], piece: int) -> None:
     """Around a mean of ten billion, where the schoolbook formula has no digit left."""
     numbers = [1e10 + number for number in numbers]

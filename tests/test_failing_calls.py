@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from examples import every, some
 
 from clickpipe.testing import environment, run_steps
 
@@ -118,7 +119,7 @@ def test_each_call_fails_once(call: str, code: str, tmp_path: Path, expected: di
     """The first, the second … until there are no more. After a failed fsync what was written is lost."""
     number = 1
     while _recovers(tmp_path / str(number), "file", f"{call}:{number}:{code}", expected):
-        number += 1
+        number += every(3)
     assert number > 2, f"{call} was called {number - 1} times"
 
 
@@ -126,7 +127,7 @@ def test_each_call_fails_once(call: str, code: str, tmp_path: Path, expected: di
 def test_each_call_of_a_run_into_a_view_fails_once(call: str, tmp_path: Path, expected: dict[str, Results]) -> None:
     number = 1
     while _recovers(tmp_path / str(number), "view", f"{call}:{number}:EIO", expected):
-        number += 1
+        number += every(3)
     assert number > 2
 
 
@@ -134,13 +135,13 @@ def test_each_call_of_a_run_into_a_view_fails_once(call: str, tmp_path: Path, ex
 def test_calls_fail_for_good(call: str, tmp_path: Path, expected: dict[str, Results]) -> None:
     number = 1
     while _recovers(tmp_path / str(number), "file", f"{call}:{number}+:EIO", expected):
-        number += 3 if call == "fsync" else 2
+        number += every(4)
 
 
-@pytest.mark.parametrize("step", range(STEPS))
-@pytest.mark.parametrize(
-    "fail", ["write:1:EIO", "write:2:EIO", "open:2-5:ENOSPC", "fsync:3:EIO", "replace:2:EIO", "close:2+:EIO"]
-)
+FAILURES = ("write:1:EIO", "write:2:EIO", "open:2-5:ENOSPC", "fsync:3:EIO", "replace:2:EIO", "close:2+:EIO")
+
+
+@pytest.mark.parametrize(("fail", "step"), some(((fail, step) for fail in FAILURES for step in range(STEPS)), 3))
 def test_calls_of_one_process_fail(fail: str, step: int, tmp_path: Path, expected: dict[str, Results]) -> None:
     """In a shell pipeline: the others end too, and none of them before its time."""
     _recovers(tmp_path, "file", fail, expected, fused=False, step=step)

@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from examples import some
 
 from clickpipe.testing import run_steps
 
@@ -19,8 +20,11 @@ SORTED = ["dedup --by id,u --within 3s", "sort", "select --add 'x + 1 AS y'"]
 SINK = "sink out.ndjson"
 
 
-@pytest.mark.parametrize("steps", [STEPS, SORTED], ids=["sessionize", "sort"])
-@pytest.mark.parametrize("point", ["after-manifest:3", "before-manifest:6", "after-snapshot:9"])
+POINTS = ("after-manifest:3", "before-manifest:6", "after-snapshot:9")
+PROCESSES = (("after-snapshot:5", 1), ("after-snapshot:7", 2), ("after-manifest:4", 4))
+
+
+@pytest.mark.parametrize(("steps", "point"), some((steps, point) for point in POINTS for steps in (STEPS, SORTED)))
 def test_a_fused_run_that_is_killed_twice(steps: list[str], point: str, tmp_path: Path) -> None:
     """Records in order, late ones, dead letters and accounts."""
     expected = _undisturbed([_fused([INGEST, *steps, SINK])], tmp_path / "undisturbed")
@@ -32,10 +36,10 @@ def test_a_fused_run_that_is_killed_twice(steps: list[str], point: str, tmp_path
     assert _results(folder) == expected
 
 
-@pytest.mark.parametrize("steps", [STEPS, SORTED], ids=["sessionize", "sort"])
-@pytest.mark.parametrize(("point", "process"), [("after-snapshot:5", 1), ("after-snapshot:7", 2), ("after-manifest:4", 4)])
-def test_a_process_that_is_killed(steps: list[str], point: str, process: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("steps", "at"), some((steps, at) for at in PROCESSES for steps in (SORTED, STEPS)))
+def test_a_process_that_is_killed(steps: list[str], at: tuple[str, int], tmp_path: Path) -> None:
     """In a plain shell, with a process per step."""
+    point, process = at
     expected = _undisturbed([shlex.split(step) for step in [INGEST, *steps, SINK]], tmp_path / "undisturbed")
     folder = _prepared(tmp_path / "killed")
     words = [shlex.split(step) for step in [f"{INGEST} --checkpoint 1ms", *steps, SINK]]

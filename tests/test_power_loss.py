@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
+from examples import examples
 from power.calls import missing, record
 from power.disk import Disk, Name, State, Sync, Tree
 from power.recorder import Recorder
@@ -55,10 +56,10 @@ SCENES = {
     "shell": Scene("sink out.ndjson", fused=False),
     "view": Scene("sink view:pages", ("before-view-commit:6",), steps=ALONE),
 }
-STATES = 700  # of each scene, all different
+STATES = examples(700)  # of each scene, all different
 SAMPLES = 6  # behind each call, so often that there are enough:
 ROUNDS = 6
-RUNS = 30  # of each scene
+RUNS = examples(30)  # of each scene
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from examples import some
 from running import Start, children_of, errors
 from test_crash import ONCE, POINTS
 
@@ -29,12 +30,9 @@ RECIPES = {
 RUN = ("run", "--quiet", "a.toml", "b.toml")
 SUPERVISED = (*RUN, "--checkpoint", "1ms")
 ALL_POINTS = [*POINTS, "before-view-commit", "after-view-commit"]
-# A process per step costs three times as much: every fifth place each time, all the others in the soak.
-KILLS = [pytest.param([], point, id=point) for point in ALL_POINTS if point != "after-join"]  # a fused run begins only
-KILLS += [
-    pytest.param(["--no-fuse"], point, id=f"no-fuse-{point}", marks=[] if number % 5 == 1 else pytest.mark.slow)
-    for number, point in enumerate(ALL_POINTS)
-]
+# A process per step costs three times as much.
+KILLS = some(pytest.param([], point, id=point) for point in ALL_POINTS if point != "after-join")  # a fused run begins only
+KILLS += some((pytest.param(["--no-fuse"], point, id=f"no-fuse-{point}") for point in ALL_POINTS), 7)
 Results = dict[str, list[str]]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import some
 from running import Start, epoch, errors, until
 
 from clickpipe.engine.of_event import default_column, of_event
@@ -120,8 +121,11 @@ def _last(told: list[Told]) -> list[tuple[str, Pairs]]:
     return fates
 
 
-@pytest.mark.parametrize("form", ["int", "text", "csv"])
-@pytest.mark.parametrize("window", ["tumble 10s", "hop 20s --slide 5s", "hop 12s --slide 5s", "cumulate 20s --step 5s"])
+FORMS = ("int", "text", "csv")
+WINDOWS = ("tumble 10s", "hop 20s --slide 5s", "hop 12s --slide 5s", "cumulate 20s --step 5s")
+
+
+@pytest.mark.parametrize(("form", "window"), some(((form, window) for form in FORMS for window in WINDOWS), 3))
 def test_the_fate_of_each_record(folder: Path, form: str, window: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a plain loop over the input, and against the files of late records and dead letters."""
     records = _records(len(form) + len(window))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import some
 from running import PIPELINE, Start, children_of, epoch, errors, expected, lives, rows, until
 
 from clickpipe.state.directory import StateDirectory
@@ -69,7 +70,7 @@ def _process(step: str, folder: Path, source: Any, target: Any, *, asleep: bool)
     return process
 
 
-@pytest.mark.parametrize("step", range(4), ids=["ingest", "window", "aggregate", "sink"])
+@pytest.mark.parametrize("step", some((INGESTS, SINKS, WINDOWS, AGGREGATES)))
 def test_a_stopped_process_keeps_newer_runs_away(step: int, folder: Path, shell: Shell) -> None:
     """The others are killed, and the line is typed again: it says who still lives, and goes on when that one has woken up."""
     line = shell()
@@ -88,8 +89,10 @@ def test_a_stopped_process_keeps_newer_runs_away(step: int, folder: Path, shell:
     _ends_well(shell(), folder)
 
 
-@pytest.mark.parametrize("when", ["beside it", "after its end"])
-@pytest.mark.parametrize("step", [WINDOWS, AGGREGATES, SINKS], ids=["window", "aggregate", "sink"])
+ZOMBIES = [(step, when) for step in (WINDOWS, AGGREGATES, SINKS) for when in ("beside it", "after its end")]
+
+
+@pytest.mark.parametrize(("step", "when"), some(ZOMBIES, 3))
 def test_a_zombie_that_had_not_joined_has_no_effect(step: int, when: str, folder: Path, shell: Shell) -> None:
     """It sleeps with the begin of an old run's stream before it, and so does who waits behind it. A newer run goes ahead."""
     reader, writer = os.pipe()
