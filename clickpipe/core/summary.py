@@ -6,7 +6,8 @@ Each batch is reduced to its partial rows; merging waits until the appended rows
 merged ones, so a record's cost does not depend on the number of groups. One table holds the pieces
 that are kept per group; aggregates with a sub-key have others, one for all that keep the same.
 
-Memory: one row per open group (and sub-key), twice that before a merge.
+Memory: one row per open group (and sub-key), and before a merge twice that or a million rows.
+Error: groups by several columns are told apart as surely as core/keys.py says.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import polars as pl
 
 from clickpipe.columns import HIDDEN
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate
+from clickpipe.core.keys import number
 
 Select = Callable[["pl.DataFrame"], "pl.DataFrame"]
-_WORTH_MERGING = 200_000  # rows
+_WORTH_MERGING = 1_000_000  # rows
+_NUMBER = HIDDEN + "number"
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,10 @@ class Table:
     def add(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str] = ()) -> None:
         """`implied`: keys that the others decide, in these records; grouping by fewer is faster."""
         sub = self._pieces.sub_key(time)
-        subs = [] if sub is None else [sub.alias(SUB_KEY)]
+        if sub is not None:
+            frame = frame.with_columns(sub.alias(SUB_KEY))
         keys = [name for name in self._keys if name not in implied]
-        part = grouped(frame, [*keys, *subs], [*(pl.col(name).first() for name in implied), *self._pieces.partials(time)])
+        part = grouped(frame, [*keys, *self._subs], [*(pl.col(name).first() for name in implied), *self._pieces.partials(time)])
         part = self._trimmed(part)
         self._parts.append(part)
         self._new_rows += part.height
@@ -255,8 +259,13 @@ def beside(frames: Sequence[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:
     return first
 
 
-def grouped(frame: pl.DataFrame, by: Sequence[str | pl.Expr], exprs: Iterable[pl.Expr]) -> pl.DataFrame:
-    return frame.group_by(*by).agg(*exprs) if by else frame.select(*exprs)
+def grouped(frame: pl.DataFrame, by: Sequence[str], exprs: Iterable[pl.Expr]) -> pl.DataFrame:
+    """Several columns by their number, which takes half the time."""
+    if not by:
+        return frame.select(*exprs)
+    if len(by) == 1:
+        return frame.group_by(by).agg(*exprs)
+    return frame.group_by(number(by).alias(_NUMBER)).agg(pl.col(by).first(), *exprs).drop(_NUMBER)
 
 
 def column_of(call: str, piece: str) -> str:
