@@ -15,17 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from inspect import signature
-from typing import Any
 
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, TimeColumn, WindowInfo, check_new, dtype
-from clickpipe.core.aggregate import Aggregate as Function
-from clickpipe.core.calls import Named, parse_call
+from clickpipe.core.calls import parse_call
 from clickpipe.core.capped import OTHER, Cap, Capped
 from clickpipe.core.catalog import Catalog
+from clickpipe.core.compiled import Compiled, compiled
 from clickpipe.core.compute import as_json, compute, finite
 from clickpipe.core.counted import Counted
 from clickpipe.core.fixed import Fixed
@@ -39,7 +37,6 @@ from clickpipe.core.time import to_milliseconds
 from clickpipe.core.units import format_duration, parse_duration
 from clickpipe.core.windows import FIXED, WINDOW
 from clickpipe.errors import DataError, PlanError, Unsupported
-from clickpipe.sql import Expression, compile, predicate
 
 FUNCTIONS = Catalog("clickpipe.aggregates", "aggregate", "_")
 LOW, HIGH = "_lo", "_hi"  # behind the name of an estimate
@@ -208,9 +205,9 @@ Examples:
         return Emit(kind, length)
 
     def needs(self, given: Columns) -> tuple[str, ...]:
-        compiled = self._compiled(given)
-        reads = [name for call in compiled for name in call.reads()]
-        timed = [given.time.name] if given.time and any(call.function.ordered_by == "time" for call in compiled) else []
+        calls = self._compiled(given)
+        reads = [name for call in calls for name in call.reads()]
+        timed = [given.time.name] if given.time and any(call.function.ordered_by == "time" for call in calls) else []
         window = self._window(given)
         return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by, *reads, *timed]))
 
@@ -229,7 +226,7 @@ Examples:
         return "one row per open window and key" if self.by else "one row per open window"
 
     def calls_for(self, given: Columns) -> list[Call]:
-        return [compiled.call() for compiled in self._compiled(given)]
+        return [call.call() for call in self._compiled(given)]
 
     def grouping(self, given: Columns) -> Grouping:
         calls = self.calls_for(given)
@@ -242,7 +239,7 @@ Examples:
     def _window(self, given: Columns) -> WindowInfo | None:
         return given.window if given.window is not None and set(given.window.columns()) <= set(given.types) else None
 
-    def _names(self, call: _Compiled) -> list[str]:
+    def _names(self, call: Compiled) -> list[str]:
         """Of the value, and of its bounds."""
         name = call.named.name
         return [name, name + LOW, name + HIGH] if self.bounds and call.function.bounds(pl.col(name)) else [name]
@@ -265,96 +262,19 @@ Examples:
             )
         return name, way != "asc"
 
-    def _compiled(self, given: Columns) -> list[_Compiled]:
+    def _compiled(self, given: Columns) -> list[Compiled]:
         if not self.calls:
             raise PlanError("nothing to compute", hint="as in: aggregate --by page clicks='count(*)'")
-        compiled = [_compile(parse_call(word), given) for word in self.calls]
-        for call in compiled:
+        found = [compiled(parse_call(word), given, FUNCTIONS) for word in self.calls]
+        for call in found:
             if call.function.per_second and self._window(given) is None:
                 hint = "put a window step before, or count and divide"
                 raise PlanError(f"{call.named.function}() is per second of a window", hint=hint, word=call.named.text)
-        names = [call.named.name for call in compiled]
+        names = [call.named.name for call in found]
         for name in names:
             if names.count(name) > 1:
                 raise PlanError(f'two columns are called "{name}"', word=name)
-        return compiled
-
-
-@dataclass(frozen=True)
-class _Compiled:
-    named: Named
-    function: Function
-    value: Expression | None
-    by: Expression | None
-    constants: tuple[Any, ...]
-    where: Expression | None
-
-    def reads(self) -> tuple[str, ...]:
-        return tuple(name for read in (self.value, self.by, self.where) if read for name in read.reads)
-
-    def call(self) -> Call:
-        # A star that is filtered counts a constant; one that is not counts rows.
-        value = self.value.expr if self.value else pl.lit(True)
-        where, by = (None if said is None else said.expr for said in (self.where, self.by))
-        return Call(self.named.name, self.function, value, where, by, self.constants)
-
-
-def _compile(named: Named, given: Columns) -> _Compiled:
-    function = FUNCTIONS.find(named.function, Function)
-    where = predicate(named.where, given) if named.where else None
-    is_star = named.argument == "*"
-    if is_star and not function.takes_star:
-        raise PlanError(f"{named.function}(*) has no meaning; name a column", word=named.text)
-    value = None if is_star else compile(named.argument, given)
-    if value and function.takes and value.kind not in function.takes:
-        raise PlanError(_unfit(named, function, value), word=named.text)
-    by, constants = _further(named, function, given)
-    kind = value.kind if value else "bool" if where else "*"
-    try:
-        return _Compiled(named, function(kind, *constants), value, by, constants, where)
-    except PlanError as error:
-        error.word = error.word or named.text
-        raise
-
-
-def _further(named: Named, function: type[Function], given: Columns) -> tuple[Expression | None, tuple[Any, ...]]:
-    """What stands behind the first argument: what orders its records, and constants."""
-    more, spoken = list(named.more), _spoken(named.function, function)
-    by = compile(more.pop(0).text, given) if function.ordered_by == "argument" and more else None
-    for said in more:
-        if not said.is_constant:
-            raise PlanError(f"{said.text} must be a constant in {spoken}", word=named.text)
-    constants = tuple(said.value for said in more)
-    is_short = function.ordered_by == "argument" and by is None
-    try:
-        signature(function).bind("*", *constants)
-    except TypeError:
-        is_short = True
-    if is_short:
-        raise PlanError(f"{named.text} has too few or too many arguments: it is {spoken}", word=named.text)
-    return by, constants
-
-
-def _spoken(name: str, function: type[Function]) -> str:
-    """A function with its arguments, as in `quantile_disc(x, q)`; what can be left out stands in brackets."""
-    by = ["by"] if function.ordered_by == "argument" else []
-    said = [
-        f"[{one.name}]" if one.default is not one.empty else one.name for one in list(signature(function).parameters.values())[1:]
-    ]
-    return f"{name}({', '.join(['x', *by, *said])})"
-
-
-def _unfit(named: Named, function: type[Function], value: Expression) -> str:
-    spoken = {
-        "str": "text",
-        "json": "nested JSON",
-        "bool": "true or false",
-        "time": "a time",
-        "int": "a number",
-        "float": "a number",
-    }
-    needs = "numbers" if "float" in function.takes else " or ".join(spoken[kind] for kind in function.takes)
-    return f"{named.function}() needs {needs}, and {named.argument} is {spoken[value.kind]}"
+        return found
 
 
 class AggregateOperator(Operator):

@@ -1,0 +1,98 @@
+"""A call as it was typed -> a call over the columns that are given: which function, of which expressions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import polars as pl
+
+from clickpipe.columns import Columns
+from clickpipe.core.aggregate import Aggregate
+from clickpipe.core.calls import Named
+from clickpipe.core.catalog import Catalog
+from clickpipe.core.summary import Call
+from clickpipe.errors import PlanError
+from clickpipe.sql import Expression, compile, predicate
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """`value` is its argument, `by` what else its records are ordered by, `where` its FILTER clause."""
+
+    named: Named
+    function: Aggregate
+    value: Expression | None
+    by: Expression | None
+    constants: tuple[Any, ...]
+    where: Expression | None
+
+    def reads(self) -> tuple[str, ...]:
+        """The columns."""
+        return tuple(name for read in (self.value, self.by, self.where) if read for name in read.reads)
+
+    def call(self) -> Call:
+        # A star that is filtered counts a constant; one that is not counts rows.
+        value = self.value.expr if self.value else pl.lit(True)
+        where, by = (None if said is None else said.expr for said in (self.where, self.by))
+        return Call(self.named.name, self.function, value, where, by, self.constants)
+
+
+def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:
+    """Raises PlanError for what these columns cannot be asked. `functions`: those that there are."""
+    function = functions.find(named.function, Aggregate)
+    where = predicate(named.where, given) if named.where else None
+    is_star = named.argument == "*"
+    if is_star and not function.takes_star:
+        raise PlanError(f"{named.function}(*) has no meaning; name a column", word=named.text)
+    value = None if is_star else compile(named.argument, given)
+    if value and function.takes and value.kind not in function.takes:
+        raise PlanError(_unfit(named, function, value), word=named.text)
+    by, constants = _further(named, function, given)
+    kind = value.kind if value else "bool" if where else "*"
+    try:
+        return Compiled(named, function(kind, *constants), value, by, constants, where)
+    except PlanError as error:
+        error.word = error.word or named.text
+        raise
+
+
+def _further(named: Named, function: type[Aggregate], given: Columns) -> tuple[Expression | None, tuple[Any, ...]]:
+    """What stands behind the first argument: what orders its records, and constants."""
+    more, spoken = list(named.more), _spoken(named.function, function)
+    by = compile(more.pop(0).text, given) if function.ordered_by == "argument" and more else None
+    for said in more:
+        if not said.is_constant:
+            raise PlanError(f"{said.text} must be a constant in {spoken}", word=named.text)
+    constants = tuple(said.value for said in more)
+    is_short = function.ordered_by == "argument" and by is None
+    try:
+        signature(function).bind("*", *constants)
+    except TypeError:
+        is_short = True
+    if is_short:
+        raise PlanError(f"{named.text} has too few or too many arguments: it is {spoken}", word=named.text)
+    return by, constants
+
+
+def _spoken(name: str, function: type[Aggregate]) -> str:
+    """A function with its arguments, as in `quantile_disc(x, q)`; what can be left out stands in brackets."""
+    by = ["by"] if function.ordered_by == "argument" else []
+    said = [
+        f"[{one.name}]" if one.default is not one.empty else one.name for one in list(signature(function).parameters.values())[1:]
+    ]
+    return f"{name}({', '.join(['x', *by, *said])})"
+
+
+def _unfit(named: Named, function: type[Aggregate], value: Expression) -> str:
+    spoken = {
+        "str": "text",
+        "json": "nested JSON",
+        "bool": "true or false",
+        "time": "a time",
+        "int": "a number",
+        "float": "a number",
+    }
+    needs = "numbers" if "float" in function.takes else " or ".join(spoken[kind] for kind in function.takes)
+    return f"{named.function}() needs {needs}, and {named.argument} is {spoken[value.kind]}"
