@@ -5,6 +5,7 @@ Types, as the stream line spells them (see clickpipe-stream.5):
     int     64-bit integer            float   finite double
     bool    true or false             str     text
     json    anything, kept as JSON    time    epoch milliseconds, UTC, written by us
+    sketch  a sketch, its bytes as text in base64 (see clickpipe-sketch.5)
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import polars as pl
 
 from clickpipe.errors import DataError, PlanError, near
 
-TYPES = ("int", "float", "bool", "str", "json", "time")
+TYPES = ("int", "float", "bool", "str", "json", "time", "sketch")
 NUMBERS = ("int", "float")
 
 # Columns of our own inside a process, never written: their names cannot clash with a field's,

@@ -309,7 +309,7 @@ def _import_everything() -> None:
         import_module(f"clickpipe.cli.{name}")
     for name in ("local", "supervisor"):
         import_module(f"clickpipe.engine.{name}")
-    for folder in ("operators", "sources", "formats", "aggregates", "sinks"):
+    for folder in ("operators", "sources", "formats", "aggregates", "sketches", "functions", "sinks"):
         package = import_module(f"clickpipe.{folder}")
         for module in iter_modules(package.__path__):
             import_module(f"clickpipe.{folder}.{module.name}")

@@ -13,7 +13,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     BASE,
     ("wire", "state"),
     ("core", "store"),
-    ("aggregates",),
+    ("aggregates", "sketches", "functions"),
     ("formats",),
     ("operators", "sources", "sinks"),
     ("plan",),
@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "top"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-PARTS = ("operators", "sources", "sinks", "aggregates", "formats")
+PARTS = ("operators", "sources", "sinks", "aggregates", "sketches", "functions", "formats")
 OUTSIDE = ("__init__", "__main__", "testing")  # the program itself, and what tests it from above
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0].removesuffix(".py") not in OUTSIDE)
 

@@ -34,6 +34,9 @@ class Aggregate:
     takes: ClassVar[tuple[str, ...]] = ()  # the types of argument it is for; none: all
     ordered_by: ClassVar[str] = ""  # "time", or "argument": its second one
     per_second: ClassVar[bool] = False  # its value is divided by the length of the window
+    has_pieces: ClassVar[bool] = False  # its argument is pieces already, which `combined` merges, and no expression
+    explodes: ClassVar[bool] = False  # `prepared` gives a list: each value of it has a sub-key
+    rolled_up: ClassVar[str] = ""  # the function that makes one of the values of several; none: they cannot be merged
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -71,6 +74,10 @@ class Aggregate:
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr | None:
         """A finer key that the pieces are kept by."""
         return None
+
+    def combined(self, rows: pl.DataFrame, keys: Sequence[str], column: str) -> pl.DataFrame:
+        """Of those that have pieces: several rows of a group -> one, of `keys` and the column. A group may have nulls only."""
+        raise NotImplementedError
 
     def shares(self) -> Hashable:
         """Calls over the same argument that are equal in this keep the same pieces; None: it has its own."""

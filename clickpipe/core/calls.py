@@ -119,7 +119,18 @@ def _no_argument(function: str, text: str) -> PlanError:
     return PlanError(f"{function}() needs an argument", hint=f"as in: {function}(x)", word=text)
 
 
-def _argument(node: exp.Expression) -> Argument:
+def parse_argument(text: str) -> Argument:
+    """Raises PlanError for what cannot be read."""
+    from sqlglot import parse_one
+    from sqlglot.errors import SqlglotError
+
+    try:
+        return _argument(parse_one(text, dialect="duckdb"))
+    except SqlglotError:
+        raise PlanError(f"cannot read {text!r}", word=text) from None
+
+
+def _argument(node: exp.Expr) -> Argument:
     text = node.sql(dialect="duckdb")
     try:
         return Argument(text, True, _constant(node))
@@ -127,7 +138,7 @@ def _argument(node: exp.Expression) -> Argument:
         return Argument(text)
 
 
-def _constant(node: exp.Expression) -> Any:
+def _constant(node: exp.Expr) -> Any:
     """Numbers, texts, truth, and lists of them. Raises ValueError for an expression."""
     from sqlglot import exp
 

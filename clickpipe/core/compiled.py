@@ -12,9 +12,10 @@ from clickpipe.columns import Columns
 from clickpipe.core.aggregate import Aggregate
 from clickpipe.core.calls import Named
 from clickpipe.core.catalog import Catalog
+from clickpipe.core.functions import compile, predicate
 from clickpipe.core.summary import Call
 from clickpipe.errors import PlanError
-from clickpipe.sql import Expression, compile, predicate
+from clickpipe.sql import Expression
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ Source: Appleby, MurmurHash3_x64_128; org.apache.datasketches.hash.MurmurHash3.
 
 from __future__ import annotations
 
+from functools import partial
+
 import polars as pl
 
 NAME, SEED = "murmur3-128", 9001
@@ -47,3 +49,19 @@ def one_by_one(texts: pl.Series) -> pl.Series:
     different = texts.unique().drop_nulls()
     hashes = pl.Series([mmh3.hash128(text.encode(), SEED, signed=False) for text in different], dtype=pl.UInt128)
     return texts.replace_strict(different, hashes, default=None, return_dtype=pl.UInt128)
+
+
+def check_of(data: pl.Expr, seed: int) -> pl.Expr:
+    """32 bits of bytes, MurmurHash3-32: whether they are what was written."""
+    try:
+        from polars_hash import NonCryptographicHashingNameSpace as Hashes
+    except ImportError:
+        return data.map_batches(partial(check_one_by_one, seed=seed), return_dtype=pl.UInt32, is_elementwise=True)
+    return Hashes(data.alias("data")).murmur32(seed=seed)
+
+
+def check_one_by_one(values: pl.Series, seed: int) -> pl.Series:
+    """The same without polars-hash."""
+    import mmh3
+
+    return pl.Series([None if value is None else mmh3.hash(value, seed, signed=False) for value in values], dtype=pl.UInt32)

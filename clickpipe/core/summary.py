@@ -117,22 +117,38 @@ class Table:
         is_fine = Pieces(calls).sub_key(pl.lit(0)) is not None
         self._pieces = Pieces(calls[:1] if is_fine else calls)
         self._subs = [SUB_KEY] if is_fine else []
+        self._has_pieces = any(call.aggregate.has_pieces for call in calls)
         self._parts: list[pl.DataFrame] = [] if saved is None else [saved]
         self._merged_rows = 0  # rows of the first part, one per key; 0 if it may hold several
         self._new_rows = 0 if saved is None else saved.height
 
     def add(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str] = ()) -> None:
         """`implied`: keys that the others decide, in these records; grouping by fewer is faster."""
-        sub = self._pieces.sub_key(time)
-        if sub is not None:
-            frame = frame.with_columns(sub.alias(SUB_KEY))
-        keys = [name for name in self._keys if name not in implied]
-        part = grouped(frame, [*keys, *self._subs], [*(pl.col(name).first() for name in implied), *self._pieces.partials(time)])
-        part = self._trimmed(part)
+        part = self._part(frame, time, implied)
         self._parts.append(part)
         self._new_rows += part.height
         if self._new_rows > max(_WORTH_MERGING, 2 * self._merged_rows):
             self.merged()
+
+    def _part(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str]) -> pl.DataFrame:
+        """Records -> pieces."""
+        if self._has_pieces:
+            return self._combined(frame.select(*self._keys, *self._pieces.partials(time)), self._keys)
+        if self._subs and self._calls[0].aggregate.explodes:
+            frame = frame.explode(self._calls[0].column, empty_as_null=True)
+        sub = self._pieces.sub_key(time)
+        if sub is not None:
+            frame = frame.with_columns(sub.alias(SUB_KEY))
+        keys = [name for name in self._keys if name not in implied]
+        firsts = [pl.col(name).first() for name in implied]
+        return self._trimmed(grouped(frame, [*keys, *self._subs], [*firsts, *self._pieces.partials(time)]))
+
+    def _combined(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+        """Pieces -> pieces, one row per key."""
+        if self._has_pieces:
+            (column,) = _columns(self._calls[0]).values()
+            return self._calls[0].aggregate.combined(rows, keys, column)
+        return self._trimmed(grouped(rows, [*keys, *self._subs], self._pieces.merges()), keys)
 
     def widen(self, name: str) -> None:
         """The argument of this call has turned out to hold floats."""
@@ -143,8 +159,7 @@ class Table:
     def merged(self) -> pl.DataFrame:
         """All pieces, one row per key."""
         if self._new_rows:
-            merged = grouped(self.rows(), [*self._keys, *self._subs], self._pieces.merges())
-            self._parts = [self._trimmed(merged)]
+            self._parts = [self._combined(self.rows(), self._keys)]
             self._merged_rows, self._new_rows = self._parts[0].height, 0
         return self._parts[0] if self._parts else pl.DataFrame()
 
@@ -179,7 +194,7 @@ class Table:
 
     def values(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         """Pieces -> values, one row per group."""
-        rows = self._trimmed(grouped(rows, [*keys, *self._subs], self._pieces.merges()), keys)
+        rows = self._combined(rows, keys)
         if not self._subs:
             return rows.select(*keys, *self._pieces.finals())
         piece = _columns(self._calls[0])
@@ -242,11 +257,11 @@ class Summary:
 
 
 def apart(calls: Sequence[Call]) -> tuple[list[Call], list[list[Call]]]:
-    """Those whose pieces are kept per group, and those that need a finer key, with which they share it."""
+    """Those whose pieces are kept per group, and those that are kept apart: by a finer key, with others of the same."""
     plain: list[Call] = []
     fine: dict[Hashable, list[Call]] = {}
     for call in calls:
-        is_fine = call.sub_key(pl.lit(0)) is not None
+        is_fine = call.aggregate.has_pieces or call.sub_key(pl.lit(0)) is not None
         (fine.setdefault(call.shares(), []) if is_fine else plain).append(call)
     return plain, list(fine.values())
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.compute import compute
+from clickpipe.core.functions import predicate
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import argument
 from clickpipe.core.step import OperatorStep, Tables
 from clickpipe.errors import Unsupported
-from clickpipe.sql import Expression, predicate
+from clickpipe.sql import Expression
 
 
 @dataclass(frozen=True)

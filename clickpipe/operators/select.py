@@ -14,11 +14,12 @@ import polars as pl
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import HIDDEN, Columns, check_new
 from clickpipe.core.compute import compute
+from clickpipe.core.functions import compile
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
 from clickpipe.errors import PlanError
-from clickpipe.sql import Expression, compile, parse
+from clickpipe.sql import Expression
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ Examples:
             if text.strip() == "*":
                 named |= {name: _column(name, kind) for name, kind in given.types.items()}
                 continue
-            expression = compile(text, given, expr=parse(text))
+            expression = compile(text, given, has_name=True)
             name = _name_of(text, expression)
             if not expression.expr.meta.is_column():
                 check_new(name, text)

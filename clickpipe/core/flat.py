@@ -1,0 +1,66 @@
+"""Numbers of groups <-> bytes of groups, all at once: records of one width, one behind the other.
+
+group 0: (3, 1) (7, 2)     group 1: (5, 9)     <->     b"…" of two records, b"…" of one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from clickpipe.core.aggregate import SUB_KEY
+from clickpipe.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+GROUP = "\0place"
+_BYTE = "\0byte"
+
+
+def packed(rows: pl.DataFrame, groups: int, dtype: Any) -> pl.Series:
+    """Rows in the order of GROUP -> the bytes of each of so many groups. The fields of `dtype` are columns of the rows."""
+    import numpy as np
+
+    records = np.empty(rows.height, dtype)
+    for name in records.dtype.names or ():
+        records[name] = rows[name].to_numpy()
+    owners = np.repeat(rows[GROUP].to_numpy(), records.dtype.itemsize)
+    flat = pl.DataFrame({GROUP: owners, _BYTE: records.view(np.uint8)}, schema={GROUP: pl.UInt32, _BYTE: pl.UInt8})
+    lists = flat.group_by(pl.col(GROUP).set_sorted(), maintain_order=True).agg(_BYTE)
+    return all_groups(lists, groups)[_BYTE].fill_null([]).cast(pl.Binary)
+
+
+def unpacked(payloads: pl.Series, dtype: Any) -> tuple[pl.Series, np.ndarray[Any, Any]]:
+    """The bytes of groups -> of each record its group, and the records. Raises DataError."""
+    import numpy as np
+
+    sizes, width = payloads.bin.size(), np.dtype(dtype).itemsize
+    if (sizes % width != 0).any():
+        raise DataError("a sketch is damaged: it ends in the middle")
+    flat = payloads.filter(sizes > 0).cast(pl.List(pl.UInt8)).explode(empty_as_null=False).to_numpy()
+    owners = np.repeat(np.arange(payloads.len(), dtype=np.uint32), (sizes // width).to_numpy())
+    return pl.Series(owners), np.ascontiguousarray(flat).view(dtype)
+
+
+def all_groups(found: pl.DataFrame, groups: int) -> pl.DataFrame:
+    """A row for each of so many groups, in their order; nulls where none was found."""
+    numbers = pl.DataFrame({GROUP: range(groups)}, schema={GROUP: pl.UInt32})
+    return numbers.join(found, on=GROUP, how="left", maintain_order="left")
+
+
+def numbered(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The groups that there are, with their GROUP, and the rows with theirs."""
+    if not keys:
+        one = pl.DataFrame({GROUP: [0]}, schema={GROUP: pl.UInt32})
+        return one, rows.with_columns(pl.lit(0, pl.UInt32).alias(GROUP))
+    groups = rows.select(keys).unique(maintain_order=True).with_row_index(GROUP)
+    return groups, rows.join(groups, on=list(keys), nulls_equal=True, maintain_order="left")
+
+
+def in_order(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The same, with the rows in the order of GROUP and SUB_KEY."""
+    groups, rows = numbered(rows, keys)
+    return groups, rows.sort(GROUP, SUB_KEY)

@@ -1,0 +1,199 @@
+"""Expressions with functions of our own, which SQL does not know: those of sketches.
+
+    estimate(union(a, b)) > 100    ->    f > 100    with    f = estimate(g)    with    g = union(a, b)
+
+Calls are cut out of the text, and what is left is SQL over their results. All of it together is one function of the columns that
+it reads, so that an Expression is one expression, as everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import polars as pl
+
+from clickpipe import sql
+from clickpipe.columns import Columns, dtype
+from clickpipe.core.calls import parse_argument
+from clickpipe.core.catalog import Catalog
+from clickpipe.errors import DataError, PlanError
+from clickpipe.sql import Expression
+
+FUNCTIONS = Catalog("clickpipe.functions", "function", "_")
+_SKETCHES = ("sketch", "str")
+_Token = tuple[str, str, int, int]  # kind, text, begin, end
+
+
+class Function:
+    """`takes`: its arguments, as they are spoken of; the first `sketches` of them are columns, the others constants. The
+    constructor takes the constants and raises PlanError."""
+
+    takes: ClassVar[tuple[str, ...]]
+    sketches: ClassVar[int] = 1
+    gives: ClassVar[str]
+
+    def values(self, *columns: pl.Series) -> pl.Series:
+        """Record by record; null where one of them is null. Raises DataError."""
+        raise NotImplementedError
+
+
+def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
+    """An expression that is computed record by record. Raises PlanError. `has_name`: it may end with AS NAME."""
+    calls = list(_calls(text)) if text not in given.types else []
+    if not calls:
+        return sql.compile(text, given, expr=sql.parse(text) if has_name else None)
+    parts = [_part(call, given, place) for place, call in enumerate(calls)]
+    rest, known = _without(text, calls, parts), given.add({part.name: part.function.gives for part in parts})
+    try:
+        inner = sql.compile(rest, known, expr=sql.parse(rest) if has_name else None)
+    except PlanError as error:
+        raise _restored(error, calls, parts) from None
+    reads = [name for part in parts for argument in part.arguments for name in argument.reads]
+    reads = list(dict.fromkeys([*reads, *(name for name in inner.reads if name in given.types)]))
+    whole = pl.struct(reads).map_batches(_Whole(tuple(parts), inner.expr), return_dtype=dtype(inner.kind), is_elementwise=True)
+    return replace(inner, text=text, expr=_named_alike(whole, inner.expr), reads=tuple(reads))
+
+
+def predicate(text: str, given: Columns) -> Expression:
+    """An expression that says true or false of a record."""
+    if text in given.types or not list(_calls(text)):
+        return sql.predicate(text, given)
+    compiled = compile(text, given)
+    if compiled.kind != "bool":
+        raise PlanError(f"{text!r} is {compiled.kind}, not true or false", word=text)
+    return compiled
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call in a text: of this function, from `begin` to `end`."""
+
+    function: str
+    arguments: tuple[str, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    function: Function
+    arguments: tuple[Expression, ...]
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The function of the columns that all of it is."""
+
+    parts: tuple[_Part, ...]
+    expr: pl.Expr
+
+    def __call__(self, records: pl.Series) -> pl.Series:
+        frame = records.struct.unnest()
+        try:
+            for part in self.parts:
+                columns = [frame.select(argument.expr.alias("value")).to_series() for argument in part.arguments]
+                frame = frame.with_columns(part.function.values(*columns).alias(part.name))
+        except DataError as error:  # so that, of many records, the one that it refuses is found
+            raise pl.exceptions.ComputeError(str(error)) from None
+        return frame.select(self.expr.alias("value")).to_series()
+
+
+def _calls(text: str) -> Iterator[_Call]:
+    """Those of our functions, the outermost ones."""
+    if not re.search(rf"\b({'|'.join(FUNCTIONS.names())})\s*\(", text, re.IGNORECASE):
+        return
+    from sqlglot import tokenize
+    from sqlglot.errors import SqlglotError
+
+    try:
+        tokens = [
+            (token.token_type.name, token.text.lower(), token.start, token.end + 1) for token in tokenize(text, read="duckdb")
+        ]
+    except SqlglotError:
+        return  # Polars says what is wrong
+    at = 0
+    while at < len(tokens):
+        end = _end(tokens, at)
+        if end:
+            said = tuple(text[begin:stop].strip() for begin, stop in _between(tokens[at + 1 : end + 1]))
+            yield _Call(tokens[at][1], said if said != ("",) else (), tokens[at][2], tokens[end][3])
+        at = max(at, end) + 1
+
+
+def _end(tokens: Sequence[_Token], at: int) -> int:
+    """Which token ends the call of a function of ours that begins here; 0: none does."""
+    kind, name, *_ = tokens[at]
+    if kind in ("STRING", "IDENTIFIER") or not FUNCTIONS.has(name):
+        return 0
+    depth = 0
+    for place in range(at + 1, len(tokens)):
+        depth += {"L_PAREN": 1, "R_PAREN": -1}.get(tokens[place][0], 0)
+        if depth <= 0:
+            return place if place > at + 1 else 0
+    return 0
+
+
+def _between(tokens: Sequence[_Token]) -> Iterator[tuple[int, int]]:
+    """Where arguments begin and end, in `(a, f(b, c))`."""
+    depth, begin = 0, tokens[0][3]
+    for kind, _, start, end in tokens[:-1]:
+        depth += {"L_PAREN": 1, "R_PAREN": -1}.get(kind, 0)
+        if kind == "COMMA" and depth == 1:
+            yield begin, start
+            begin = end
+    yield begin, tokens[-1][2]
+
+
+def _part(call: _Call, given: Columns, place: int) -> _Part:
+    function: type[Function] = FUNCTIONS.find(call.function, Function)
+    spoken = f"{call.function}({', '.join(function.takes)})"
+    least = sum(not name.startswith("[") for name in function.takes)
+    if not least <= len(call.arguments) <= len(function.takes):
+        raise PlanError(f"{call.function}() has too few or too many arguments: it is {spoken}", word=call.function)
+    arguments = tuple(compile(text, given) for text in call.arguments[: function.sketches])
+    for argument in arguments:
+        if argument.kind not in _SKETCHES:
+            raise PlanError(f"{call.function}() needs sketches, and {argument.text} is {argument.kind}", word=argument.text)
+        if not argument.reads:
+            raise PlanError(f"{call.function}() needs a column of sketches", word=argument.text)
+    constants = [_constant(text, spoken) for text in call.arguments[function.sketches :]]
+    name = f"{call.function}_{place}"
+    while name in given.types:
+        name += "_"
+    try:
+        return _Part(name, function(*constants), arguments)
+    except PlanError as error:
+        error.word = error.word or call.function
+        raise
+
+
+def _constant(text: str, spoken: str) -> Any:
+    said = parse_argument(text)
+    if not said.is_constant:
+        raise PlanError(f"{text} must be a constant in {spoken}", word=text)
+    return said.value
+
+
+def _without(text: str, calls: Sequence[_Call], parts: Sequence[_Part]) -> str:
+    """The text with names in the places of calls."""
+    at, said = 0, ""
+    for call, part in zip(calls, parts, strict=True):
+        said += f'{text[at : call.begin]}"{part.name}"'
+        at = call.end
+    return said + text[at:]
+
+
+def _restored(error: PlanError, calls: Sequence[_Call], parts: Sequence[_Part]) -> PlanError:
+    """In the words that were typed."""
+    said = str(error)
+    for call, part in zip(calls, parts, strict=True):
+        said = said.replace(f'"{part.name}"', f"{call.function}({', '.join(call.arguments)})")
+    return PlanError(said, hint=error.hint, word=calls[0].function)
+
+
+def _named_alike(whole: pl.Expr, inner: pl.Expr) -> pl.Expr:
+    return whole if inner.meta.undo_aliases().meta.eq(inner) else whole.alias(inner.meta.output_name())

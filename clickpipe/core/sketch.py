@@ -1,0 +1,224 @@
+"""Sketches as values: bytes that say what they are, so that they can be merged for ever.
+
+     0   "CPS"
+     3   version       u8    1
+     4   kind          u8    distinct 1, set 2, quantiles 3, top_k 4, frequency 5, similarity 6
+     5   hash          u8    1: MurmurHash3-128
+     6   seed          u16   9001
+     8   parameter     f64   what the kind has one of: precision, k, accuracy
+    16   check         u32   MurmurHash3-32 of the payload, with that of the bytes 0 to 15 for its seed (theirs is 9001)
+    20   payload             rows, as the kind writes them: clickpipe/sketches/
+
+Little endian. In records a sketch is text, these bytes in base64; Arrow frames have the bytes. clickpipe-sketch(5) has examples.
+
+What is done to sketches is done to the rows of all of them at once: values -> rows -> group_by -> values. No loop over values.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import polars as pl
+
+from clickpipe.core import hashing
+from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate
+from clickpipe.core.catalog import Catalog
+from clickpipe.core.flat import GROUP
+from clickpipe.core.summary import grouped
+from clickpipe.errors import DataError, PlanError
+
+SKETCHES = Catalog("clickpipe.sketches", "sketch", "_")
+PAYLOAD = "\0payload"
+_HEAD = struct.Struct("<3sBBBHd")
+_MAGIC, _VERSION, _HASH = b"CPS", 1, 1
+_BEGIN = _HEAD.size + 4
+_BYTES = pl.List(pl.UInt8)
+
+
+class Sketch(Aggregate):
+    """An aggregate whose value is its pieces. A kind has a file in clickpipe/sketches/."""
+
+    number: ClassVar[int]
+    rolled_up: ClassVar[str] = "merge"
+
+    def result(self) -> str:
+        return "sketch"
+
+    def bounds(self, estimate: pl.Expr) -> tuple[pl.Expr, pl.Expr] | None:
+        return None
+
+    @classmethod
+    def name(cls) -> str:
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def reopened(cls, parameter: float) -> Sketch:
+        """That of a value. Raises PlanError for a parameter that there cannot be."""
+        return cls("str", int(parameter))  # type: ignore[call-arg]  # each kind takes its parameter there
+
+    def parameter(self) -> tuple[str, float]:
+        """What it is called, and what it is."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        word, value = self.parameter()
+        return f"{self.name()}, {word} {value:g}"
+
+    def values(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
+        rows = rows.rename({column: name for name, column in piece.items()})
+        return self.payloads(rows, keys).select(*keys, self.sealed(pl.col(PAYLOAD)).alias(VALUE))
+
+    def payloads(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+        """Merged rows of `keys`, SUB_KEY and the pieces by their names -> `keys` and PAYLOAD, bytes."""
+        raise NotImplementedError
+
+    def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
+        """The rows of payloads: GROUP, the place of the payload, SUB_KEY and the pieces by their names. Raises DataError."""
+        raise NotImplementedError
+
+    def head(self) -> bytes:
+        return _HEAD.pack(_MAGIC, _VERSION, self.number, _HASH, hashing.SEED, self.parameter()[1])
+
+    def sealed(self, payload: pl.Expr) -> pl.Expr:
+        """Payloads -> values, as text."""
+        check = hashing.check_of(payload, _seed_of(self.head()))
+        parts = [pl.lit(self.head()).cast(_BYTES), *(_byte(check, place) for place in range(4)), payload.cast(_BYTES)]
+        return pl.concat_list(parts).cast(pl.Binary).bin.encode("base64")
+
+    def merged(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows of GROUP, SUB_KEY and pieces -> one for each of GROUP and SUB_KEY, and as many as are kept."""
+        pieces = [name for name in rows.columns if name not in (GROUP, SUB_KEY)]
+        merged = self.merge({name: pl.col(name) for name in pieces})
+        rows = grouped(rows, [GROUP, SUB_KEY], [expr.alias(name) for name, expr in merged.items()])
+        return self.trimmed(rows, [GROUP], {name: name for name in pieces})
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Values of one kind and parameter. `at`: their places among all that were opened."""
+
+    sketch: Sketch
+    at: pl.Series
+    payloads: pl.Series
+
+    def rows(self) -> pl.DataFrame:
+        """Of all of them: GROUP is the place among all."""
+        rows = self.sketch.unpacked(self.payloads)
+        return rows.with_columns(self.at.gather(rows[GROUP]).alias(GROUP))
+
+
+def opened(texts: pl.Series) -> list[Opened]:
+    """Values as text, nulls among them -> what they are, by kind and parameter. Raises DataError for what is no sketch."""
+    frame = pl.DataFrame({"text": texts}).with_row_index("at").drop_nulls("text")
+    frame = frame.with_columns(pl.col("text").str.decode("base64", strict=False).alias("bytes"))
+    head = pl.col("bytes").bin.head(_HEAD.size)
+    is_one = (pl.col("bytes").bin.size() >= _BEGIN) & pl.col("bytes").bin.starts_with(_MAGIC)
+    frame = frame.with_columns(pl.when(is_one).then(head).alias("head"))
+    if frame["head"].null_count():
+        raise DataError(f"{_shown(frame.filter(pl.col('head').is_null())['text'][0])} is no sketch")
+    return [_opened(some) for some in frame.partition_by("head", maintain_order=True)]
+
+
+def _opened(frame: pl.DataFrame) -> Opened:
+    head = frame["head"][0]
+    sketch = _sketch(head)
+    read = frame.select(
+        pl.col("bytes").bin.slice(_BEGIN).alias(PAYLOAD),
+        pl.col("bytes").bin.slice(_HEAD.size, 4).bin.reinterpret(dtype=pl.UInt32, endianness="little").alias("check"),
+    )
+    is_whole = read.select(pl.col("check") == hashing.check_of(pl.col(PAYLOAD), _seed_of(head))).to_series()
+    if not is_whole.all():
+        raise DataError(f"a sketch is damaged: {_shown(frame.filter(~is_whole)['text'][0])}")
+    return Opened(sketch, frame["at"], read[PAYLOAD])
+
+
+def _sketch(head: bytes) -> Sketch:
+    _, version, kind, hash_, seed, parameter = _HEAD.unpack(head)
+    if version != _VERSION:
+        raise DataError(f"the sketch is of format version {version}; this clickpipe reads version {_VERSION}")
+    if (hash_, seed) != (_HASH, hashing.SEED):
+        ours = f"{_HASH} ({hashing.NAME}), seed {hashing.SEED}"
+        raise DataError(f"the sketch is of hash {hash_}, seed {seed}; this clickpipe knows hash {ours}")
+    if kind not in _kinds():
+        raise DataError(f"the sketch is of kind {kind}, which this clickpipe does not know")
+    try:
+        return _kinds()[kind].reopened(parameter)
+    except (PlanError, ValueError, OverflowError) as error:
+        raise DataError(f"a sketch is damaged: {error}") from None
+
+
+@cache
+def _kinds() -> Mapping[int, type[Sketch]]:
+    found = [SKETCHES.find(name, Sketch) for name in SKETCHES.names()]
+    return {kind.number: kind for kind in found}
+
+
+def united(texts: pl.Series, groups: pl.Series) -> pl.DataFrame:
+    """Values and the numbers of their groups -> GROUP and VALUE, of those that have any. Raises DataError."""
+    parts = opened(texts)
+    if len(parts) > 1:
+        raise DataError(f"sketches of two kinds do not merge: {parts[0].sketch}; and {parts[1].sketch}")
+    if not parts:
+        return pl.DataFrame(schema={GROUP: pl.UInt32, VALUE: pl.String})
+    rows = parts[0].rows()
+    rows = parts[0].sketch.merged(rows.with_columns(groups.cast(pl.UInt32).gather(rows[GROUP]).alias(GROUP)))
+    found = valued(parts[0].sketch, rows)
+    empty = pl.DataFrame({GROUP: groups.cast(pl.UInt32).gather(parts[0].at)}).unique().join(found, on=GROUP, how="anti")
+    nothing = pl.DataFrame({PAYLOAD: [b""]}).select(parts[0].sketch.sealed(pl.col(PAYLOAD))).item()
+    return pl.concat([found, empty.with_columns(pl.lit(nothing).alias(VALUE))])
+
+
+def checked(texts: pl.Series) -> pl.Series:
+    """The same, if each of them is a sketch. Raises ComputeError, as an expression does that a value refuses."""
+    try:
+        opened(texts)
+    except DataError as error:
+        raise pl.exceptions.ComputeError(str(error)) from None
+    return texts
+
+
+def valued(sketch: Sketch, rows: pl.DataFrame) -> pl.DataFrame:
+    """Merged rows -> GROUP and VALUE."""
+    at = rows.rename({GROUP: "at"})
+    return sketch.payloads(at, ["at"]).select(pl.col("at").alias(GROUP), sketch.sealed(pl.col(PAYLOAD)).alias(VALUE))
+
+
+def answered(texts: pl.Series, question: str, said: str, type_: pl.DataType, *more: object, nothing: object = None) -> pl.Series:
+    """What each of the sketches tells, by their method `question`; null of null. Raises DataError.
+
+    `said`: who asks; `nothing`: what a sketch tells that has seen nothing.
+    """
+    found = []
+    for part in opened(texts):
+        if not hasattr(part.sketch, question):
+            able = [kind.name() for kind in _kinds().values() if hasattr(kind, question)]
+            raise DataError(f"{said} is for sketches of kind {' and '.join(able)}, and this is one of {part.sketch}")
+        answers = getattr(part.sketch, question)(part.rows(), *more).select(GROUP, VALUE)
+        answers = pl.DataFrame({GROUP: part.at}).join(answers, on=GROUP, how="left")
+        found.append(answers if nothing is None else answers.with_columns(pl.col(VALUE).fill_null(nothing)))
+    return by_place(found, texts, type_)
+
+
+def by_place(found: Sequence[pl.DataFrame], like: pl.Series, type_: pl.DataType) -> pl.Series:
+    """Answers by GROUP, their place -> one for each of `like`, null elsewhere."""
+    places = pl.DataFrame({GROUP: range(like.len())}, schema={GROUP: pl.UInt32})
+    answers = [some.select(GROUP, pl.col(VALUE).cast(type_)) for some in found]
+    if not answers:
+        return pl.Series(like.name, [None] * like.len(), dtype=type_)
+    return places.join(pl.concat(answers), on=GROUP, how="left", maintain_order="left")[VALUE].alias(like.name)
+
+
+def _seed_of(head: bytes) -> int:
+    return int(pl.DataFrame({"head": [head]}).select(hashing.check_of(pl.col("head"), hashing.SEED)).item())
+
+
+def _byte(number: pl.Expr, place: int) -> pl.Expr:
+    return ((number // (1 << 8 * place)) & 255).cast(pl.UInt8).reshape((-1, 1)).arr.to_list()
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 24 else f"{text[:24]}…")

@@ -1,0 +1,1 @@
+"""Functions in expressions, beside those of SQL: one file each."""

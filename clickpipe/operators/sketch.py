@@ -1,0 +1,28 @@
+"""Summarise records as mergeable sketches, per window and key.
+
+Shape, order: as aggregate; the named columns are sketches, text in NDJSON, bytes in Arrow frames.
+A sketch is a value to keep: those of minutes make that of an hour (aggregate merge(s), rollup), those of two pages tell how
+many visitors they have in common (select intersect(a, b)). It says what it is: unlike ones cannot be merged by mistake.
+Memory: what aggregate's estimates take: rows per open window and key, as each kind says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clickpipe.core.sketch import SKETCHES
+from clickpipe.core.summarise import Summarise
+
+
+@dataclass(frozen=True)
+class Sketch(Summarise):
+    functions = SKETCHES
+
+    epilog = """\
+Sketches: distinct(x) set(x) quantiles(x). Each takes expressions, and FILTER (WHERE …).
+What they tell, in select: estimate(s) of distinct and set, quantile_of(s, q), union(a, b), intersect(a, b), difference(a, b).
+
+Examples:
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d |
+    clickpipe sketch --by page users='distinct(user_id)' ms='quantiles(latency_ms)' |
+    clickpipe select page window_start 'estimate(users) AS users' 'quantile_of(ms, 0.99) AS p99' | clickpipe sink -"""
