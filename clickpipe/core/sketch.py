@@ -36,7 +36,6 @@ PAYLOAD = "\0payload"
 _HEAD = struct.Struct("<3sBBBHd")
 _MAGIC, _VERSION, _HASH = b"CPS", 1, 1
 _BEGIN = _HEAD.size + 4
-_BYTES = pl.List(pl.UInt8)
 
 
 class Sketch(Aggregate):
@@ -86,7 +85,7 @@ class Sketch(Aggregate):
     def sealed(self, payload: pl.Expr) -> pl.Expr:
         """Payloads -> values, as text."""
         check = hashing.check_of(payload, _seed_of(self.head()))
-        parts = [pl.lit(self.head()).cast(_BYTES), *(_byte(check, place) for place in range(4)), payload.cast(_BYTES)]
+        parts = [_bytes(pl.lit(self.head())), *(_byte(check, place) for place in range(4)), _bytes(payload)]
         return pl.concat_list(parts).cast(pl.Binary).bin.encode("base64")
 
     def merged(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -214,6 +213,10 @@ def by_place(found: Sequence[pl.DataFrame], like: pl.Series, type_: pl.DataType)
 
 def _seed_of(head: bytes) -> int:
     return int(pl.DataFrame({"head": [head]}).select(hashing.check_of(pl.col("head"), hashing.SEED)).item())
+
+
+def _bytes(binary: pl.Expr) -> pl.Expr:
+    return binary.cast(pl.List(pl.UInt8))
 
 
 def _byte(number: pl.Expr, place: int) -> pl.Expr:
