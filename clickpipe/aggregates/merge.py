@@ -13,8 +13,8 @@ from typing import ClassVar
 import polars as pl
 
 from clickpipe.core.aggregate import VALUE, Aggregate, Exprs
+from clickpipe.core.asked import checked, united
 from clickpipe.core.flat import GROUP, numbered
-from clickpipe.core.sketch import checked, united
 
 
 class Merge(Aggregate):

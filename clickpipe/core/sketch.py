@@ -110,6 +110,13 @@ class Opened:
         return rows.with_columns(self.at.gather(rows[GROUP]).alias(GROUP))
 
 
+@cache
+def kinds() -> Mapping[int, type[Sketch]]:
+    """By the number that their values have."""
+    found = [SKETCHES.find(name, Sketch) for name in SKETCHES.names()]
+    return {kind.number: kind for kind in found}
+
+
 def opened(texts: pl.Series) -> list[Opened]:
     """Values as text, nulls among them -> what they are, by kind and parameter. Raises DataError for what is no sketch."""
     frame = pl.DataFrame({"text": texts}).with_row_index("at").drop_nulls("text")
@@ -142,73 +149,12 @@ def _sketch(head: bytes) -> Sketch:
     if (hash_, seed) != (_HASH, hashing.SEED):
         ours = f"{_HASH} ({hashing.NAME}), seed {hashing.SEED}"
         raise DataError(f"the sketch is of hash {hash_}, seed {seed}; this clickpipe knows hash {ours}")
-    if kind not in _kinds():
+    if kind not in kinds():
         raise DataError(f"the sketch is of kind {kind}, which this clickpipe does not know")
     try:
-        return _kinds()[kind].reopened(parameter)
+        return kinds()[kind].reopened(parameter)
     except (PlanError, ValueError, OverflowError) as error:
         raise DataError(f"a sketch is damaged: {error}") from None
-
-
-@cache
-def _kinds() -> Mapping[int, type[Sketch]]:
-    found = [SKETCHES.find(name, Sketch) for name in SKETCHES.names()]
-    return {kind.number: kind for kind in found}
-
-
-def united(texts: pl.Series, groups: pl.Series) -> pl.DataFrame:
-    """Values and the numbers of their groups -> GROUP and VALUE, of those that have any. Raises DataError."""
-    parts = opened(texts)
-    if len(parts) > 1:
-        raise DataError(f"sketches of two kinds do not merge: {parts[0].sketch}; and {parts[1].sketch}")
-    if not parts:
-        return pl.DataFrame(schema={GROUP: pl.UInt32, VALUE: pl.String})
-    rows = parts[0].rows()
-    rows = parts[0].sketch.merged(rows.with_columns(groups.cast(pl.UInt32).gather(rows[GROUP]).alias(GROUP)))
-    found = valued(parts[0].sketch, rows)
-    empty = pl.DataFrame({GROUP: groups.cast(pl.UInt32).gather(parts[0].at)}).unique().join(found, on=GROUP, how="anti")
-    nothing = pl.DataFrame({PAYLOAD: [b""]}).select(parts[0].sketch.sealed(pl.col(PAYLOAD))).item()
-    return pl.concat([found, empty.with_columns(pl.lit(nothing).alias(VALUE))])
-
-
-def checked(texts: pl.Series) -> pl.Series:
-    """The same, if each of them is a sketch. Raises ComputeError, as an expression does that a value refuses."""
-    try:
-        opened(texts)
-    except DataError as error:
-        raise pl.exceptions.ComputeError(str(error)) from None
-    return texts
-
-
-def valued(sketch: Sketch, rows: pl.DataFrame) -> pl.DataFrame:
-    """Merged rows -> GROUP and VALUE."""
-    at = rows.rename({GROUP: "at"})
-    return sketch.payloads(at, ["at"]).select(pl.col("at").alias(GROUP), sketch.sealed(pl.col(PAYLOAD)).alias(VALUE))
-
-
-def answered(texts: pl.Series, question: str, said: str, type_: pl.DataType, *more: object, nothing: object = None) -> pl.Series:
-    """What each of the sketches tells, by their method `question`; null of null. Raises DataError.
-
-    `said`: who asks; `nothing`: what a sketch tells that has seen nothing.
-    """
-    found = []
-    for part in opened(texts):
-        if not hasattr(part.sketch, question):
-            able = [kind.name() for kind in _kinds().values() if hasattr(kind, question)]
-            raise DataError(f"{said} is for sketches of kind {' and '.join(able)}, and this is one of {part.sketch}")
-        answers = getattr(part.sketch, question)(part.rows(), *more).select(GROUP, VALUE)
-        answers = pl.DataFrame({GROUP: part.at}).join(answers, on=GROUP, how="left")
-        found.append(answers if nothing is None else answers.with_columns(pl.col(VALUE).fill_null(nothing)))
-    return by_place(found, texts, type_)
-
-
-def by_place(found: Sequence[pl.DataFrame], like: pl.Series, type_: pl.DataType) -> pl.Series:
-    """Answers by GROUP, their place -> one for each of `like`, null elsewhere."""
-    places = pl.DataFrame({GROUP: range(like.len())}, schema={GROUP: pl.UInt32})
-    answers = [some.select(GROUP, pl.col(VALUE).cast(type_)) for some in found]
-    if not answers:
-        return pl.Series(like.name, [None] * like.len(), dtype=type_)
-    return places.join(pl.concat(answers), on=GROUP, how="left", maintain_order="left")[VALUE].alias(like.name)
 
 
 def _seed_of(head: bytes) -> int:

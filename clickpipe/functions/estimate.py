@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import polars as pl
 
+from clickpipe.core.asked import answered
 from clickpipe.core.functions import Function
-from clickpipe.core.sketch import answered
 
 
 class Estimate(Function):
     takes = ("s",)
+    sketches = 1
     gives = "int"
 
     def values(self, *columns: pl.Series) -> pl.Series:
-        return answered(columns[0], "estimates", "estimate()", pl.Int64(), nothing=0)
+        return answered(columns[0], "estimates", pl.Int64(), nothing=0)

@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
+from clickpipe.core.asked import answered
 from clickpipe.core.functions import Function
 from clickpipe.core.quantile import fraction
-from clickpipe.core.sketch import answered
 
 
 class QuantileOf(Function):
@@ -19,4 +19,4 @@ class QuantileOf(Function):
         self.q = fraction(q)
 
     def values(self, *columns: pl.Series) -> pl.Series:
-        return answered(columns[0], "quantiles", "quantile_of()", pl.Float64(), self.q)
+        return answered(columns[0], "quantiles", pl.Float64(), self.q)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from clickpipe.core.asked import union
 from clickpipe.core.functions import Function
-from clickpipe.core.sketch import by_place, united
 
 
 class Union(Function):
@@ -14,9 +14,4 @@ class Union(Function):
     gives = "sketch"
 
     def values(self, *columns: pl.Series) -> pl.Series:
-        first, second = columns
-        is_there = first.is_not_null() & second.is_not_null()
-        both = pl.concat([some.rename("s").set(~is_there, None) for some in (first, second)])
-        places = pl.concat([pl.Series(range(first.len()), dtype=pl.UInt32)] * 2)
-        found = united(both, places)
-        return by_place([found], first, pl.String())
+        return union(*columns)

@@ -109,6 +109,25 @@ class Set(Sketch):
         share = pl.col(_THETA).min().fill_null(_ALL).cast(pl.Float64) / _ALL
         return rows.group_by(GROUP).agg((pl.col(SUB_KEY).count() / share).round().cast(pl.Int64).alias(VALUE))
 
+    def intersection(self, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
+        """Rows of what both have seen."""
+        return self._below(first, second, first.join(_hashes(second), on=[GROUP, SUB_KEY], how="semi"))
+
+    def difference(self, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
+        """Rows of what the first has seen and the second has not."""
+        return self._below(first, second, _hashes(first).join(_hashes(second), on=[GROUP, SUB_KEY], how="anti"))
+
+    def _below(self, first: pl.DataFrame, second: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        """Those of the rows that both sets would have if they were there: below the lesser theta."""
+        limits = (
+            pl.concat([first, second]).filter(pl.col(_THETA).is_not_null()).with_columns(pl.lit(None, pl.UInt64).alias(SUB_KEY))
+        )
+        return self.merged(pl.concat([rows, limits.select(rows.columns)]))
+
+
+def _hashes(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.filter(pl.col(SUB_KEY).is_not_null())
+
 
 def _image() -> pl.Expr:
     """Apache's bytes of a set: 8 bytes if it has nothing, 16 for one value, else a preamble of 16 or 24 and the hashes."""

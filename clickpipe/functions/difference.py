@@ -1,0 +1,17 @@
+"""A sketch of what the first has seen and the second has not: difference(a, b), of set."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from clickpipe.core.asked import combined
+from clickpipe.core.functions import Function
+
+
+class Difference(Function):
+    takes = ("a", "b")
+    sketches = 2
+    gives = "sketch"
+
+    def values(self, *columns: pl.Series) -> pl.Series:
+        return combined(columns[0], columns[1], "difference")
