@@ -151,7 +151,8 @@ def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
     missing = [name for name in columns.types if name not in frame.columns]
     if missing:
         raise DataError(f'frame {end.seq} lacks the column "{missing[0]}"')
-    return frame
+    sketches = [name for name, kind in columns.types.items() if kind == "sketch" and frame.schema[name] == pl.Binary]
+    return frame.with_columns(pl.col(name).bin.encode("base64") for name in sketches)
 
 
 class StreamWriter:
@@ -202,8 +203,9 @@ class StreamWriter:
             self._types = dict(batch.columns.types)
             self._outbox.put(codec.encode(ColumnsChange(self._types)))
         end = FrameEnd(self._seq, batch.height, watermark, batch.late_count(), idle)
-        if self._arrow and _is_whole(batch):
-            self._send_arrow(batch, end)
+        frame = self._binary(batch) if self._arrow and _is_whole(batch) else None
+        if frame is not None:
+            self._send_arrow(frame, end)
         else:
             self._outbox.put(batch.to_ndjson())
             self._send_end(end)
@@ -212,10 +214,22 @@ class StreamWriter:
         self._outbox.put(codec.encode(end))
         self._count(end)
 
-    def _send_arrow(self, batch: Batch, end: FrameEnd) -> None:
+    def _binary(self, batch: Batch) -> pl.DataFrame | None:
+        """The columns, sketches as bytes; None where one is not the text of bytes, and would be lost."""
+        frame = batch.frame.select(*self._types, *(["_mark"] if "_mark" in batch.frame.columns else []))
+        for name in self._sketches():
+            data = frame[name].str.decode("base64", strict=False)
+            if data.null_count() > frame[name].null_count():
+                return None
+            frame = frame.with_columns(data)
+        return frame
+
+    def _sketches(self) -> list[str]:
+        return [name for name, kind in self._types.items() if kind == "sketch"]
+
+    def _send_arrow(self, frame: pl.DataFrame, end: FrameEnd) -> None:
         out = io.BytesIO()
-        names = [*self._types, *(["_mark"] if "_mark" in batch.frame.columns else [])]
-        batch.frame.select(names).write_ipc_stream(out)
+        frame.write_ipc_stream(out)
         data = out.getvalue()
         self._outbox.put(codec.encode(ArrowFrame(end, len(data))))
         self._outbox.put(data)
