@@ -169,8 +169,8 @@ def _plain(expr: pl.Expr, type_: pl.DataType, text: str) -> pl.Expr:
 
 
 def _kept_kind(expr: pl.Expr, given: Columns, kind: str) -> str:
-    """A bare column keeps its type: the two kinds that Polars does not know are time and json."""
-    if expr.meta.is_column() and (kept := given.types.get(expr.meta.output_name())) in ("time", "json"):
+    """A bare column keeps its type: those that Polars does not know are time, json and sketch."""
+    if expr.meta.is_column() and (kept := given.types.get(expr.meta.output_name())) in ("time", "json", "sketch"):
         return str(kept)
     return kind
 

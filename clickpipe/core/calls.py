@@ -92,19 +92,19 @@ def _parsed(name: str, text: str) -> Named:
     begins = _FUNCTION.match(text)
     if begins and text[begins.end() :].strip() == ")":
         raise _no_argument(begins[1], text)
-    try:
-        node = parse_one(text, dialect="duckdb")
+    try:  # under a name that means nothing to SQL: set, distinct, union
+        node = parse_one(f"called{text[begins.end() - 1 :]}" if begins else text, dialect="duckdb")
     except SqlglotError as error:
         first = str(error).split("\n", 1)[0].split(". Line")[0]
         raise PlanError(f"cannot read {text!r}: {first}", word=text) from None
     where = None
     if isinstance(node, exp.Filter):
         where, node = node.expression.this.sql(dialect="duckdb"), node.this
-    if not begins or not isinstance(node, exp.Func):
+    if not begins or not isinstance(node, exp.Anonymous):
         raise PlanError(
             f"{text!r} is not one call of an aggregate", hint="compute with its result in a select after it", word=text
         )
-    function, arguments = _spoken(begins[1]), _arguments(node)
+    function, arguments = _spoken(begins[1]), node.expressions
     if arguments and isinstance(arguments[0], exp.Distinct):
         if function != "count":
             raise PlanError(f"{function}(DISTINCT …) is not supported; count(DISTINCT …) is", word=text)
@@ -153,16 +153,3 @@ def _constant(node: exp.Expr) -> Any:
             return [_constant(item) for item in node.expressions]
         case _:
             raise ValueError("not a constant")
-
-
-def _arguments(node: exp.Func) -> list[exp.Expression]:
-    """All arguments of a call, however its class stores them."""
-    from sqlglot import exp
-
-    found: list[exp.Expression] = []
-    for value in node.args.values():
-        if isinstance(value, list):
-            found += [item for item in value if isinstance(item, exp.Expression)]
-        elif isinstance(value, exp.Expression):
-            found.append(value)
-    return found
