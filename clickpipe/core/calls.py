@@ -20,7 +20,7 @@ _PLAIN = re.compile(
     r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*\(\s*(\*|[A-Za-z_][A-Za-z0-9_]*)\s*((?:,\s*(?:[0-9]+(?:\.[0-9]+)?)\s*)*)\)\s*"
 )
 _FUNCTION = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*\(")
-_SYNONYMS = {
+SYNONYMS = {
     "mean": "avg",
     "average": "avg",
     "variance": "var",
@@ -82,7 +82,7 @@ def _number(text: str) -> Argument:
 
 
 def _spoken(function: str) -> str:
-    return _SYNONYMS.get(function.lower(), function.lower())
+    return SYNONYMS.get(function.lower(), function.lower())
 
 
 def _parsed(name: str, text: str) -> Named:

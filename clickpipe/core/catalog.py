@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,14 +52,14 @@ class Catalog:
         doc = ast.get_docstring(ast.parse(path.read_bytes())) or ""
         return doc.split("\n", 1)[0]
 
-    def find(self, name: str, base: type) -> Any:
-        """The part's class. Raises PlanError with the nearest name."""
+    def find(self, name: str, base: type, also: Iterable[str] = ()) -> Any:
+        """The part's class. Raises PlanError with the nearest name. `also`: other names that are understood."""
         if name.replace("-", "_") not in self._modules and name in self._outside:
             return self._outside[name].load()
         if not self.has(name):
             known = self.names()
             raise PlanError(
-                f'no {self._word} "{name}"', hint=near(name, known), notes=[f"there are: {', '.join(known)}"], word=name
+                f'no {self._word} "{name}"', hint=near(name, [*known, *also]), notes=[f"there are: {', '.join(known)}"], word=name
             )
         module = importlib.import_module(f"{self._package}.{name.replace('-', '_')}")
         return next(

@@ -10,7 +10,7 @@ import polars as pl
 
 from clickpipe.columns import Columns
 from clickpipe.core.aggregate import Aggregate
-from clickpipe.core.calls import Named
+from clickpipe.core.calls import SYNONYMS, Named
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.functions import compile, predicate
 from clickpipe.core.summary import Call
@@ -42,7 +42,7 @@ class Compiled:
 
 def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:
     """Raises PlanError for what these columns cannot be asked. `functions`: those that there are."""
-    function = functions.find(named.function, Aggregate)
+    function = functions.find(named.function, Aggregate, SYNONYMS)
     where = predicate(named.where, given) if named.where else None
     is_star = named.argument == "*"
     if is_star and not function.takes_star:
