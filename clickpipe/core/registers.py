@@ -75,7 +75,7 @@ class Registers(Aggregate):
         indicator = powers + m * _tau(1 - full / m) * 2.0 ** (self.precision - 64) + m * _sigma(1 - met / m)
         return (_ALPHA * m * m / indicator).round().cast(pl.Int64)
 
-    def bounds(self, estimate: pl.Expr) -> tuple[pl.Expr, pl.Expr] | None:
+    def bounds(self, estimate: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
         off = _Z95 * 1.04 / math.sqrt(2**self.precision) * estimate
         return (estimate - off).round().cast(pl.Int64), (estimate + off).round().cast(pl.Int64)
 

@@ -47,9 +47,6 @@ class Sketch(Aggregate):
     def result(self) -> str:
         return "sketch"
 
-    def bounds(self, estimate: pl.Expr) -> tuple[pl.Expr, pl.Expr] | None:
-        return None
-
     @classmethod
     def name(cls) -> str:
         return cls.__module__.rpartition(".")[2]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from clickpipe.core.aggregate import SUB_KEY
+from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.flat import GROUP, all_groups, in_order, packed, unpacked
 from clickpipe.core.registers import Registers
 from clickpipe.core.sketch import PAYLOAD, Sketch
@@ -68,7 +68,14 @@ class Distinct(Sketch, Registers):
         return rows
 
     def estimates(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Shape: GROUP and VALUE, as of all that follow."""
         return Registers.values(self, rows, [GROUP], {"rank": "rank"})
+
+    def lows(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return self.estimates(rows).with_columns(Registers.bounds(self, pl.col(VALUE))[0].alias(VALUE))
+
+    def highs(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return self.estimates(rows).with_columns(Registers.bounds(self, pl.col(VALUE))[1].alias(VALUE))
 
 
 def _rows(owners: pl.Series, registers: object, ranks: object) -> pl.DataFrame:

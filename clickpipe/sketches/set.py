@@ -11,7 +11,6 @@ Source: Dasgupta et al. 2016, "A framework for estimating stream expression card
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ K, FEWEST, MOST = 4_096, 16, 1 << 20
 _ALL = 2**63 - 1  # theta of a set that is whole
 _SEED_HASH = 0x93CC  # of seed 9001, so that unlike seeds are told
 _THETA, _N = "theta", "n"
+_Z95 = 1.96
 
 
 class Set(Sketch):
@@ -106,8 +106,21 @@ class Set(Sketch):
         return pl.concat([entries, said])
 
     def estimates(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Shape: GROUP and VALUE, as of all that follow."""
+        return self._off(rows, 0)
+
+    def lows(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return self._off(rows, -_Z95)
+
+    def highs(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return self._off(rows, _Z95)
+
+    def _off(self, rows: pl.DataFrame, deviations: float) -> pl.DataFrame:
+        """The estimate, so many standard deviations off: each value is among the hashes with the probability theta."""
         share = pl.col(_THETA).min().fill_null(_ALL).cast(pl.Float64) / _ALL
-        return rows.group_by(GROUP).agg((pl.col(SUB_KEY).count() / share).round().cast(pl.Int64).alias(VALUE))
+        n = pl.col(SUB_KEY).count()
+        value = (n + deviations * (n * (1 - share)).sqrt()) / share
+        return rows.group_by(GROUP).agg(value.round().cast(pl.Int64).alias(VALUE))
 
     def intersection(self, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
         """Rows of what both have seen."""
@@ -162,8 +175,3 @@ def _check(read: pl.DataFrame) -> None:
     seed = bytes_[6].cast(pl.UInt16) + bytes_[7].cast(pl.UInt16) * 256
     if not read.select(seed == _SEED_HASH).to_series().all():
         raise DataError(f"a theta sketch of another seed: {hashing.SEED} was expected")
-
-
-def error_of(k: int) -> float:
-    """One standard deviation, relative."""
-    return 1 / math.sqrt(k - 1)
