@@ -10,7 +10,20 @@ from clickpipe.core.catalog import Catalog
 
 _STEPS = Catalog("clickpipe.operators", "step")
 _COMMANDS = Catalog("clickpipe.cli.commands", "command")
-_ORDER = ("generate", "ingest", "filter", "select", "dedup", "sort", "sessionize", "window", "aggregate", "limit", "sink")
+_ORDER = (
+    "generate",
+    "ingest",
+    "filter",
+    "select",
+    "dedup",
+    "sort",
+    "sessionize",
+    "window",
+    "aggregate",
+    "sketch",
+    "limit",
+    "sink",
+)
 
 
 def names() -> list[str]:

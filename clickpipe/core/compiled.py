@@ -37,7 +37,9 @@ class Compiled:
         # A star that is filtered counts a constant; one that is not counts rows.
         value = self.value.expr if self.value else pl.lit(True)
         where, by = (None if said is None else said.expr for said in (self.where, self.by))
-        return Call(self.named.name, self.function, value, where, by, self.constants)
+        return Call(
+            self.named.name, self.function, value, where, by, self.constants, (self.named.argument, self.named.where or "")
+        )
 
 
 def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:

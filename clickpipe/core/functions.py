@@ -2,12 +2,14 @@
 
     estimate(union(a, b)) > 100    ->    f > 100    with    f = estimate(g)    with    g = union(a, b)
 
-Calls are cut out of the text, and what is left is SQL over their results. All of it together is one function of the columns that
-it reads, so that an Expression is one expression, as everywhere.
+Calls are cut out of the text, and what is left is SQL over their results: over the fields of a struct that has them beside the
+other columns. So all of it is one expression, as everywhere.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +26,7 @@ from clickpipe.sql import Expression
 
 FUNCTIONS = Catalog("clickpipe.functions", "function", "_")
 _SKETCHES = ("sketch", "str")
+_VALUE = "\0value"
 _Token = tuple[str, str, int, int]  # kind, text, begin, end
 
 
@@ -51,9 +54,10 @@ def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
         inner = sql.compile(rest, known, expr=sql.parse(rest) if has_name else None)
     except PlanError as error:
         raise _restored(error, calls, parts) from None
-    reads = [name for part in parts for argument in part.arguments for name in argument.reads]
-    reads = list(dict.fromkeys([*reads, *(name for name in inner.reads if name in given.types)]))
-    whole = pl.struct(reads).map_batches(_Whole(tuple(parts), inner.expr), return_dtype=dtype(inner.kind), is_elementwise=True)
+    mine = [name for name in inner.reads if name in given.types]
+    fields = pl.struct(*mine, *(part.expr().alias(part.name) for part in parts))
+    whole = fields.struct.with_fields(_of_fields(inner.expr).alias(_VALUE)).struct.field(_VALUE)
+    reads = dict.fromkeys([*(name for part in parts for name in part.reads()), *mine])
     return replace(inner, text=text, expr=_named_alike(whole, inner.expr), reads=tuple(reads))
 
 
@@ -79,27 +83,25 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Part:
+    """A call that was cut out, and the name in its place."""
+
     name: str
     function: Function
     arguments: tuple[Expression, ...]
 
+    def reads(self) -> list[str]:
+        return list(dict.fromkeys(name for argument in self.arguments for name in argument.reads))
 
-@dataclass(frozen=True)
-class _Whole:
-    """The function of the columns that all of it is."""
+    def expr(self) -> pl.Expr:
+        return pl.struct(self.reads()).map_batches(self._values, return_dtype=dtype(self.function.gives), is_elementwise=True)
 
-    parts: tuple[_Part, ...]
-    expr: pl.Expr
-
-    def __call__(self, records: pl.Series) -> pl.Series:
+    def _values(self, records: pl.Series) -> pl.Series:
         frame = records.struct.unnest()
+        columns = [frame.select(argument.expr.alias(_VALUE)).to_series() for argument in self.arguments]
         try:
-            for part in self.parts:
-                columns = [frame.select(argument.expr.alias("value")).to_series() for argument in part.arguments]
-                frame = frame.with_columns(part.function.values(*columns).alias(part.name))
+            return self.function.values(*columns)
         except DataError as error:  # so that, of many records, the one that it refuses is found
             raise pl.exceptions.ComputeError(str(error)) from None
-        return frame.select(self.expr.alias("value")).to_series()
 
 
 def _calls(text: str) -> Iterator[_Call]:
@@ -193,6 +195,23 @@ def _restored(error: PlanError, calls: Sequence[_Call], parts: Sequence[_Part]) 
     for call, part in zip(calls, parts, strict=True):
         said = said.replace(f'"{part.name}"', f"{call.function}({', '.join(call.arguments)})")
     return PlanError(said, hint=error.hint, word=calls[0].function)
+
+
+def _of_fields(expr: pl.Expr) -> pl.Expr:
+    """An expression of columns -> the same of a struct's fields."""
+
+    def mended(tree: Any) -> Any:
+        match tree:
+            case {"Column": str(name)}:
+                return {"Field": [name]}
+            case dict():
+                return {key: mended(value) for key, value in tree.items()}
+            case list():
+                return [mended(item) for item in tree]
+        return tree
+
+    said = json.loads(expr.meta.serialize(format="json"))
+    return pl.Expr.deserialize(io.StringIO(json.dumps(mended(said))), format="json")
 
 
 def _named_alike(whole: pl.Expr, inner: pl.Expr) -> pl.Expr:

@@ -30,7 +30,7 @@ _NUMBER = HIDDEN + "number"
 @dataclass(frozen=True)
 class Call:
     """A named aggregate over an argument. `mask`: where the FILTER clause holds; `by`: what else its records are ordered by;
-    `more`: its constants."""
+    `more`: its constants; `said`: argument and FILTER clause, as they were typed."""
 
     name: str
     aggregate: Aggregate
@@ -38,6 +38,7 @@ class Call:
     mask: pl.Expr | None = None
     by: pl.Expr | None = None
     more: tuple[Any, ...] = ()
+    said: tuple[str, str] = ("", "")
 
     def inputs(self) -> list[pl.Expr]:
         """What it reads of each record: the argument, null where the FILTER clause does not hold, and what it is ordered by."""
@@ -73,8 +74,7 @@ class Call:
     def shares(self) -> Hashable:
         """Calls that are equal in this keep the same pieces."""
         kept = self.aggregate.shares()
-        said = [None if expr is None else expr.meta.serialize() for expr in (self.value, self.mask)]
-        return self.name if kept is None else (self.aggregate.kind, kept, *said)
+        return self.name if kept is None else (self.aggregate.kind, kept, *self.said)
 
 
 class Pieces:
