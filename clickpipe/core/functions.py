@@ -44,7 +44,7 @@ class Function:
 
 
 def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
-    """An expression that is computed record by record. Raises PlanError. `has_name`: it may end with AS NAME."""
+    """An expression that is computed record by record. Raises PlanError. `has_name`: it ends with AS NAME, but for a column."""
     calls = list(_calls(text)) if text not in given.types else []
     if not calls:
         return sql.compile(text, given, expr=sql.parse(text) if has_name else None)
@@ -54,11 +54,13 @@ def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
         inner = sql.compile(rest, known, expr=sql.parse(rest) if has_name else None)
     except PlanError as error:
         raise _restored(error, calls, parts) from None
+    if has_name and inner.expr.meta.undo_aliases().meta.eq(inner.expr):
+        raise PlanError(f"{text!r} needs a name", hint=f"{text} AS NAME", word=text)
     mine = [name for name in inner.reads if name in given.types]
     fields = pl.struct(*mine, *(part.expr().alias(part.name) for part in parts))
     whole = fields.struct.with_fields(_of_fields(inner.expr).alias(_VALUE)).struct.field(_VALUE)
     reads = dict.fromkeys([*(name for part in parts for name in part.reads()), *mine])
-    return replace(inner, text=text, expr=_named_alike(whole, inner.expr), reads=tuple(reads))
+    return replace(inner, text=text, expr=whole.alias(inner.expr.meta.output_name()) if has_name else whole, reads=tuple(reads))
 
 
 def predicate(text: str, given: Columns) -> Expression:
@@ -212,7 +214,3 @@ def _of_fields(expr: pl.Expr) -> pl.Expr:
 
     said = json.loads(expr.meta.serialize(format="json"))
     return pl.Expr.deserialize(io.StringIO(json.dumps(mended(said))), format="json")
-
-
-def _named_alike(whole: pl.Expr, inner: pl.Expr) -> pl.Expr:
-    return whole if inner.meta.undo_aliases().meta.eq(inner) else whole.alias(inner.meta.output_name())
