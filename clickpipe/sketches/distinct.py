@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY, VALUE
+from clickpipe.core.apache_hll import ApacheHll
+from clickpipe.core.datasketch_hll import DatasketchHll
 from clickpipe.core.flat import GROUP, all_groups, in_order, packed, unpacked
 from clickpipe.core.registers import Registers
 from clickpipe.core.sketch import PAYLOAD, Sketch
@@ -24,6 +26,7 @@ _CODE = "code"
 
 class Distinct(Sketch, Registers):
     number = 1
+    forms = {"apache": ApacheHll(), "datasketch": DatasketchHll()}
 
     def parameter(self) -> tuple[str, float]:
         return "precision", self.precision

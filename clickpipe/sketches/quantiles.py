@@ -15,6 +15,7 @@ import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.buckets import ACCURACY, Buckets
+from clickpipe.core.ddsketch_proto import DDSketchProto
 from clickpipe.core.flat import GROUP, in_order, packed, unpacked
 from clickpipe.core.sketch import PAYLOAD, Sketch
 
@@ -23,6 +24,7 @@ _DTYPE = [("bucket", "<i4"), ("n", "<i8")]
 
 class Quantiles(Sketch, Buckets):
     number = 3
+    forms = {"ddsketch": DDSketchProto()}
 
     def __init__(self, kind: str, accuracy: Any = ACCURACY) -> None:
         super().__init__(kind, 0.5, accuracy)

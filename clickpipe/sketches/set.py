@@ -18,13 +18,12 @@ import polars as pl
 
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
+from clickpipe.core.apache_theta import ALL, SEED_HASH, ApacheTheta
 from clickpipe.core.flat import GROUP, all_groups, in_order, packed, unpacked
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import DataError, PlanError
 
 K, FEWEST, MOST = 4_096, 16, 1 << 20
-_ALL = 2**63 - 1  # theta of a set that is whole
-_SEED_HASH = 0x93CC  # of seed 9001, so that unlike seeds are told
 _THETA, _N = "theta", "n"
 _Z95 = 1.96
 
@@ -33,12 +32,17 @@ class Set(Sketch):
     """Shape of the rows: a hash each, and one without a hash that has theta, if that is not all. In the order of hashes."""
 
     number = 2
+    forms = {"apache": ApacheTheta()}
 
     def __init__(self, kind: str, k: Any = K) -> None:
         super().__init__(kind)
         if isinstance(k, bool) or not isinstance(k, int) or not FEWEST <= k <= MOST:
             raise PlanError(f"a set keeps from {FEWEST} to {MOST:,} hashes, and not {k}")
         self.k = k
+
+    @classmethod
+    def fitting(cls, rows: pl.DataFrame) -> Sketch:
+        return cls("str", max(K, 1 << (rows[SUB_KEY].count() - 1).bit_length()))
 
     def parameter(self) -> tuple[str, float]:
         return "k", self.k
@@ -117,7 +121,7 @@ class Set(Sketch):
 
     def _off(self, rows: pl.DataFrame, deviations: float) -> pl.DataFrame:
         """The estimate, so many standard deviations off: each value is among the hashes with the probability theta."""
-        share = pl.col(_THETA).min().fill_null(_ALL).cast(pl.Float64) / _ALL
+        share = pl.col(_THETA).min().fill_null(ALL).cast(pl.Float64) / ALL
         n = pl.col(SUB_KEY).count()
         value = (n + deviations * (n * (1 - share)).sqrt()) / share
         return rows.group_by(GROUP).agg(value.round().cast(pl.Int64).alias(VALUE))
@@ -149,7 +153,7 @@ def _image() -> pl.Expr:
     is_none, is_one = is_whole & (n == 0), is_whole & (n == 1)
     longs = pl.when(is_none | is_one).then(1).when(is_whole).then(2).otherwise(3)
     flags = pl.when(is_none).then(0b11110).otherwise(0b11010)
-    seed = [_u8(pl.lit(_SEED_HASH & 255)), _u8(pl.lit(_SEED_HASH >> 8))]
+    seed = [_u8(pl.lit(SEED_HASH & 255)), _u8(pl.lit(SEED_HASH >> 8))]
     first = [_u8(longs), _u8(pl.lit(3)), _u8(pl.lit(3)), _u8(pl.lit(0)), _u8(pl.lit(0)), _u8(flags), *seed]
     nothing = pl.lit([], pl.List(pl.UInt8))
     count = pl.concat_list(*(_u8(n.cast(pl.UInt64) // (1 << 8 * place) & 255) for place in range(4)), *[_u8(pl.lit(0))] * 4)
@@ -173,5 +177,5 @@ def _check(read: pl.DataFrame) -> None:
     if not read.select((is_ours & (pl.col("size") >= 8)).fill_null(value=False)).to_series().all():
         raise DataError("no compact theta sketch of serial version 3")
     seed = bytes_[6].cast(pl.UInt16) + bytes_[7].cast(pl.UInt16) * 256
-    if not read.select(seed == _SEED_HASH).to_series().all():
+    if not read.select(seed == SEED_HASH).to_series().all():
         raise DataError(f"a theta sketch of another seed: {hashing.SEED} was expected")
