@@ -33,7 +33,7 @@ from clickpipe.core.summary import Call, Summary
 from clickpipe.errors import DataError, PlanError
 
 KINDS = {kind.name(): kind for kind in kinds().values()}
-HLLS = [kind for kind in ("hll_4", "hll_6", "hll_8")]
+HLLS = ["hll_4", "hll_6", "hll_8"]
 QUANTILES = [0.0, 0.001, 0.01, 0.1, 0.25, 0.33, 0.34, 0.5, 0.75, 0.9, 0.99, 0.999, 1.0]
 
 
@@ -240,7 +240,7 @@ def test_refused(case: str) -> None:
         _read(data, form)
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*_6.bin")) + [FOLDER / "ddsketch.bin"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*sorted(FOLDER.glob("*_6.bin")), FOLDER / "ddsketch.bin"], ids=lambda path: path.stem)
 @given(chance=st.data())
 @settings(max_examples=examples(60), deadline=None)
 def test_foreign_bytes_that_are_damaged_are_refused_or_another_sketch(path: Path, chance: st.DataObject) -> None:
