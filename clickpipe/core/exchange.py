@@ -25,7 +25,7 @@ def check_form(name: Any) -> str:
     known = form_names()
     if name not in known:
         hint = near(name, known) if isinstance(name, str) else ""
-        raise PlanError(f"no form {name!r}; there are: {', '.join(known)}", hint=hint)
+        raise PlanError(f"no form {name!r}; there are: {', '.join(known)}", hint=hint, word=str(name))
     return str(name)
 
 
