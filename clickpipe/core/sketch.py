@@ -156,9 +156,12 @@ def _sketch(head: bytes) -> Sketch:
     if kind not in kinds():
         raise DataError(f"the sketch is of kind {kind}, which this clickpipe does not know")
     try:
-        return kinds()[kind].reopened(parameter)
+        sketch = kinds()[kind].reopened(parameter)
     except (PlanError, ValueError, OverflowError) as error:
         raise DataError(f"a sketch is damaged: {error}") from None
+    if sketch.head() != head:  # a precision of 12.5
+        raise DataError(f"a sketch is damaged: {sketch} was not written so")
+    return sketch
 
 
 def _seed_of(head: bytes) -> int:
