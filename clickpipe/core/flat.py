@@ -45,6 +45,13 @@ def unpacked(payloads: pl.Series, dtype: Any) -> tuple[pl.Series, np.ndarray[Any
     return pl.Series(owners), np.ascontiguousarray(flat).view(dtype)
 
 
+def check_rising(owners: pl.Series, numbers: np.ndarray[Any, Any]) -> None:
+    """Raises DataError unless the numbers of each group rise: none comes twice, and a sketch is one value."""
+    of = owners.to_numpy()
+    if not ((numbers[1:] > numbers[:-1]) | (of[1:] != of[:-1])).all():
+        raise DataError("a sketch is damaged: it is not in order")
+
+
 def all_groups(found: pl.DataFrame, groups: int) -> pl.DataFrame:
     """A row for each of so many groups, in their order; nulls where none was found."""
     numbers = pl.DataFrame({GROUP: range(groups)}, schema={GROUP: pl.UInt32})

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from clickpipe.core import hashing
-from clickpipe.core.aggregate import VALUE, Aggregate, Exprs
-from clickpipe.errors import PlanError
+from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate, Exprs
+from clickpipe.errors import DataError, PlanError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PRECISION = 12
 FEWEST, MOST = 4, 18
@@ -100,3 +103,23 @@ def _tau(x: pl.Series) -> pl.Series:
         weight *= 0.5
         total = total - (1 - power) * (1 - power) * weight
     return (total / 3).set((x == 0) | (x == 1), 0.0)
+
+
+def dense(rows: pl.DataFrame, precision: int) -> np.ndarray[Any, Any]:
+    """Rows of one sketch -> the ranks of all its registers."""
+    import numpy as np
+
+    ranks = np.zeros(2**precision, np.uint8)
+    ranks[rows[SUB_KEY].to_numpy()] = rows["rank"].to_numpy()
+    return ranks
+
+
+def sparse(registers: Any, ranks: Any, precision: int) -> pl.DataFrame:
+    """Registers, which may come several times, and their ranks, 0 where nothing was met -> rows. Raises DataError."""
+    met = pl.DataFrame({SUB_KEY: registers, "rank": ranks}, schema={SUB_KEY: pl.UInt32, "rank": pl.UInt8}).filter(
+        pl.col("rank") > 0
+    )
+    if (met["rank"] > 64).any():
+        raise DataError("a damaged sketch: a register that no hash can have set")
+    # Libraries that take the rank of more bits than are left to it go beyond the last of ours.
+    return met.group_by(SUB_KEY).agg(pl.col("rank").max().clip(upper_bound=65 - precision))

@@ -28,6 +28,7 @@ from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.flat import GROUP
+from clickpipe.core.forms import Form
 from clickpipe.core.summary import grouped
 from clickpipe.errors import DataError, PlanError
 
@@ -43,6 +44,7 @@ class Sketch(Aggregate):
 
     number: ClassVar[int]
     rolled_up: ClassVar[str] = "merge"
+    forms: ClassVar[Mapping[str, Form]] = {}  # of other libraries, by the names that export takes
 
     def result(self) -> str:
         return "sketch"
@@ -55,6 +57,11 @@ class Sketch(Aggregate):
     def reopened(cls, parameter: float) -> Sketch:
         """That of a value. Raises PlanError for a parameter that there cannot be."""
         return cls("str", int(parameter))  # type: ignore[call-arg]  # each kind takes its parameter there
+
+    @classmethod
+    def fitting(cls, rows: pl.DataFrame) -> Sketch:
+        """That of a value which does not say its parameter, and has these rows."""
+        raise NotImplementedError
 
     def parameter(self) -> tuple[str, float]:
         """What it is called, and what it is."""
@@ -149,9 +156,12 @@ def _sketch(head: bytes) -> Sketch:
     if kind not in kinds():
         raise DataError(f"the sketch is of kind {kind}, which this clickpipe does not know")
     try:
-        return kinds()[kind].reopened(parameter)
+        sketch = kinds()[kind].reopened(parameter)
     except (PlanError, ValueError, OverflowError) as error:
         raise DataError(f"a sketch is damaged: {error}") from None
+    if sketch.head() != head:  # a precision of 12.5
+        raise DataError(f"a sketch is damaged: {sketch} was not written so")
+    return sketch
 
 
 def _seed_of(head: bytes) -> int:

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY, VALUE
-from clickpipe.core.flat import GROUP, all_groups, in_order, packed, unpacked
+from clickpipe.core.apache_hll import ApacheHll
+from clickpipe.core.datasketch_hll import DatasketchHll
+from clickpipe.core.flat import GROUP, all_groups, check_rising, in_order, packed, unpacked
 from clickpipe.core.registers import Registers
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import DataError
@@ -24,6 +26,7 @@ _CODE = "code"
 
 class Distinct(Sketch, Registers):
     number = 1
+    forms = {"apache": ApacheHll(), "datasketch": DatasketchHll()}
 
     def parameter(self) -> tuple[str, float]:
         return "precision", self.precision
@@ -56,6 +59,7 @@ class Distinct(Sketch, Registers):
         is_full = payloads.bin.size() == 2**self.precision
         places = pl.Series(np.arange(payloads.len(), dtype=np.uint32))
         owners, codes = unpacked(payloads.filter(~is_full), [(_CODE, "<u4")])
+        check_rising(owners, codes[_CODE] >> 8)
         sparse = _rows(places.filter(~is_full).gather(owners), codes[_CODE] >> 8, (codes[_CODE] & 255).astype(np.uint8))
         _, flat = unpacked(payloads.filter(is_full), [(_CODE, "u1")])
         ranks = flat[_CODE].reshape(-1, 2**self.precision)

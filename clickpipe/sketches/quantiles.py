@@ -15,14 +15,17 @@ import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.buckets import ACCURACY, Buckets
-from clickpipe.core.flat import GROUP, in_order, packed, unpacked
+from clickpipe.core.ddsketch_proto import DDSketchProto
+from clickpipe.core.flat import GROUP, check_rising, in_order, packed, unpacked
 from clickpipe.core.sketch import PAYLOAD, Sketch
+from clickpipe.errors import DataError
 
 _DTYPE = [("bucket", "<i4"), ("n", "<i8")]
 
 
 class Quantiles(Sketch, Buckets):
     number = 3
+    forms = {"ddsketch": DDSketchProto()}
 
     def __init__(self, kind: str, accuracy: Any = ACCURACY) -> None:
         super().__init__(kind, 0.5, accuracy)
@@ -41,6 +44,9 @@ class Quantiles(Sketch, Buckets):
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         owners, records = unpacked(payloads, _DTYPE)
+        check_rising(owners, records["bucket"])
+        if (records["n"] < 1).any():
+            raise DataError("a sketch is damaged: a bucket without values")
         return pl.DataFrame({GROUP: owners, SUB_KEY: records["bucket"], "n": records["n"]})
 
     def quantiles(self, rows: pl.DataFrame, q: float) -> pl.DataFrame:

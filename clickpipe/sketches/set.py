@@ -18,13 +18,12 @@ import polars as pl
 
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
-from clickpipe.core.flat import GROUP, all_groups, in_order, packed, unpacked
+from clickpipe.core.apache_theta import ALL, SEED_HASH, ApacheTheta
+from clickpipe.core.flat import GROUP, all_groups, check_rising, in_order, packed, unpacked
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import DataError, PlanError
 
 K, FEWEST, MOST = 4_096, 16, 1 << 20
-_ALL = 2**63 - 1  # theta of a set that is whole
-_SEED_HASH = 0x93CC  # of seed 9001, so that unlike seeds are told
 _THETA, _N = "theta", "n"
 _Z95 = 1.96
 
@@ -33,12 +32,17 @@ class Set(Sketch):
     """Shape of the rows: a hash each, and one without a hash that has theta, if that is not all. In the order of hashes."""
 
     number = 2
+    forms = {"apache": ApacheTheta()}
 
     def __init__(self, kind: str, k: Any = K) -> None:
         super().__init__(kind)
         if isinstance(k, bool) or not isinstance(k, int) or not FEWEST <= k <= MOST:
             raise PlanError(f"a set keeps from {FEWEST} to {MOST:,} hashes, and not {k}")
         self.k = k
+
+    @classmethod
+    def fitting(cls, rows: pl.DataFrame) -> Sketch:
+        return cls("str", max(K, 1 << (rows[SUB_KEY].count() - 1).bit_length()))
 
     def parameter(self) -> tuple[str, float]:
         return "k", self.k
@@ -86,22 +90,14 @@ class Set(Sketch):
         return groups.select(*keys, facts.with_columns(entries.alias("entries")).select(_image()).to_series().alias(PAYLOAD))
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
-        read = pl.DataFrame({PAYLOAD: payloads}).with_row_index(GROUP).filter(pl.col(PAYLOAD).bin.size() > 0)
-        sizes = pl.col(PAYLOAD).bin.size()
-        longs = pl.col(PAYLOAD).bin.slice(0, 1).bin.reinterpret(dtype=pl.UInt8).alias("longs")
-        read = read.with_columns(longs, sizes.alias("size"))
-        begin = pl.when(longs == 1).then(pl.col("size").clip(8, 8)).otherwise(longs.cast(pl.UInt32) * 8)
-        read = read.with_columns(
-            pl.when(pl.col("longs") == 3)
-            .then(pl.col(PAYLOAD).bin.slice(16, 8).bin.reinterpret(dtype=pl.UInt64, endianness="little"))
-            .alias(_THETA),
-            pl.col(PAYLOAD).bin.slice(begin).alias("entries"),
-            pl.col(PAYLOAD).bin.slice(0, 8).bin.head(8).alias("head"),
-        )
+        read = pl.DataFrame({PAYLOAD: payloads}).with_row_index(GROUP).with_columns(_parts())
         _check(read)
         owners, hashes = unpacked(read["entries"], [("hash", "<u8")])
+        check_rising(owners, hashes["hash"])
         schema = {GROUP: pl.UInt32, SUB_KEY: pl.UInt64, _THETA: pl.UInt64}
-        entries = pl.DataFrame({GROUP: read[GROUP].gather(owners), SUB_KEY: hashes["hash"], _THETA: None}, schema=schema)
+        entries = pl.DataFrame({GROUP: owners, SUB_KEY: hashes["hash"], _THETA: None}, schema=schema)
+        if (entries[SUB_KEY] >= read[_THETA].fill_null(ALL).gather(owners)).any():
+            raise DataError("a sketch is damaged: a hash that theta excludes")
         said = read.filter(pl.col(_THETA).is_not_null()).select(GROUP, pl.lit(None, pl.UInt64).alias(SUB_KEY), _THETA)
         return pl.concat([entries, said])
 
@@ -117,7 +113,7 @@ class Set(Sketch):
 
     def _off(self, rows: pl.DataFrame, deviations: float) -> pl.DataFrame:
         """The estimate, so many standard deviations off: each value is among the hashes with the probability theta."""
-        share = pl.col(_THETA).min().fill_null(_ALL).cast(pl.Float64) / _ALL
+        share = pl.col(_THETA).min().fill_null(ALL).cast(pl.Float64) / ALL
         n = pl.col(SUB_KEY).count()
         value = (n + deviations * (n * (1 - share)).sqrt()) / share
         return rows.group_by(GROUP).agg(value.round().cast(pl.Int64).alias(VALUE))
@@ -149,7 +145,7 @@ def _image() -> pl.Expr:
     is_none, is_one = is_whole & (n == 0), is_whole & (n == 1)
     longs = pl.when(is_none | is_one).then(1).when(is_whole).then(2).otherwise(3)
     flags = pl.when(is_none).then(0b11110).otherwise(0b11010)
-    seed = [_u8(pl.lit(_SEED_HASH & 255)), _u8(pl.lit(_SEED_HASH >> 8))]
+    seed = [_u8(pl.lit(SEED_HASH & 255)), _u8(pl.lit(SEED_HASH >> 8))]
     first = [_u8(longs), _u8(pl.lit(3)), _u8(pl.lit(3)), _u8(pl.lit(0)), _u8(pl.lit(0)), _u8(flags), *seed]
     nothing = pl.lit([], pl.List(pl.UInt8))
     count = pl.concat_list(*(_u8(n.cast(pl.UInt64) // (1 << 8 * place) & 255) for place in range(4)), *[_u8(pl.lit(0))] * 4)
@@ -166,12 +162,29 @@ def _u8(expr: pl.Expr) -> pl.Expr:
     return expr.cast(pl.UInt8)
 
 
+def _parts() -> list[pl.Expr]:
+    """Of an image: `longs`, `n`, theta, `seed`, `is_theta` and `entries`; null where it is too short."""
+    longs = _number(0, 1, pl.UInt8).cast(pl.UInt32)
+    has_one = (_number(5, 1, pl.UInt8) & 4 == 0).cast(pl.UInt32)
+    return [
+        longs.alias("longs"),
+        pl.when(longs == 1).then(has_one).otherwise(_number(8, 4, pl.UInt32)).alias(_N),
+        pl.when(longs == 3).then(_number(16, 8, pl.UInt64)).alias(_THETA),
+        _number(6, 2, pl.UInt16).alias("seed"),
+        ((_number(1, 1, pl.UInt8) == 3) & (_number(2, 1, pl.UInt8) == 3) & longs.is_between(1, 3)).alias("is_theta"),
+        pl.col(PAYLOAD).bin.slice(longs * 8).alias("entries"),
+    ]
+
+
+def _number(begin: int, size: int, type_: Any) -> pl.Expr:
+    return pl.col(PAYLOAD).bin.slice(begin, size).bin.reinterpret(dtype=type_, endianness="little")
+
+
 def _check(read: pl.DataFrame) -> None:
     """Raises DataError for what is no compact theta sketch of our seed."""
-    bytes_ = [pl.col("head").bin.slice(place, 1).bin.reinterpret(dtype=pl.UInt8) for place in range(8)]
-    is_ours = (bytes_[1] == 3) & (bytes_[2] == 3) & bytes_[0].is_between(1, 3)
-    if not read.select((is_ours & (pl.col("size") >= 8)).fill_null(value=False)).to_series().all():
-        raise DataError("no compact theta sketch of serial version 3")
-    seed = bytes_[6].cast(pl.UInt16) + bytes_[7].cast(pl.UInt16) * 256
-    if not read.select(seed == _SEED_HASH).to_series().all():
+    size, longs = pl.col(PAYLOAD).bin.size(), pl.col("longs")
+    is_whole = pl.col("is_theta") & (size == (longs + pl.col(_N)) * 8) & ((longs < 3) | (pl.col(_THETA) <= ALL))
+    if not read.select(is_whole.fill_null(value=False)).to_series().all():
+        raise DataError("a sketch is damaged: no compact theta sketch of serial version 3")
+    if (read["seed"] != SEED_HASH).any():
         raise DataError(f"a theta sketch of another seed: {hashing.SEED} was expected")

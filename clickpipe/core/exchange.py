@@ -1,0 +1,90 @@
+"""Columns of sketches <-> columns of other libraries' bytes, as text in base64."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from clickpipe.core.aggregate import SUB_KEY, VALUE
+from clickpipe.core.flat import GROUP
+from clickpipe.core.forms import Form
+from clickpipe.core.sketch import Opened, Sketch, kinds, opened
+from clickpipe.errors import DataError, PlanError, near
+
+
+def form_names() -> list[str]:
+    return sorted({name for kind in kinds().values() for name in kind.forms})
+
+
+def check_form(name: Any) -> str:
+    """Raises PlanError unless some kind of sketch has a form of this name."""
+    known = form_names()
+    if name not in known:
+        hint = near(name, known) if isinstance(name, str) else ""
+        raise PlanError(f"no form {name!r}; there are: {', '.join(known)}", hint=hint, word=str(name))
+    return str(name)
+
+
+def exported(texts: pl.Series, form: str) -> pl.Series:
+    """Sketches in this form; null of null. Raises DataError."""
+    found: list[str | None] = [None] * texts.len()
+    for part in opened(texts):
+        for place, data in zip(part.at, _written(part, form), strict=True):
+            found[place] = base64.b64encode(data).decode()
+    return pl.Series(texts.name, found, dtype=pl.String)
+
+
+def imported(texts: pl.Series, form: str, parameter: float | None) -> pl.Series:
+    """Sketches of what has this form; null of null. `parameter`: for forms that do not say it. Raises DataError."""
+    found = [None if text is None else _sketch_of(_decoded(text), form, parameter) for text in texts]
+    return pl.Series(texts.name, found, dtype=pl.String)
+
+
+def _written(part: Opened, name: str) -> list[bytes]:
+    form = part.sketch.forms.get(name)
+    if form is None:
+        has = f"it has {' and '.join(sorted(part.sketch.forms))}" if part.sketch.forms else "it has none"
+        raise DataError(f"a sketch of kind {part.sketch.name()} has no form {name}: {has}")
+    rows = part.sketch.unpacked(part.payloads)
+    by_place = rows.partition_by(GROUP, as_dict=True, include_key=False)
+    nothing = rows.drop(GROUP).clear()
+    return [form.written(part.sketch, by_place.get((place,), nothing)) for place in range(part.payloads.len())]
+
+
+def _sketch_of(data: bytes, name: str, parameter: float | None) -> str:
+    kind, form = _recognised(data, name)
+    said, rows = form.read(data)
+    try:
+        sketch = kind.reopened(said) if said is not None else kind.reopened(parameter) if parameter else kind.fitting(rows)
+    except (PlanError, ValueError, OverflowError) as error:
+        raise DataError(f"a sketch in the form {name} that cannot be one here: {error}") from None
+    pieces = {piece: piece for piece in rows.columns if piece != SUB_KEY}
+    return str(sketch.values(sketch.trimmed(rows, [], pieces), [], pieces)[VALUE].item())
+
+
+def _recognised(data: bytes, name: str) -> tuple[type[Sketch], Form]:
+    """Which kind it is."""
+    able = [kind for kind in kinds().values() if name in kind.forms]
+    for kind in able:
+        if kind.forms[name].is_one(data):
+            return kind, kind.forms[name]
+    raise DataError(f"{_shown(data)} is none of the sketches of form {name} that can be read: {_spoken(able)}")
+
+
+def _spoken(able: Sequence[type[Sketch]]) -> str:
+    return ", ".join(kind.name() for kind in able)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise DataError(f"{text[:24]!r} is not base64") from None
+
+
+def _shown(data: bytes) -> str:
+    return f"{data[:12].hex(' ')}…" if len(data) > 12 else data.hex(" ") or "nothing"

@@ -1,0 +1,25 @@
+"""A sketch in the bytes of another library, as text in base64: export(s, 'apache'), 'datasketch' or 'ddsketch'.
+
+apache: of Apache DataSketches; a set as a compact theta sketch, distinct as HLL_8. datasketch: distinct as the
+HyperLogLogPlusPlus of that Python library. ddsketch: quantiles as the protocol buffer of that Python library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from clickpipe.core.exchange import check_form, exported
+from clickpipe.core.functions import Function
+
+
+class Export(Function):
+    takes = ("s", "form")
+    gives = "str"
+
+    def __init__(self, form: Any) -> None:
+        self._form = check_form(form)
+
+    def values(self, *columns: pl.Series) -> pl.Series:
+        return exported(columns[0], self._form)

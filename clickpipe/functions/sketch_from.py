@@ -1,0 +1,30 @@
+"""A sketch of the bytes of another library, in base64: sketch_from(text, 'apache'), 'datasketch' or 'ddsketch'.
+
+What export gives is read back; and what those libraries wrote, if they were given values as text and hashed them as here (see
+clickpipe-sketch.5). A theta sketch does not say how many hashes it keeps: sketch_from(text, 'apache', 16384) does; it is 4,096
+otherwise, or more if it has more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from clickpipe.core.exchange import check_form, imported
+from clickpipe.core.functions import Function
+from clickpipe.errors import PlanError
+
+
+class SketchFrom(Function):
+    takes = ("text", "form", "[k]")
+    gives = "sketch"
+
+    def __init__(self, form: Any, k: Any = None) -> None:
+        self._form = check_form(form)
+        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+            raise PlanError(f"how many hashes are kept is a whole number, and not {k}")
+        self._k = k
+
+    def values(self, *columns: pl.Series) -> pl.Series:
+        return imported(columns[0], self._form, self._k)
