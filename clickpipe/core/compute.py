@@ -37,8 +37,13 @@ def finite(frame: pl.DataFrame) -> pl.DataFrame:
 
 def as_json(name: str) -> pl.Expr:
     """A list or struct as its JSON."""
-    said = pl.struct(pl.col(name).alias("v")).struct.json_encode()
-    return pl.when(pl.col(name).is_not_null()).then(said.str.slice(5).str.head(-1)).alias(name)
+    return json_of(pl.col(name)).alias(name)
+
+
+def json_of(value: pl.Expr) -> pl.Expr:
+    """A value as its JSON; null of null."""
+    said = pl.struct(value.alias("v")).struct.json_encode()
+    return pl.when(value.is_not_null()).then(said.str.slice(5).str.head(-1))
 
 
 def _reasons(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> list[str | None]:

@@ -126,6 +126,15 @@ class Set(Sketch):
         """Rows of what the first has seen and the second has not."""
         return self._below(first, second, _hashes(first).join(_hashes(second), on=[GROUP, SUB_KEY], how="anti"))
 
+    def similarity(self, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
+        """What both have, of what one of them has, below the lesser theta."""
+        one = _hashes(self._below(first, second, pl.concat([first, second.select(first.columns)])))
+        on = [GROUP, SUB_KEY]
+        both = one.join(_hashes(first), on=on, how="semi").join(_hashes(second), on=on, how="semi")
+        counts = [rows.group_by(GROUP).agg(pl.len().alias(name)) for name, rows in (("one", one), ("both", both))]
+        share = pl.col("both").fill_null(0) / pl.col("one")
+        return counts[0].join(counts[1], on=GROUP, how="left").select(GROUP, share.alias(VALUE))
+
     def _below(self, first: pl.DataFrame, second: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
         """Those of the rows that both sets would have if they were there: below the lesser theta."""
         limits = (
