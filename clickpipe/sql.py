@@ -170,7 +170,8 @@ def _plain(expr: pl.Expr, type_: pl.DataType, text: str) -> pl.Expr:
 
 def _kept_kind(expr: pl.Expr, given: Columns, kind: str) -> str:
     """A bare column keeps its type: those that Polars does not know are time, json and sketch."""
-    if expr.meta.is_column() and (kept := given.types.get(expr.meta.output_name())) in ("time", "json", "sketch"):
+    plain = expr.meta.undo_aliases()
+    if plain.meta.is_column() and (kept := given.types.get(plain.meta.output_name())) in ("time", "json", "sketch"):
         return str(kept)
     return kind
 

@@ -19,8 +19,10 @@ class Sketch(Summarise):
     functions = SKETCHES
 
     epilog = """\
-Sketches: distinct(x) set(x) quantiles(x). Each takes expressions, and FILTER (WHERE …).
-What they tell, in select: estimate(s) of distinct and set, quantile_of(s, q), union(a, b), intersect(a, b), difference(a, b).
+Sketches: distinct(x), set(x), quantiles(x), top_k(x, k), frequency(x), similarity(x). Each takes expressions, and FILTER (WHERE …).
+What they tell, in select, filter and aggregate: estimate(s), estimate_lo(s), estimate_hi(s) of distinct and set; quantile_of(s, q);
+top_of(s); frequency_of(s, 'value'); similarity(a, b) of similarity and set; intersect(a, b), difference(a, b) of set; union(a, b) of all.
+export(s, 'apache') and sketch_from(text, 'apache') exchange them with Apache DataSketches, likewise 'datasketch' and 'ddsketch'.
 
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d |
