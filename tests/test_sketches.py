@@ -341,6 +341,18 @@ def test_hlls_have_no_intersection() -> None:
         combined(one, one, "intersection")
 
 
+def test_the_manual_has_a_worked_example() -> None:
+    """Its values are those of the format, and the bytes that it shows are theirs."""
+    page = (Path(__file__).parent.parent / "man/clickpipe-sketch.5").read_text()
+    shown = page[page.index(".SH EXAMPLE") : page.index(".SH OTHER")]
+    for kind, parameter in (("distinct", 12), ("set", 4096)):
+        value = _one(kind, parameter, ["ada", "bob"])
+        assert value == PLAIN[kind](["ada", "bob"], parameter)
+        text = shown[shown.index(value) + len(value) :]
+        bytes_ = "".join(line[:27].split("    ")[0] for line in text[: text.index(".fi")].splitlines())
+        assert bytes.fromhex(bytes_.replace(" ", "")) == base64.b64decode(value)
+
+
 # --- Nulls, and many ------------------------------------------------------------------------------------------------------
 
 

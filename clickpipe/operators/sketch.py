@@ -21,6 +21,7 @@ class Sketch(Summarise):
     epilog = """\
 Sketches: distinct(x) set(x) quantiles(x). Each takes expressions, and FILTER (WHERE …).
 What they tell, in select: estimate(s) of distinct and set, quantile_of(s, q), union(a, b), intersect(a, b), difference(a, b).
+For other programs: export(s, 'apache'), sketch_from(text, 'apache'); see clickpipe-sketch(5).
 
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d |
