@@ -26,6 +26,7 @@ from golden.make import ACCURACY, FOLDER, PRECISION, SIZES, K, low_and_high, num
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clickpipe.core.aggregate import SUB_KEY
 from clickpipe.core.asked import answered, combined, union
 from clickpipe.core.exchange import exported, form_names, imported
 from clickpipe.core.sketch import kinds, opened
@@ -124,6 +125,14 @@ def test_every_image_of_an_hll_sketch_is_read(precision: int, n: int) -> None:
             native.update(text)
         for image in (native.serialize_compact(), native.serialize_updatable()):
             assert _read(image, "apache").equals(ours), (kind, len(image))
+
+
+def test_ranks_beyond_those_of_our_hash_are_the_last_of_ours() -> None:
+    """Apache counts the zeros of all 64 bits, we those that the register's number leaves: both mean that all were zeros."""
+    image = bytearray(_golden("hll_8_1000"))
+    image[-1] = 63
+    ranks = opened(_read(bytes(image), "apache"))[0].rows()
+    assert ranks.filter(pl.col(SUB_KEY) == 2**PRECISION - 1)["rank"].item() == 65 - PRECISION
 
 
 @pytest.mark.parametrize("n", [0, 1, 100, 5_000, 100_000])

@@ -76,8 +76,40 @@ def _quantiles(values: Values, accuracy: float) -> str:
     return _value(3, accuracy, b"".join(struct.pack("<iq", bucket, counts[bucket]) for bucket in sorted(counts)))
 
 
-PLAIN: dict[str, Callable[[Values, Any], str]] = {"distinct": _distinct, "set": _set, "quantiles": _quantiles}
-PARAMETERS: dict[str, list[Any]] = {"distinct": [4, 8, 12], "set": [16, 4096], "quantiles": [0.01, 0.2]}
+def _top_k(values: Values, k: int) -> str:
+    """Of fewer different values than there are counters."""
+    counts = Counter(f'"{value}"' for value in values)
+    return _value(4, k, "\n".join(f"{counts[value]} {value}" for value in sorted(counts)).encode())
+
+
+def _frequency(values: Values, width: int) -> str:
+    counts: Counter[int] = Counter()
+    for value in values:
+        low, high = (half & 2**32 - 1 for half in _halves(value))
+        counts.update((low + row * high) % width + row * width for row in range(4))
+    return _value(5, width, b"".join(struct.pack("<Iq", cell, counts[cell]) for cell in sorted(counts)))
+
+
+PLAIN: dict[str, Callable[[Values, Any], str]] = {
+    "distinct": _distinct,
+    "set": _set,
+    "quantiles": _quantiles,
+    "top_k": _top_k,
+    "frequency": _frequency,
+}
+PARAMETERS: dict[str, list[Any]] = {
+    "distinct": [4, 8, 12],
+    "set": [16, 4096],
+    "quantiles": [0.01, 0.2],
+    "top_k": [1, 10],
+    "frequency": [16, 2048],
+}
+    "distinct": [4, 8, 12],
+    "set": [16, 4096],
+    "quantiles": [0.01, 0.2],
+    "top_k": [1, 10],
+    "frequency": [16, 2048],
+}
 
 _TEXTS = st.lists(st.integers(0, 200).map(str), max_size=60)
 _NUMBERS = st.lists(st.integers(-1000, 1000).map(lambda n: n / 8), max_size=60)
@@ -139,11 +171,9 @@ def test_merged_in_any_order_and_grouping_they_are_one_pass(kind: str, chance: s
         first, second, *rest = paired
         paired = [*rest, union(pl.Series([first]), pl.Series([second])).item()]
     assert paired == [whole]
-    assert union(pl.Series([whole]), pl.Series(paired)).item() == (whole if kind != "quantiles" else _doubled(groups, parameter))
-
-
-def _doubled(groups: Sequence[Values], parameter: float) -> str:
-    return _quantiles([value for values in groups for value in (*values, *values)], parameter)
+    # What counts differences heeds no repeats, what counts records does.
+    doubled = [value for values in groups for value in (*values, *values)]
+    assert union(pl.Series([whole]), pl.Series(paired)).item() == PLAIN[kind](doubled, parameter)
 
 
 _RECORDS = st.lists(
@@ -253,6 +283,9 @@ SAMPLES = {
     "set": _one("set", 16, [str(n) for n in range(40)]),
     "set of one": _one("set", 4096, ["a"]),
     "quantiles": _one("quantiles", 0.01, [1.0, -2.0, 0.0]),
+    "top_k": _one("top_k", 3, ["a", "é", "a"]),
+    "frequency": _one("frequency", 16, ["a", "b"]),
+    "similarity": _one("similarity", 16, ["a", "b"]),
     "nothing": _one("distinct", 12, []),
 }
 
@@ -339,6 +372,18 @@ def test_hlls_have_no_intersection() -> None:
     one = pl.Series([_one("distinct", 12, ["a"])])
     with pytest.raises(DataError, match="only sketches of kind set tell this, and one is distinct, precision 12"):
         combined(one, one, "intersection")
+
+
+def test_the_manual_has_a_worked_example() -> None:
+    """Its values are those of the format, and the bytes that it shows are theirs."""
+    page = (Path(__file__).parent.parent / "man/clickpipe-sketch.5").read_text()
+    shown = page[page.index(".SH EXAMPLE") : page.index(".SH OTHER")]
+    for kind, parameter in (("distinct", 12), ("set", 4096)):
+        value = _one(kind, parameter, ["ada", "bob"])
+        assert value == PLAIN[kind](["ada", "bob"], parameter)
+        text = shown[shown.index(value) + len(value) :]
+        bytes_ = "".join(line[:27].split("    ")[0] for line in text[: text.index(".fi")].splitlines())
+        assert bytes.fromhex(bytes_.replace(" ", "")) == base64.b64decode(value)
 
 
 # --- Nulls, and many ------------------------------------------------------------------------------------------------------

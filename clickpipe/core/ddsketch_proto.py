@@ -4,8 +4,8 @@
     mapping        1 gamma, a double   2 offset of indexes, a double   3 interpolation: 0, none, is the only one
     store          1 counts by index, a map sint32 -> double   2 counts in a row, doubles   3 the index of the first, a sint32
 
-Bucket i has gamma**(i - 1) < x <= gamma**i, there as here. (Java's and Go's libraries take gamma**i <= x < gamma**(i + 1)
-for it, in the same bytes: what they read of these is lower by one bucket's width.) Counts are whole numbers here.
+Bucket i has gamma**(i - 1) < x <= gamma**i, there as here. (Java's library takes gamma**i <= x < gamma**(i + 1) for it,
+in the same bytes: what it reads of these is higher by one bucket's width.) Counts are whole numbers here.
 Source: github.com/DataDog/sketches-py, ddsketch/pb.
 """
 

@@ -1,7 +1,8 @@
 """A sketch in the bytes of another library, as text in base64: export(s, 'apache'), 'datasketch' or 'ddsketch'.
 
 apache: of Apache DataSketches; a set as a compact theta sketch, distinct as HLL_8. datasketch: distinct as the
-HyperLogLogPlusPlus of that Python library. ddsketch: quantiles as the protocol buffer of that Python library.
+HyperLogLogPlusPlus, similarity as the LeanMinHash of that Python library. ddsketch: quantiles as the
+protocol buffer of that one.
 """
 
 from __future__ import annotations

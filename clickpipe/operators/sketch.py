@@ -22,7 +22,7 @@ class Sketch(Summarise):
 Sketches: distinct(x), set(x), quantiles(x), top_k(x, k), frequency(x), similarity(x). Each takes expressions, and FILTER (WHERE …).
 What they tell, in select, filter and aggregate: estimate(s), estimate_lo(s), estimate_hi(s) of distinct and set; quantile_of(s, q);
 top_of(s); frequency_of(s, 'value'); similarity(a, b) of similarity and set; intersect(a, b), difference(a, b) of set; union(a, b) of all.
-export(s, 'apache') and sketch_from(text, 'apache') exchange them with Apache DataSketches, likewise 'datasketch' and 'ddsketch'.
+For other programs: export(s, 'apache'), sketch_from(text, 'apache'); see clickpipe-sketch(5).
 
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d |
