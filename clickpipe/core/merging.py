@@ -10,7 +10,7 @@ all others                         not at all
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from clickpipe.columns import Merging
@@ -31,9 +31,13 @@ def piece_of(name: str, piece: str) -> str:
     return f"{name}_{piece}"
 
 
-def merges(calls: Iterable[Compiled], *, has_pieces: bool, why: str) -> dict[str, Merging]:
-    """Of the columns that these calls give. `has_pieces`: they stand beside; `why`: what else keeps them from it."""
-    return {call.named.name: _merging(call, has_pieces, why) for call in calls}
+def merges(calls: Iterable[tuple[Compiled, Sequence[str]]], *, has_pieces: bool, why: str) -> dict[str, Merging]:
+    """Of calls with the columns that they give. `has_pieces`: these stand beside; `why`: what else keeps them from it."""
+    found: dict[str, Merging] = {}
+    for call, (name, *bounds) in calls:
+        found[name] = _merging(call, has_pieces, why)
+        found |= dict.fromkeys(bounds, Merging(call.named.function, why="it is a bound of an estimate"))
+    return found
 
 
 def _merging(call: Compiled, has_pieces: bool, why: str) -> Merging:

@@ -113,7 +113,8 @@ class Summarise(OperatorStep):
         time = TimeColumn("window_start", "ms") if window else None
         is_revised = bool({REV, FINAL} & set(added))
         why = "--top has left out rows" if self.first() else ""
-        merging = merges(calls, has_pieces=self.keeps_pieces(), why=why) if window else {}
+        named = [(call, self._names(call)) for call in calls]
+        merging = merges(named, has_pieces=self.keeps_pieces(), why=why) if window else {}
         more = (is_revised, given.idles, window or given.results_of, merging)
         return Columns({**types, **added}, frozenset(), time, None, key, *more)
 

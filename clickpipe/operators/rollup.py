@@ -126,7 +126,10 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
         if given.window is not None:
             raise PlanError("these are records that stand in windows: aggregate them first")
         if of is None or given.time != _TIME or not set(WINDOW) <= set(given.types):
-            notes = ["a tool such as jq may have taken out the lines that begin with a TAB, which say it"]
+            notes = [
+                "a tool such as jq may have taken out the lines that begin with a TAB, which say it",
+                "rows in a file can be added up: window tumble 1h --time window_start | aggregate n='sum(n)'",
+            ]
             hint = "as in: window tumble 1m | aggregate n='count(*)' | rollup 1h"
             raise PlanError("nothing says that these are rows of an aggregate over windows", hint=hint, notes=notes)
         if of.kind != "tumble":
@@ -140,7 +143,7 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
 
     def _values(self, given: Columns) -> dict[str, Merging]:
         """The columns that are merged. Raises PlanError for one that cannot be."""
-        beside = (*WINDOW, *given.key, *self.by, REV, FINAL, DELETED, CLOSED_BY)
+        beside = (*WINDOW, *given.key, *self._by(given), REV, FINAL, DELETED, CLOSED_BY)
         values = [name for name in given.types if name not in beside]
         if not values:
             raise PlanError("there is no value to merge")
@@ -151,25 +154,31 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
 
     def _check(self, name: str, given: Columns, *, is_by_fewer: bool) -> None:
         merging = given.merges.get(name)
-        drop = f"or drop it before: select --drop {name}"
+        drop = f"drop it before: select --drop {name}"
         if merging is None:
-            raise _unmergeable(name, "it is no value that an aggregate gave", drop.removeprefix("or "))
+            raise _unmergeable(name, "it is no value that an aggregate gave", drop)
         if merging.why:
-            raise _unmergeable(name, merging.why, "merge first")
+            raise _unmergeable(name, merging.why, "leave that out there")
         if merging.pieces:
             for piece in merging.pieces.values():
                 if piece not in given.merges:
                     raise _unmergeable(name, f'it is made of "{piece}", which is not there', drop)
             return
         if not merging.by:
-            raise _unmergeable(name, f"{merging.of}() of a window is not known from those of finer ones", _instead(name, merging))
+            raise _unmergeable(
+                name, f"{_spoken(merging)} of a window is not known from those of finer ones", _instead(name, merging)
+            )
         if is_by_fewer and FUNCTIONS.find(merging.by, Aggregate).ordered_by:
-            reason = f"which row of several of one window has the {merging.of} value is not known"
+            reason = f"which of several rows of one window has the {merging.of} value is not known"
             raise _unmergeable(name, reason, drop)
 
 
 def _unmergeable(name: str, reason: str, hint: str) -> PlanError:
     return PlanError(f'column "{name}" does not merge: {reason}', hint=hint)
+
+
+def _spoken(merging: Merging) -> str:
+    return {"count_distinct": "count(DISTINCT …)", "quantile_disc": "quantile(…)"}.get(merging.of, f"{merging.of}(…)")
 
 
 def _instead(name: str, merging: Merging) -> str:
