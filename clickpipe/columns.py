@@ -113,6 +113,28 @@ class WindowInfo:
 
 
 @dataclass(frozen=True)
+class Merging:
+    """How the values of a result's column become one: by a function, or made anew from other columns.
+
+    `of`: the function that gave them; `by`: the one that merges them, none: they do not merge; `pieces`: the columns that the
+    value is made from, by what the function calls them; `why`: what else keeps them from it.
+    """
+
+    of: str
+    by: str = ""
+    pieces: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any]) -> Merging:
+        pieces = {str(piece): str(name) for piece, name in said.get("pieces", {}).items()}
+        return Merging(str(said["of"]), str(said.get("by", "")), pieces, str(said.get("why", "")))
+
+
+@dataclass(frozen=True)
 class Columns:
     """The columns of a stream, in order, with what else is known of them."""
 
@@ -124,6 +146,7 @@ class Columns:
     is_revised: bool = False  # rows of a result come again when they change
     idles: bool = False  # the watermark may move with the wall clock
     results_of: WindowInfo | None = None  # rows of an aggregate: they come when such a window has ended
+    merges: Mapping[str, Merging] = field(default_factory=dict)  # rows of an aggregate: how its values become those of more
 
     def names(self) -> list[str]:
         return list(self.types)
@@ -149,7 +172,8 @@ class Columns:
         time = self.time if self.time and self.time.name in types else None
         window = self.window if self.window and set(self.window.columns()) <= set(types) else None
         key = self.key if set(self.key) <= set(types) else ()
-        more = (self.is_revised, self.idles, self.results_of)
+        merges = {name: merging for name, merging in self.merges.items() if name in types}
+        more = (self.is_revised, self.idles, self.results_of, merges)
         return Columns(types, self.declared & frozenset(types), time, window, key, *more)
 
     def schema(self, names: Iterable[str] | None = None) -> dict[str, Any]:
@@ -168,6 +192,8 @@ class Columns:
             said["results_of"] = self.results_of.to_json()
         if self.key:
             said["key"] = list(self.key)
+        if self.merges:
+            said["merges"] = {name: merging.to_json() for name, merging in self.merges.items()}
         flags = {"revised": self.is_revised, "idles": self.idles}
         return said | {name: True for name, flag in flags.items() if flag}
 
@@ -187,6 +213,7 @@ class Columns:
                 said.get("revised") is True,
                 said.get("idles") is True,
                 WindowInfo.from_json(said["results_of"]) if said.get("results_of") else None,
+                {str(name): Merging.from_json(merging) for name, merging in said.get("merges", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the stream line is damaged: {error!r}") from None

@@ -79,9 +79,9 @@ def test_a_window_that_only_the_clock_had_closed() -> None:
 
 _LINE = (
     "ingest in.ndjson --time ts --max-out-of-orderness 1s --batch-bytes 4KiB --name c --checkpoint 1ms | window {window} "
-    "--allowed-lateness 10m | aggregate {by} n='count(*)' s='sum(x)' | sink all.ndjson --pass | sink view:rows"
+    "--allowed-lateness 10m | aggregate {by} n='count(*)' s='sum(x)' {then}| sink all.ndjson --pass | sink view:rows"
 )
-_WINDOWS = {"tumble": "tumble 10s", "hop": "hop 20s --slide 5s", "session": "session 3s --by user"}
+_WINDOWS = {"tumble": "tumble 10s", "hop": "hop 20s --slide 5s", "session": "session 3s --by user", "rollup": "tumble 2s"}
 
 
 def _records(folder: Path) -> None:
@@ -92,7 +92,8 @@ def _records(folder: Path) -> None:
 
 
 def _run(folder: Path, kind: str, kill: str = "") -> int:
-    line = _LINE.format(window=_WINDOWS[kind], by="" if kind == "session" else "--by user")
+    by, then = "" if kind == "session" else "--by user", "| rollup 10s " if kind == "rollup" else ""
+    line = _LINE.format(window=_WINDOWS[kind], by=by, then=then)
     return run_steps([["run", "-q", "--restart", "no", "-c", line]], folder, kill={0: kill} if kill else None)[0]
 
 

@@ -11,4 +11,4 @@ from clickpipe.core.registers import Registers
 
 
 class ApproxDistinct(Registers):
-    pass
+    sketched = "distinct"

@@ -18,6 +18,7 @@ _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bo
 
 
 class ApproxFrequency(Tally):
+    rolled_up = "sum"
     takes = tuple(_TYPES)
 
     def __init__(self, kind: str, value: Any) -> None:

@@ -6,6 +6,7 @@ Error: one rounding of the sum and one of the division, whatever the order of th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import polars as pl
 
@@ -14,9 +15,14 @@ from clickpipe.core.total import Total
 
 
 class Avg(Total):
+    kept: ClassVar[Mapping[str, str]] = {"n": "count", "sum": "sum"}
+
     def result(self) -> str:
         return "float"
 
     def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
         total = piece["whole"].cast(pl.Float64) if self.kind == "int" else exact.final(piece)
         return pl.when(piece["n"] > 0).then(total / piece["n"])
+
+    def again(self, kept: Mapping[str, pl.Expr]) -> pl.Expr:
+        return pl.when(kept["n"] > 0).then(kept["sum"].cast(pl.Float64) / kept["n"])

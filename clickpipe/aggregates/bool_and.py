@@ -6,4 +6,5 @@ from clickpipe.core.extreme import Least
 
 
 class BoolAnd(Least):
+    rolled_up = "bool_and"
     takes = ("bool",)

@@ -6,4 +6,5 @@ from clickpipe.core.extreme import Greatest
 
 
 class BoolOr(Greatest):
+    rolled_up = "bool_or"
     takes = ("bool",)

@@ -9,4 +9,5 @@ from clickpipe.core.tally import Tally
 
 
 class Count(Tally):
+    rolled_up = "sum"
     takes_star = True

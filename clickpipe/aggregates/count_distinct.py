@@ -12,6 +12,8 @@ from clickpipe.core.values import Values
 
 
 class CountDistinct(Values):
+    sketched = "distinct"
+
     def result(self) -> str:
         return "int"
 

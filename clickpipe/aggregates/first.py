@@ -9,4 +9,5 @@ from clickpipe.core.chosen import Chosen
 
 
 class First(Chosen):
+    rolled_up = "first"
     ordered_by = "time"

@@ -9,6 +9,7 @@ from clickpipe.core.chosen import Chosen
 
 
 class Last(Chosen):
+    rolled_up = "last"
     ordered_by = "time"
     greatest = True
     newest = True

@@ -6,4 +6,4 @@ from clickpipe.core.extreme import Greatest
 
 
 class Max(Greatest):
-    pass
+    rolled_up = "max"

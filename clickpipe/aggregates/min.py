@@ -6,4 +6,4 @@ from clickpipe.core.extreme import Least
 
 
 class Min(Least):
-    pass
+    rolled_up = "min"

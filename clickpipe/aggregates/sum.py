@@ -15,6 +15,8 @@ from clickpipe.core.total import Total
 
 
 class Sum(Total):
+    rolled_up = "sum"
+
     def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
         total = piece["whole"] if self.kind == "int" else exact.final(piece)
         return pl.when(piece["n"] > 0).then(total)

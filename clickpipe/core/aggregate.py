@@ -37,6 +37,8 @@ class Aggregate:
     has_pieces: ClassVar[bool] = False  # its argument is pieces already, which `combined` merges, and no expression
     explodes: ClassVar[bool] = False  # `prepared` gives a list: each value of it has a sub-key
     rolled_up: ClassVar[str] = ""  # the function that makes one of the values of several; none: they cannot be merged
+    kept: ClassVar[Mapping[str, str]] = {}  # functions of the same argument whose values, merged, make this one's: `again`
+    sketched: ClassVar[str] = ""  # a sketch that says the same and can be merged
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -68,6 +70,10 @@ class Aggregate:
     def bounds(self, estimate: pl.Expr) -> tuple[pl.Expr, pl.Expr] | None:
         """Between which two the true value lies, at 95 %; None: it is no estimate."""
         return None
+
+    def again(self, kept: Exprs) -> pl.Expr:
+        """The merged values of what is `kept`, by its names there -> the value."""
+        raise NotImplementedError
 
     # Of those with a sub-key.
 

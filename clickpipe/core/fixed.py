@@ -45,7 +45,7 @@ class Fixed(Groups):
         self._late = Table([*WINDOW, *self._by], [], saved.get("late"))
         self._changed = Table([*WINDOW, *self._by], [], saved.get("fresh"))
         self._fired = int(saved["fired"].item()) if "fired" in saved else None
-        self._next: int | None = -FOREVER if saved else None  # no window is given out before
+        self._next: int | None = -FOREVER if self._summary.groups().width else None  # no window is given out before
 
     def widen(self, name: str) -> None:
         self._summary.widen(name)

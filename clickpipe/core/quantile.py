@@ -18,6 +18,7 @@ class Quantile(Values):
     """`q`: from 0 to 1, or a list of such; then the value is a list."""
 
     takes: ClassVar[tuple[str, ...]] = NUMBERS
+    sketched: ClassVar[str] = "quantiles"
 
     def __init__(self, kind: str, q: Any) -> None:
         super().__init__(kind)

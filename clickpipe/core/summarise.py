@@ -14,7 +14,8 @@ import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, TimeColumn, WindowInfo, check_new, dtype
-from clickpipe.core.calls import parse_call
+from clickpipe.core.aggregate import Aggregate
+from clickpipe.core.calls import Named, parse_call
 from clickpipe.core.capped import OTHER, Cap, Capped
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.compiled import Compiled, compiled
@@ -22,6 +23,7 @@ from clickpipe.core.compute import as_json, compute, finite
 from clickpipe.core.counted import Counted
 from clickpipe.core.fixed import Fixed
 from clickpipe.core.groups import DELETED, FINAL, GROUPING, REV, SET, Emit, Grouping, Groups, Whole
+from clickpipe.core.merging import merges, with_pieces
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Names, argument, option
 from clickpipe.core.sessions import Sessions
@@ -33,7 +35,7 @@ from clickpipe.core.windows import FIXED, WINDOW
 from clickpipe.errors import DataError, PlanError, Unsupported
 
 LOW, HIGH = "_lo", "_hi"  # behind the name of an estimate
-_CLOSED_BY = "closed_by"
+CLOSED_BY = "closed_by"
 _GROUPS: Mapping[str, Callable[[Grouping, Tables], Groups]] = {
     "": Whole,
     **dict.fromkeys(FIXED, Fixed),
@@ -95,7 +97,8 @@ class Summarise(OperatorStep):
             key = tuple(name for name in types if name != "window_end")
         if window and window.kind == "count":
             key = tuple(name for name in types if name not in WINDOW)
-        for call in self._compiled(given):
+        calls = self._compiled(given)
+        for call in calls:
             check_new(call.named.name, call.named.name)
             for name in self._names(call):
                 if name in types:
@@ -109,8 +112,11 @@ class Summarise(OperatorStep):
         self._check_again(window, added)
         time = TimeColumn("window_start", "ms") if window else None
         is_revised = bool({REV, FINAL} & set(added))
-        results_of = window or given.results_of
-        return Columns({**types, **added}, time=time, key=key, is_revised=is_revised, idles=given.idles, results_of=results_of)
+        why = "--top has left out rows" if self.first() else ""
+        named = [(call, self._names(call)) for call in calls]
+        merging = merges(named, has_pieces=self.keeps_pieces(), why=why) if window else {}
+        more = (is_revised, given.idles, window or given.results_of, merging)
+        return Columns({**types, **added}, frozenset(), time, None, key, *more)
 
     def _sets_apart(self, types: Mapping[str, str], window: WindowInfo | None) -> dict[str, str]:
         """The columns that tell of a row which --by columns, or which groups, it is of."""
@@ -146,7 +152,7 @@ class Summarise(OperatorStep):
         said = {REV: "int"} if is_corrected else {}
         said |= {} if emit.is_once else {FINAL: "bool"}
         said |= {DELETED: "bool"} if has_ghosts else {}
-        return said | ({_CLOSED_BY: "str"} if window and given.idles else {})
+        return said | ({CLOSED_BY: "str"} if window and given.idles else {})
 
     def _check_again(self, window: WindowInfo | None, added: Mapping[str, str]) -> None:
         """Raises for rows that cannot be given again yet."""
@@ -197,6 +203,14 @@ class Summarise(OperatorStep):
         """Whether each estimate comes with its bounds."""
         return False
 
+    def keeps_pieces(self) -> bool:
+        """Whether values that do not merge come with others that do."""
+        return False
+
+    def groups(self, grouping: Grouping, saved: Tables) -> Groups:
+        """What is kept between batches."""
+        return _GROUPS[grouping.window.kind if grouping.window else ""](grouping, saved)
+
     def check(self, types: Mapping[str, str]) -> None:
         """Raises PlanError for what cannot be said of a result with these columns."""
 
@@ -243,7 +257,7 @@ class Summarise(OperatorStep):
     def _compiled(self, given: Columns) -> list[Compiled]:
         if not self.calls:
             raise PlanError("nothing to compute", hint="as in: aggregate --by page clicks='count(*)'")
-        found = [compiled(parse_call(word), given, self.functions) for word in self.calls]
+        found = [compiled(named, given, self.functions) for named in self._named()]
         for call in found:
             if call.function.per_second and self._window(given) is None:
                 hint = "put a window step before, or count and divide"
@@ -253,6 +267,12 @@ class Summarise(OperatorStep):
             if names.count(name) > 1:
                 raise PlanError(f'two columns are called "{name}"', word=name)
         return found
+
+    def _named(self) -> Iterable[Named]:
+        """The calls, and those whose values are their pieces."""
+        for named in map(parse_call, self.calls):
+            kept = self.functions.find(named.function, Aggregate).kept if self.keeps_pieces() else {}
+            yield from with_pieces(named, kept)
 
 
 class Summarising(Operator):
@@ -270,7 +290,7 @@ class Summarising(Operator):
         if step.max_groups is not None:
             window = tuple(name for name in WINDOW if self._window)
             self._capped = Capped(Cap(step.max_groups, step.overflow, tuple(dict.fromkeys(step.by)), window), saved)
-        self._groups = _GROUPS[self._window.kind if self._window else ""](replace(grouping, calls=self._calls), saved)
+        self._groups = step.groups(replace(grouping, calls=self._calls), saved)
         self._is_empty = not saved
         self._is_idle = False
 
@@ -308,7 +328,8 @@ class Summarising(Operator):
         if not self._time_name() or self._given.time is None:
             return pl.lit(0, pl.Int64)
         name = self._given.time.name
-        return to_milliseconds(pl.col(name), batch.columns.types[name], self._given.time.unit)
+        types = {**self._given.types, **batch.columns.types}
+        return to_milliseconds(pl.col(name), types[name], self._given.time.unit)
 
     def on_idle(self) -> None:
         self._is_idle = True
@@ -390,7 +411,7 @@ def _set(text: str) -> tuple[str, ...]:
 
 def _left_out(name: str, kind: str, closed_by: str | None) -> pl.Expr:
     """A column that says nothing of these rows, or is the same for all."""
-    value = {_CLOSED_BY: closed_by, DELETED: False, REV: 0}.get(name)
+    value = {CLOSED_BY: closed_by, DELETED: False, REV: 0}.get(name)
     return pl.lit(value, dtype(kind)).alias(name)
 
 

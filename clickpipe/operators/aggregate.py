@@ -34,6 +34,9 @@ class Aggregate(Summarise):
     order: str | None = option(
         "what --top orders by; by default the first aggregate, greatest first", default=None, metavar="NAME [ASC|DESC]"
     )
+    keep_pieces: bool = option(
+        "beside each avg what it is made of, so that rollup can merge it: NAME_n and NAME_sum", default=False
+    )
     bounds: bool = option("with each estimate its bounds at 95 %: NAME_lo and NAME_hi", default=False)
 
     epilog = """\
@@ -57,6 +60,9 @@ Examples:
 
     def has_bounds(self) -> bool:
         return self.bounds
+
+    def keeps_pieces(self) -> bool:
+        return self.keep_pieces
 
     def check(self, types: Mapping[str, str]) -> None:
         if self.top is not None and self.top < 1:

@@ -7,17 +7,18 @@ Shape: the named expressions, in their order; with --add the given columns and t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import HIDDEN, Columns, check_new
+from clickpipe.columns import HIDDEN, Columns, Merging, check_new
 from clickpipe.core.compute import compute
 from clickpipe.core.functions import compile
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
+from clickpipe.core.windows import WINDOW
 from clickpipe.errors import PlanError
 from clickpipe.sql import Expression
 
@@ -48,6 +49,7 @@ Examples:
         given.need(self.drop, " to drop")
         kept = {} if self.exprs else {name: kind for name, kind in given.types.items() if name not in self.drop}
         columns = given.only({**kept, **added})
+        columns = replace(columns, merges=self._merges(given, columns))
         self._check_window(given, columns)
         return columns
 
@@ -78,6 +80,14 @@ Examples:
         if given.is_revised:
             said = [name for name in (*given.key, "rev", "deleted") if name in given.types]
             self._check_kept(given, columns, said, "rows come again, and it says which one counts", "")
+
+    def _merges(self, given: Columns, columns: Columns) -> dict[str, Merging]:
+        """How values merge that are as they were, in rows that are by what they were by."""
+        changed = {name for name, expression in self._named(given).items() if not expression.expr.meta.is_column()}
+        merges = {name: merging for name, merging in columns.merges.items() if name not in changed}
+        if changed.isdisjoint((*WINDOW, *given.key)):
+            return merges
+        return {name: replace(merging, why="select has changed what the rows are by") for name, merging in merges.items()}
 
     def _check_kept(self, given: Columns, columns: Columns, names: Iterable[str], why: str, hint: str) -> None:
         for name in names:
