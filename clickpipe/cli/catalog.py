@@ -21,6 +21,7 @@ _ORDER = (
     "window",
     "aggregate",
     "sketch",
+    "rollup",
     "limit",
     "sink",
 )
