@@ -104,12 +104,6 @@ PARAMETERS: dict[str, list[Any]] = {
     "top_k": [1, 10],
     "frequency": [16, 2048],
 }
-    "distinct": [4, 8, 12],
-    "set": [16, 4096],
-    "quantiles": [0.01, 0.2],
-    "top_k": [1, 10],
-    "frequency": [16, 2048],
-}
 
 _TEXTS = st.lists(st.integers(0, 200).map(str), max_size=60)
 _NUMBERS = st.lists(st.integers(-1000, 1000).map(lambda n: n / 8), max_size=60)
