@@ -29,6 +29,8 @@ _BIG_ENDIAN, _EMPTY = 1, 4
 
 
 class ApacheTheta(Form):
+    says_parameter = False
+
     def is_one(self, data: bytes) -> bool:
         return len(data) >= 8 and data[2] == _FAMILY
 

@@ -29,6 +29,20 @@ def check_form(name: Any) -> str:
     return str(name)
 
 
+def check_parameter(form: str, parameter: Any) -> int | None:
+    """Raises PlanError unless it can be that of the sketches that do not say theirs. None: it is found."""
+    if parameter is None:
+        return None
+    if isinstance(parameter, bool) or not isinstance(parameter, int):
+        raise PlanError(f"how many hashes are kept is a whole number, and not {parameter}")
+    silent = [kind for kind in kinds().values() if form in kind.forms and not kind.forms[form].says_parameter]
+    if not silent:
+        raise PlanError(f"sketches of form {form} say their parameter: it cannot be given")
+    for kind in silent:
+        kind.reopened(parameter)
+    return parameter
+
+
 def exported(texts: pl.Series, form: str) -> pl.Series:
     """Sketches in this form; null of null. Raises DataError."""
     found: list[str | None] = [None] * texts.len()

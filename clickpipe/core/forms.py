@@ -6,7 +6,7 @@ Values are written and read one by one: this is for values that leave or come, n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import polars as pl
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class Form(ABC):
     """Rows are a sketch's, of one value: SUB_KEY and the pieces by their names."""
+
+    says_parameter: ClassVar[bool] = True  # so that it need not be given
 
     @abstractmethod
     def is_one(self, data: bytes) -> bool:

@@ -25,7 +25,6 @@ from clickpipe.errors import DataError, PlanError
 from clickpipe.sql import Expression
 
 FUNCTIONS = Catalog("clickpipe.functions", "function", "_")
-_SKETCHES = ("sketch", "str")
 _VALUE = "\0value"
 _Token = tuple[str, str, int, int]  # kind, text, begin, end
 
@@ -36,6 +35,8 @@ class Function:
 
     takes: ClassVar[tuple[str, ...]]
     sketches: ClassVar[int] = 1
+    column_types: ClassVar[tuple[str, ...]] = ("sketch", "str")  # the types of these columns
+    column_word: ClassVar[str] = "sketches"  # and what they are called
     gives: ClassVar[str]
 
     def values(self, *columns: pl.Series) -> pl.Series:
@@ -160,10 +161,12 @@ def _part(call: _Call, given: Columns, place: int) -> _Part:
         raise PlanError(f"{call.function}() has too few or too many arguments: it is {spoken}", word=call.function)
     arguments = tuple(compile(text, given) for text in call.arguments[: function.sketches])
     for argument in arguments:
-        if argument.kind not in _SKETCHES:
-            raise PlanError(f"{call.function}() needs sketches, and {argument.text} is {argument.kind}", word=argument.text)
+        if argument.kind not in function.column_types:
+            raise PlanError(
+                f"{call.function}() needs {function.column_word}, and {argument.text} is {argument.kind}", word=argument.text
+            )
         if not argument.reads:
-            raise PlanError(f"{call.function}() needs a column of sketches", word=argument.text)
+            raise PlanError(f"{call.function}() needs a column of {function.column_word}", word=argument.text)
     constants = [_constant(text, spoken) for text in call.arguments[function.sketches :]]
     name = f"{call.function}_{place}"
     while name in given.types:

@@ -11,20 +11,18 @@ from typing import Any
 
 import polars as pl
 
-from clickpipe.core.exchange import check_form, imported
+from clickpipe.core.exchange import check_form, check_parameter, imported
 from clickpipe.core.functions import Function
-from clickpipe.errors import PlanError
 
 
 class SketchFrom(Function):
     takes = ("text", "form", "[k]")
+    column_types, column_word = ("str",), "text"
     gives = "sketch"
 
     def __init__(self, form: Any, k: Any = None) -> None:
         self._form = check_form(form)
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-            raise PlanError(f"how many hashes are kept is a whole number, and not {k}")
-        self._k = k
+        self._k = check_parameter(self._form, k)
 
     def values(self, *columns: pl.Series) -> pl.Series:
         return imported(columns[0], self._form, self._k)
