@@ -153,6 +153,40 @@ def test_merging_parts_is_the_sketch_of_the_whole(kind: str) -> None:
     assert union(whole, _sketch(kind, [])).item() == whole.item()
 
 
+def _sample(numbers: range, k: int, cuts: int = 1) -> pl.Series:
+    """Of records with these numbers for their ids, and their tens for values."""
+    call = Call("v", KINDS["sample"]("int", k), pl.col("x"), by=pl.col("id"), more=(k,))
+    summary = Summary([], [call], {})
+    for number in range(cuts):
+        frame = pl.DataFrame({"id": list(numbers)[number::cuts]}, schema={"id": pl.Int64})
+        summary.add(frame.with_columns(x=pl.col("id") // 10 * 10).select(call.inputs()), pl.lit(0))
+    return summary.values(lambda rows: rows)["v"]
+
+
+def _drawn(sketch: pl.Series) -> list[int]:
+    found: list[int] = json.loads(answered(sketch, "samples", pl.String(), nothing="[]").item())
+    return found
+
+
+def test_a_sample_is_of_so_many_and_each_is_as_likely() -> None:
+    """Over many populations; three standard deviations."""
+    hits: Counter[int] = Counter()
+    for population in range(300):
+        drawn = _drawn(_sample(range(population * 1_000, population * 1_000 + 100), 20))
+        assert len(drawn) == 20
+        hits.update(value % 1_000 for value in drawn)
+    assert set(hits) == set(range(0, 100, 10))
+    assert all(abs(count - 600) <= 3 * (600 * 0.8) ** 0.5 for count in hits.values()), hits
+
+
+def test_samples_merge_and_count_a_record_once() -> None:
+    whole = _sample(range(500), 30)
+    assert whole.item() == _sample(range(500), 30, cuts=7).item()
+    assert union(_sample(range(300), 30), _sample(range(200, 500), 30)).item() == whole.item()
+    assert sorted(_drawn(_sample(range(3), 30))) == [0, 0, 0]
+    assert _drawn(_sample(range(0), 30)) == []
+
+
 @pytest.mark.parametrize("kind", ["top_k", "frequency", "similarity"])
 def test_what_the_payload_cannot_be_is_refused(kind: str) -> None:
     """Also where the check is right: whoever made it, made it wrong."""

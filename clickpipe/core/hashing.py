@@ -30,7 +30,7 @@ def hashed(text: pl.Expr) -> pl.Expr:
         from polars_hash import NonCryptographicHashingNameSpace as Hashes
     except ImportError:
         return text.map_batches(one_by_one, return_dtype=pl.UInt128, is_elementwise=True)
-    return Hashes(text).murmur128(seed=SEED)
+    return Hashes(text.alias("text")).murmur128(seed=SEED)
 
 
 def low(hash128: pl.Expr) -> pl.Expr:

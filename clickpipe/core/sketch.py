@@ -2,7 +2,7 @@
 
      0   "CPS"
      3   version       u8    1
-     4   kind          u8    distinct 1, set 2, quantiles 3, top_k 4, frequency 5, similarity 6
+     4   kind          u8    distinct 1, set 2, quantiles 3, top_k 4, frequency 5, similarity 6, sample 7
      5   hash          u8    1: MurmurHash3-128
      6   seed          u16   9001
      8   parameter     f64   what the kind has one of: precision, k, accuracy

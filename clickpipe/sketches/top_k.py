@@ -16,8 +16,9 @@ import polars as pl
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.compute import json_of
+from clickpipe.core.counted_json import JSON, NUMBER, packed_lines, unpacked_lines
 from clickpipe.core.counters import Counters
-from clickpipe.core.flat import GROUP, all_groups, in_order
+from clickpipe.core.flat import GROUP, in_order
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import DataError
 
@@ -42,26 +43,14 @@ class TopK(Sketch, Counters):
 
     def payloads(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         groups, rows = in_order(rows, keys)
-        line = pl.format("{} {}", pl.col("n"), pl.col(SUB_KEY).fill_null(""))
-        some = rows.filter(pl.col("n") > 0).group_by(GROUP, maintain_order=True).agg(line.str.join("\n").alias(PAYLOAD))
-        texts = all_groups(some, groups.height)[PAYLOAD].fill_null("")
-        return groups.select(*keys, texts.cast(pl.Binary).alias(PAYLOAD))
+        some = rows.filter(pl.col("n") > 0).rename({"n": NUMBER, SUB_KEY: JSON})
+        return groups.select(*keys, packed_lines(some, groups.height).alias(PAYLOAD))
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
-        lines = pl.DataFrame({"line": payloads}).with_row_index(GROUP).filter(pl.col("line").bin.size() > 0)
-        try:
-            lines = lines.with_columns(pl.col("line").cast(pl.String).str.split("\n")).explode("line")
-        except pl.exceptions.PolarsError:
-            raise DataError("a sketch is damaged: it is not UTF-8") from None
-        parts = pl.col("line").str.splitn(" ", 2).struct
-        n = parts.field("field_0").cast(pl.Int64, strict=False).alias("n")
-        value = parts.field("field_1")
-        is_json = ((value == "") | value.str.json_path_match("$").is_not_null()).fill_null(value=False).alias("is_json")
-        rows = lines.select(GROUP, pl.when(value != "").then(value).alias(SUB_KEY), n, is_json)
-        is_known = rows["n"].is_not_null() & (rows["n"] > 0) & rows["is_json"]
-        if not is_known.all() or rows.select(GROUP, SUB_KEY).is_duplicated().any():
-            raise DataError("a sketch is damaged: a line that is not a count and a value")
-        return rows.drop("is_json")
+        rows = unpacked_lines(payloads, pl.Int64)
+        if (rows[NUMBER] < 1).any() or rows.select(GROUP, JSON).is_duplicated().any():
+            raise DataError("a sketch is damaged: a value without a count, or one that is there twice")
+        return rows.select(GROUP, pl.col(JSON).alias(SUB_KEY), pl.col(NUMBER).alias("n"))
 
     def tops(self, rows: pl.DataFrame, k: int | None) -> pl.DataFrame:
         """Shape: GROUP and VALUE, a JSON list of value, count and error, the most frequent first."""
