@@ -12,4 +12,4 @@ from clickpipe.core.counters import Counters
 
 
 class ApproxTopK(Counters):
-    pass
+    sketched = "top_k"
