@@ -23,7 +23,9 @@ from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate
 from clickpipe.core.keys import number
 
 Select = Callable[["pl.DataFrame"], "pl.DataFrame"]
-_WORTH_MERGING = 1_000_000  # rows
+_WORTH_MERGING = 1_000_000  # numbers: rows by pieces
+_SKETCHES_WORTH_MERGING = 1_000
+_SMALL = 20_000  # rows: parts that have fewer are put together
 _NUMBER = HIDDEN + "number"
 
 
@@ -118,6 +120,8 @@ class Table:
         self._pieces = Pieces(calls[:1] if is_fine else calls)
         self._subs = [SUB_KEY] if is_fine else []
         self._has_pieces = any(call.aggregate.has_pieces for call in calls)
+        pieces = max(1, len(self._pieces.partials(pl.lit(0))))
+        self._worth_merging = _SKETCHES_WORTH_MERGING if self._has_pieces else _WORTH_MERGING // pieces
         self._parts: list[pl.DataFrame] = [] if saved is None else [saved]
         self._merged_rows = 0  # rows of the first part, one per key; 0 if it may hold several
         self._new_rows = 0 if saved is None else saved.height
@@ -127,8 +131,19 @@ class Table:
         part = self._part(frame, time, implied)
         self._parts.append(part)
         self._new_rows += part.height
-        if self._new_rows > max(_WORTH_MERGING, 2 * self._merged_rows):
+        if self._new_rows > max(self._worth_merging, 2 * self._merged_rows):
             self.merged()
+        else:
+            self._put_together()
+
+    def _put_together(self) -> None:
+        """Small parts, as many small batches give: so that there are few."""
+        first = 1 if self._merged_rows else 0
+        while len(self._parts) > first + 1:
+            older, newer = self._parts[-2:]
+            if older.height > 2 * newer.height or older.height + newer.height > _SMALL:
+                return
+            self._parts[-2:] = [_stacked([older, newer]).rechunk()]
 
     def _part(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str]) -> pl.DataFrame:
         """Records -> pieces."""
@@ -172,8 +187,7 @@ class Table:
         """All pieces as they are, several rows per key: free to take."""
         if len(self._parts) < 2:
             return self._parts[0] if self._parts else pl.DataFrame()
-        names = self._parts[-1].columns
-        return pl.concat([part.select(names) for part in self._parts], how="vertical_relaxed", rechunk=False)
+        return _stacked(self._parts)
 
     def take(self) -> pl.DataFrame:
         """All pieces, one row per key; they are gone then."""
@@ -182,9 +196,9 @@ class Table:
 
     def keep(self, kept: Select) -> None:
         """Let go of all other rows."""
-        self._parts = [kept(part) for part in self._parts]
-        if self._merged_rows:
-            self._merged_rows = self._parts[0].height
+        parts = [kept(part) for part in self._parts]
+        self._merged_rows = parts[0].height if self._merged_rows else 0
+        self._parts = [part for part in parts if part.height] or parts[:1]
         self._new_rows = sum(part.height for part in self._parts) - self._merged_rows
 
     def rename(self, renamed: Select) -> None:
@@ -228,7 +242,7 @@ class Summary:
         """
         by = self._keys if keys is None else list(keys)
         # What is selected is merged, and not all: a window's pieces are, as a rule, when it is given out.
-        found = [(table, select(table.rows())) for table in self._tables.values() if table.rows().width]
+        found = [(table, select(rows)) for table in self._tables.values() if (rows := table.rows()).width]
         values = beside([table.values(rows, by) for table, rows in found], by)
         return values.select(*by, *self._order) if values.width else values
 
@@ -254,6 +268,12 @@ class Summary:
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
         """Not merged first: that could take longer than a checkpoint may hold up the stream."""
         return {name: rows for name, table in self._tables.items() if (rows := table.rows()).width}
+
+
+def _stacked(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    names = parts[-1].columns
+    same = [part if part.columns == names else part.select(names) for part in parts]
+    return pl.concat(same, how="vertical_relaxed", rechunk=False)
 
 
 def apart(calls: Sequence[Call]) -> tuple[list[Call], list[list[Call]]]:
