@@ -89,6 +89,10 @@ class Aggregate:
         """Calls over the same argument that are equal in this keep the same pieces; None: it has its own."""
         return None
 
+    def alone(self, value: pl.Expr, order: pl.Expr) -> Exprs:
+        """One record -> its pieces, for those that a partial seldom makes fewer; nothing: of a partial always."""
+        return {}
+
     def trimmed(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
         """Merged pieces -> as many of them as are kept. `piece`: the columns they stand in, beside SUB_KEY."""
         return rows

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY
+from clickpipe.core.keys import number
 
 TOTAL = "\0total"  # how many values a group has
-_GROUP, _UPTO = "\0group", "\0upto"
+_GROUP, _UPTO, _KEY = "\0group", "\0upto", "\0key"
 
 
 def at_ranks(rows: pl.DataFrame, keys: Sequence[str], counts: str, ranks: Sequence[pl.Expr]) -> pl.DataFrame:
@@ -23,9 +24,7 @@ def at_ranks(rows: pl.DataFrame, keys: Sequence[str], counts: str, ranks: Sequen
     `ranks`: from 0, as expressions of TOTAL.
     """
     values = rows.filter(pl.col(SUB_KEY).is_not_null() & (pl.col(counts) > 0))
-    groups = rows.select(keys).unique(maintain_order=True) if keys else pl.DataFrame({_GROUP: [0]})
-    groups = groups.with_row_index(_GROUP) if keys else groups
-    values = values.join(groups, on=list(keys), nulls_equal=True) if keys else values.with_columns(pl.lit(0).alias(_GROUP))
+    groups, values = _numbered(rows, values, keys)
     values = values.select(_GROUP, SUB_KEY, counts).sort(_GROUP, SUB_KEY)
     upto = pl.col(counts).cum_sum()
     begins = pl.col(_GROUP) != pl.col(_GROUP).shift(1, fill_value=-1)
@@ -39,3 +38,12 @@ def at_ranks(rows: pl.DataFrame, keys: Sequence[str], counts: str, ranks: Sequen
         found = values.filter(is_there).select(_GROUP, pl.col(SUB_KEY).alias(str(place)))
         groups = groups.join(found, on=_GROUP, how="left", maintain_order="left")
     return groups.drop(_GROUP)
+
+
+def _numbered(rows: pl.DataFrame, values: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The groups of the rows with their numbers, and the values with theirs."""
+    if not keys:
+        return pl.DataFrame({_GROUP: [0]}), values.with_columns(pl.lit(0).alias(_GROUP))
+    key = number(keys).alias(_KEY)
+    groups = rows.group_by(key).agg(pl.col(keys).first()).with_row_index(_GROUP)
+    return groups.drop(_KEY), values.with_columns(key).join(groups.select(_KEY, _GROUP), on=_KEY)

@@ -56,9 +56,12 @@ class Registers(Aggregate):
         return (value & pl.lit(2**self.precision - 1, pl.UInt64)).cast(pl.UInt32)
 
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
+        return {"rank": self.alone(value, order)["rank"].max()}
+
+    def alone(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         # The lowest bits are the register's number: the one above them makes an end to the zeros.
         rank = (value | pl.lit(2 ** (self.precision - 1), pl.UInt64)).bitwise_leading_zeros() + 1
-        return {"rank": pl.when(value.is_not_null()).then(rank).cast(pl.UInt8).max()}
+        return {"rank": pl.when(value.is_not_null()).then(rank).cast(pl.UInt8)}
 
     def merge(self, piece: Exprs) -> Exprs:
         return {"rank": piece["rank"].max()}

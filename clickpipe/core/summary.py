@@ -25,6 +25,7 @@ from clickpipe.core.keys import number
 Select = Callable[["pl.DataFrame"], "pl.DataFrame"]
 _WORTH_MERGING = 1_000_000  # numbers: rows by pieces
 _SKETCHES_WORTH_MERGING = 1_000
+_LOOSE = 0.7
 _SMALL = 20_000  # rows: parts that have fewer are put together
 _NUMBER = HIDDEN + "number"
 
@@ -64,6 +65,10 @@ class Call:
     def partial(self, time: pl.Expr) -> Mapping[str, pl.Expr]:
         """Pieces of a group of the frames that are added."""
         return self.aggregate.partial(*self._read(time))
+
+    def alone(self, time: pl.Expr) -> Mapping[str, pl.Expr]:
+        """Pieces of each record of the frames that are added, or nothing."""
+        return self.aggregate.alone(*self._read(time))
 
     def sub_key(self, time: pl.Expr) -> pl.Expr | None:
         """Of the frames that are added."""
@@ -125,6 +130,7 @@ class Table:
         self._parts: list[pl.DataFrame] = [] if saved is None else [saved]
         self._merged_rows = 0  # rows of the first part, one per key; 0 if it may hold several
         self._new_rows = 0 if saved is None else saved.height
+        self._is_loose = False  # a partial has as many rows as records, almost
 
     def add(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str] = ()) -> None:
         """`implied`: keys that the others decide, in these records; grouping by fewer is faster."""
@@ -154,9 +160,15 @@ class Table:
         sub = self._pieces.sub_key(time)
         if sub is not None:
             frame = frame.with_columns(sub.alias(SUB_KEY))
+        alone = self._calls[0].alone(time) if self._is_loose else {}
+        if alone:
+            pieces = [expr.alias(column_of(self._calls[0].name, name)) for name, expr in alone.items()]
+            return frame.select(*self._keys, SUB_KEY, *pieces)
         keys = [name for name in self._keys if name not in implied]
         firsts = [pl.col(name).first() for name in implied]
-        return self._trimmed(grouped(frame, [*keys, *self._subs], [*firsts, *self._pieces.partials(time)]))
+        part = self._trimmed(grouped(frame, [*keys, *self._subs], [*firsts, *self._pieces.partials(time)]))
+        self._is_loose = bool(self._subs) and part.height > _LOOSE * frame.height
+        return part
 
     def _combined(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         """Pieces -> pieces, one row per key."""
@@ -196,6 +208,7 @@ class Table:
 
     def keep(self, kept: Select) -> None:
         """Let go of all other rows."""
+        self._is_loose = False  # what comes may be otherwise
         parts = [kept(part) for part in self._parts]
         self._merged_rows = parts[0].height if self._merged_rows else 0
         self._parts = [part for part in parts if part.height] or parts[:1]
