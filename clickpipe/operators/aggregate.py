@@ -43,7 +43,7 @@ class Aggregate(Summarise):
 Functions, exact: count(*) count(x) count(DISTINCT x) sum avg min max median quantile(x, q) quantile_cont(x, q) mode var var_pop
 stddev stddev_pop first last any_value arg_max(x, by) arg_min(x, by) bool_and bool_or list(x, most) string_agg(x, between, most)
 histogram(x, [bounds]) rate(*) rate(x). Estimates: approx_distinct(x) approx_quantile(x, q) approx_top_k(x, k)
-approx_frequency(x, value). For q a list gives a list. Each takes expressions, and FILTER (WHERE …).
+approx_frequency(x, value). Of sketches: merge(s). For q a list gives a list. Each takes expressions, and FILTER (WHERE …).
 
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst |
