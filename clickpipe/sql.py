@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +33,13 @@ _COMMON = (
 
 @dataclass(frozen=True)
 class Expression:
-    """One parsed expression, the columns it reads and the type it gives."""
+    """One parsed expression, the columns it reads and the type it gives. `name`: that of AS NAME, if it ends so."""
 
     text: str
     expr: pl.Expr
     reads: tuple[str, ...]
     kind: str
+    name: str | None = None
 
 
 def parse(text: str) -> pl.Expr:
@@ -60,28 +61,44 @@ def _as_sql_means(expr: pl.Expr) -> pl.Expr:
     said = expr.meta.serialize(format="json")
     if '"Div"' not in said and '"Round"' not in said:
         return expr
-    return pl.Expr.deserialize(io.StringIO(json.dumps(_mended(json.loads(said)))), format="json")
+    return rewritten(expr, _mended)
 
 
-def _mended(tree: Any) -> Any:
+Rule = Callable[[Any, Callable[[Any], Any]], Any]
+
+
+def rewritten(expr: pl.Expr, rule: Rule) -> pl.Expr:
+    """The expression with parts of its tree replaced. `rule`: a part, and what rewrites those inside it -> what stands in its
+    place; None: the same, with what is inside it rewritten."""
+
+    def again(tree: Any) -> Any:
+        if (instead := rule(tree, again)) is not None:
+            return instead
+        match tree:
+            case dict():
+                return {key: again(value) for key, value in tree.items()}
+            case list():
+                return [again(item) for item in tree]
+        return tree
+
+    said = json.loads(expr.meta.serialize(format="json"))
+    return pl.Expr.deserialize(io.StringIO(json.dumps(again(said))), format="json")
+
+
+def _mended(tree: Any, again: Callable[[Any], Any]) -> Any:
     match tree:
         case {"Function": {"input": [left, {"Literal": _} as right], "function": {"Sql": {"Binary": "Div"}}}} if (
             "Literal" not in left
         ):
             # Polars multiplies by 1 / constant, which is off by a digit: a constant in each row is divided by.
-            zero = _binary(_mended(left), "Multiply", {"Literal": {"Dyn": {"Int": 0}}})
-            divided = {"input": [_mended(left), _binary(zero, "Plus", right)], "function": {"Sql": {"Binary": "Div"}}}
+            zero = _binary(again(left), "Multiply", {"Literal": {"Dyn": {"Int": 0}}})
+            divided = {"input": [again(left), _binary(zero, "Plus", right)], "function": {"Sql": {"Binary": "Div"}}}
             return {"Function": divided}
         case {"Function": {"input": inputs, "function": {"Sql": {"Round": {"decimals": decimals}}}}}:
             # Polars rounds 2.5 to 2, the nearest even number.
             rounded = {"Round": {"decimals": decimals, "mode": "HalfAwayFromZero"}}
-            return {"Function": {"input": _mended(inputs), "function": rounded}}
-        case dict():
-            return {key: _mended(value) for key, value in tree.items()}
-        case list():
-            return [_mended(item) for item in tree]
-        case _:
-            return tree
+            return {"Function": {"input": again(inputs), "function": rounded}}
+    return None
 
 
 def _binary(left: Any, op: str, right: Any) -> dict[str, Any]:
@@ -106,7 +123,8 @@ def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expres
         frame.select(expr)
     except pl.exceptions.PolarsError as error:
         raise PlanError(f"{_first_line(error)} in {text!r}", word=text, notes=[_types(given, reads)]) from None
-    return Expression(text, expr, reads, _kept_kind(expr, given, kind))
+    name = None if expr.meta.undo_aliases().meta.eq(expr) else expr.meta.output_name()
+    return Expression(text, expr, reads, _kept_kind(expr, given, kind), name)
 
 
 def _looks_across(expr: pl.Expr) -> bool:
@@ -129,15 +147,14 @@ def _nodes(tree: Any) -> Iterator[str]:
             yield tree
 
 
-def predicate(text: str, given: Columns) -> Expression:
-    """An expression that says true or false of a record."""
-    compiled = compile(text, given)
+def condition(compiled: Expression) -> Expression:
+    """The same, if it says true or false of a record. Raises PlanError."""
+    text = compiled.text
     if compiled.kind != "bool":
         hint = 'compare it with something, as in "status >= 500"'
         raise PlanError(f"{text!r} is {compiled.kind}, not true or false", hint=hint, word=text)
-    if not compiled.expr.meta.undo_aliases().meta.eq(compiled.expr):
-        word = compiled.expr.meta.output_name()
-        raise PlanError(f'a condition has no name: what is "{word}" in {text!r}?', word=word)
+    if compiled.name:
+        raise PlanError(f'a condition has no name: what is "{compiled.name}" in {text!r}?', word=compiled.name)
     return compiled
 
 

@@ -8,8 +8,6 @@ other columns. So all of it is one expression, as everywhere.
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -55,23 +53,16 @@ def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
         inner = sql.compile(rest, known, expr=sql.parse(rest) if has_name else None)
     except PlanError as error:
         raise _restored(error, calls, parts) from None
-    if has_name and inner.expr.meta.undo_aliases().meta.eq(inner.expr):
-        raise PlanError(f"{text!r} needs a name", hint=f"{text} AS NAME", word=text)
     mine = [name for name in inner.reads if name in given.types]
     fields = pl.struct(*mine, *(part.expr().alias(part.name) for part in parts))
     whole = fields.struct.with_fields(_of_fields(inner.expr).alias(_VALUE)).struct.field(_VALUE)
     reads = dict.fromkeys([*(name for part in parts for name in part.reads()), *mine])
-    return replace(inner, text=text, expr=whole.alias(inner.expr.meta.output_name()) if has_name else whole, reads=tuple(reads))
+    return replace(inner, text=text, expr=whole.alias(inner.name) if inner.name else whole, reads=tuple(reads))
 
 
 def predicate(text: str, given: Columns) -> Expression:
     """An expression that says true or false of a record."""
-    if text in given.types or not list(_calls(text)):
-        return sql.predicate(text, given)
-    compiled = compile(text, given)
-    if compiled.kind != "bool":
-        raise PlanError(f"{text!r} is {compiled.kind}, not true or false", word=text)
-    return compiled
+    return sql.condition(compile(text, given))
 
 
 @dataclass(frozen=True)
@@ -205,15 +196,10 @@ def _restored(error: PlanError, calls: Sequence[_Call], parts: Sequence[_Part]) 
 def _of_fields(expr: pl.Expr) -> pl.Expr:
     """An expression of columns -> the same of a struct's fields."""
 
-    def mended(tree: Any) -> Any:
+    def of_field(tree: Any, _: object) -> Any:
         match tree:
             case {"Column": str(name)}:
                 return {"Field": [name]}
-            case dict():
-                return {key: mended(value) for key, value in tree.items()}
-            case list():
-                return [mended(item) for item in tree]
-        return tree
+        return None
 
-    said = json.loads(expr.meta.serialize(format="json"))
-    return pl.Expr.deserialize(io.StringIO(json.dumps(mended(said))), format="json")
+    return sql.rewritten(expr, of_field)

@@ -150,6 +150,6 @@ def _column(name: str, kind: str) -> Expression:
 
 def _name_of(text: str, expression: Expression) -> str:
     expr = expression.expr
-    if not expr.meta.is_column() and expr.meta.undo_aliases().meta.eq(expr):
+    if not expr.meta.is_column() and not expression.name:
         raise PlanError(f"{text!r} needs a name", hint=f"{text} AS NAME", word=text)
     return str(expr.meta.output_name())
