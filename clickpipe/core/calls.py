@@ -6,9 +6,10 @@ recognised by a pattern; everything else is parsed by sqlglot, which takes 130 m
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from clickpipe.errors import PlanError
 
@@ -42,6 +43,11 @@ SYNONYMS = {
     "approx_count_distinct": "approx_distinct",
     "approx_percentile": "approx_quantile",
 }
+
+
+def is_whole(value: Any, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int]:
+    """Whether a constant is a whole number between these."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY, VALUE
+from clickpipe.core.calls import is_whole
 from clickpipe.core.values import Values
 from clickpipe.errors import PlanError
 
@@ -33,7 +34,7 @@ class Counters(Values):
 
     def __init__(self, kind: str, k: Any = 10) -> None:
         super().__init__(kind)
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= LARGEST:
+        if not is_whole(k, 1, LARGEST):
             raise PlanError(f"the number of values is from 1 to {LARGEST:,}, and not {k}")
         self.k, self.most = k, max(_FEWEST, 10 * k)
 

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY, VALUE
+from clickpipe.core.calls import is_whole
 from clickpipe.core.flat import GROUP
 from clickpipe.core.forms import Form
 from clickpipe.core.sketch import Opened, Sketch, kinds, opened
@@ -33,7 +34,7 @@ def check_parameter(form: str, parameter: Any) -> int | None:
     """Raises PlanError unless it can be that of the sketches that do not say theirs. None: it is found."""
     if parameter is None:
         return None
-    if isinstance(parameter, bool) or not isinstance(parameter, int):
+    if not is_whole(parameter):
         raise PlanError(f"how many hashes are kept is a whole number, and not {parameter}")
     silent = [kind for kind in kinds().values() if form in kind.forms and not kind.forms[form].says_parameter]
     if not silent:

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate, Exprs
+from clickpipe.core.calls import is_whole
 from clickpipe.errors import PlanError
 
 MOST = 100_000
@@ -24,7 +25,7 @@ class Firsts(Aggregate):
 
     def __init__(self, kind: str, most: Any) -> None:
         super().__init__(kind)
-        if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST:
+        if not is_whole(most, 1, MOST):
             raise PlanError(f"the number of values is from 1 to {MOST:,}, and not {most}")
         self._most = most
 

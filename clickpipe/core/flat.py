@@ -52,6 +52,20 @@ def check_rising(owners: pl.Series, numbers: np.ndarray[Any, Any]) -> None:
         raise DataError("a sketch is damaged: it is not in order")
 
 
+def of_arrays(arrays: np.ndarray[Any, Any]) -> pl.Series:
+    """A row of numbers for each -> their bytes."""
+    import numpy as np
+
+    rows = np.ascontiguousarray(arrays).view(np.uint8)
+    return pl.Series(rows, dtype=pl.Array(pl.UInt8, rows.shape[1])).arr.to_list().cast(pl.Binary)
+
+
+def little_endian(number: pl.Expr, size: int) -> pl.Expr:
+    """A number -> its bytes, as a list."""
+    number = number.cast(pl.UInt64)
+    return pl.concat_list(*((number // (1 << 8 * place) & 255).cast(pl.UInt8) for place in range(size)))
+
+
 def all_groups(found: pl.DataFrame, groups: int) -> pl.DataFrame:
     """A row for each of so many groups, in their order; nulls where none was found."""
     numbers = pl.DataFrame({GROUP: range(groups)}, schema={GROUP: pl.UInt32})

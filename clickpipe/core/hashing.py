@@ -51,6 +51,11 @@ def one_by_one(texts: pl.Series) -> pl.Series:
     return texts.replace_strict(different, hashes, default=None, return_dtype=pl.UInt128)
 
 
+def lowest(hash64: pl.Expr, bits: int) -> pl.Expr:
+    """Its lowest bits, as a number of 64."""
+    return hash64 & pl.lit(2**bits - 1, pl.UInt64)
+
+
 def check_of(data: pl.Expr, seed: int) -> pl.Expr:
     """32 bits of bytes, MurmurHash3-32: whether they are what was written."""
     try:

@@ -22,6 +22,7 @@ import polars as pl
 
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate, Exprs
+from clickpipe.core.calls import is_whole
 from clickpipe.errors import DataError, PlanError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _ALPHA = 1 / (2 * math.log(2))
 class Registers(Aggregate):
     def __init__(self, kind: str, precision: Any = PRECISION) -> None:
         super().__init__(kind)
-        if isinstance(precision, bool) or not isinstance(precision, int) or not FEWEST <= precision <= MOST:
+        if not is_whole(precision, FEWEST, MOST):
             raise PlanError(f"the precision is from {FEWEST} to {MOST}, and not {precision}")
         self.precision = precision
 
@@ -48,12 +49,11 @@ class Registers(Aggregate):
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
         hashed = hashing.hashed(hashing.text_of(value, self.kind))
-        below = 2**self.precision - 1
-        register = hashing.low(hashed) & pl.lit(below, pl.UInt64)
-        return (hashing.high(hashed) & pl.lit(2**64 - 1 - below, pl.UInt64)) | register
+        above = pl.lit(2**64 - 2**self.precision, pl.UInt64)
+        return (hashing.high(hashed) & above) | hashing.lowest(hashing.low(hashed), self.precision)
 
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
-        return (value & pl.lit(2**self.precision - 1, pl.UInt64)).cast(pl.UInt32)
+        return hashing.lowest(value, self.precision).cast(pl.UInt32)
 
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         return {"rank": self.alone(value, order)["rank"].max()}

@@ -27,7 +27,7 @@ import polars as pl
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate
 from clickpipe.core.catalog import Catalog
-from clickpipe.core.flat import GROUP
+from clickpipe.core.flat import GROUP, little_endian
 from clickpipe.core.forms import Form
 from clickpipe.core.summary import grouped
 from clickpipe.errors import DataError, PlanError
@@ -89,8 +89,11 @@ class Sketch(Aggregate):
     def sealed(self, payload: pl.Expr) -> pl.Expr:
         """Payloads -> values, as text."""
         check = hashing.check_of(payload, _seed_of(self.head()))
-        parts = [_bytes(pl.lit(self.head())), *(_byte(check, place) for place in range(4)), _bytes(payload)]
-        return pl.concat_list(parts).cast(pl.Binary).bin.encode("base64")
+        return (
+            pl.concat_list(_bytes(pl.lit(self.head())), little_endian(check, 4), _bytes(payload))
+            .cast(pl.Binary)
+            .bin.encode("base64")
+        )
 
     def merged(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows of GROUP, SUB_KEY and pieces -> one for each of GROUP and SUB_KEY, and as many as are kept."""
@@ -170,10 +173,6 @@ def _seed_of(head: bytes) -> int:
 
 def _bytes(binary: pl.Expr) -> pl.Expr:
     return binary.cast(pl.List(pl.UInt8))
-
-
-def _byte(number: pl.Expr, place: int) -> pl.Expr:
-    return ((number // (1 << 8 * place)) & 255).cast(pl.UInt8).reshape((-1, 1)).arr.to_list()
 
 
 def _shown(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from clickpipe.core.asked import answered
+from clickpipe.core.calls import is_whole
 from clickpipe.core.functions import Function
 from clickpipe.errors import PlanError
 
@@ -19,7 +20,7 @@ class TopOf(Function):
     gives = "json"
 
     def __init__(self, k: Any = None) -> None:
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        if k is not None and not is_whole(k, 1):
             raise PlanError(f"the number of values is at least 1, and not {k}")
         self.k = k
 

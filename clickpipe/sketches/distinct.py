@@ -16,7 +16,7 @@ import polars as pl
 from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.apache_hll import ApacheHll
 from clickpipe.core.datasketch_hll import DatasketchHll
-from clickpipe.core.flat import GROUP, all_groups, check_rising, in_order, packed, unpacked
+from clickpipe.core.flat import GROUP, all_groups, check_rising, in_order, of_arrays, packed, unpacked
 from clickpipe.core.registers import Registers
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import DataError
@@ -49,8 +49,7 @@ class Distinct(Sketch, Registers):
         places = met[GROUP].unique().sort()
         ranks = np.zeros((places.len(), 2**self.precision), np.uint8)
         ranks[places.search_sorted(met[GROUP]).to_numpy(), met[SUB_KEY].to_numpy()] = met["rank"].to_numpy()
-        full = pl.Series(ranks, dtype=pl.Array(pl.UInt8, ranks.shape[1])).arr.to_list().cast(pl.Binary)
-        found = all_groups(pl.DataFrame({GROUP: places, _CODE: full}), others.len())[_CODE]
+        found = all_groups(pl.DataFrame({GROUP: places, _CODE: of_arrays(ranks)}), others.len())[_CODE]
         return found.fill_null(others)
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:

@@ -12,29 +12,30 @@ Kirsch, Mitzenmacher 2006.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import polars as pl
 
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE
-from clickpipe.core.flat import GROUP, check_rising, in_order, packed, unpacked
-from clickpipe.core.sketch import PAYLOAD, Sketch
+from clickpipe.core.calls import is_whole
+from clickpipe.core.counts import Counts
+from clickpipe.core.flat import GROUP
 from clickpipe.core.values import Values
 from clickpipe.errors import DataError, PlanError
 
 WIDTH, FEWEST, MOST, DEPTH = 2_048, 16, 1 << 20, 4
-_DTYPE = [("cell", "<u4"), ("n", "<i8")]
 
 
-class Frequency(Sketch, Values):
+class Frequency(Counts, Values):
     number = 5
+    number_type = "<u4"
     explodes = True
 
     def __init__(self, kind: str, width: Any = WIDTH) -> None:
         super().__init__(kind)
-        if isinstance(width, bool) or not isinstance(width, int) or not FEWEST <= width <= MOST:
+        if not is_whole(width, FEWEST, MOST):
             raise PlanError(f"a row has from {FEWEST} to {MOST:,} cells, and not {width}")
         self.width = width
 
@@ -46,24 +47,18 @@ class Frequency(Sketch, Values):
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
         hash_ = hashing.hashed(hashing.text_of(value, self.kind))
-        first, step = (half(hash_) & pl.lit(2**32 - 1, pl.UInt64) for half in (hashing.low, hashing.high))
+        first, step = (hashing.lowest(half(hash_), 32) for half in (hashing.low, hashing.high))
         cells = [((first + row * step) % self.width + row * self.width).cast(pl.UInt32) for row in range(DEPTH)]
         return pl.when(value.is_not_null()).then(pl.concat_list(cells))
 
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         return value
 
-    def payloads(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-        groups, rows = in_order(rows, keys)
-        met = rows.filter(pl.col(SUB_KEY).is_not_null() & (pl.col("n") > 0)).rename({SUB_KEY: "cell"})
-        return groups.select(*keys, packed(met, groups.height, _DTYPE).alias(PAYLOAD))
-
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
-        owners, records = unpacked(payloads, _DTYPE)
-        check_rising(owners, records["cell"])
-        if (records["n"] < 1).any() or (records["cell"] >= DEPTH * self.width).any():
+        rows = super().unpacked(payloads)
+        if (rows[SUB_KEY] >= DEPTH * self.width).any():
             raise DataError("a sketch is damaged: no such cell")
-        return pl.DataFrame({GROUP: owners, SUB_KEY: records["cell"], "n": records["n"]})
+        return rows
 
     def frequencies(self, rows: pl.DataFrame, value: Any) -> pl.DataFrame:
         """Shape: GROUP and VALUE; none where it is 0."""

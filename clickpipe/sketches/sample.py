@@ -12,13 +12,14 @@ Source: Cohen, Kaplan 2007, "Summarizing data using bottom-k sketches", of equal
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import polars as pl
 
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
+from clickpipe.core.calls import is_whole
 from clickpipe.core.compute import json_of
 from clickpipe.core.counted_json import JSON, NUMBER, packed_lines, unpacked_lines
 from clickpipe.core.flat import GROUP, check_rising, in_order
@@ -26,7 +27,6 @@ from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import PlanError
 
 K, MOST = 100, 100_000
-_LIMIT = "\0limit"
 
 
 class Sample(Sketch):
@@ -35,15 +35,12 @@ class Sample(Sketch):
 
     def __init__(self, kind: str, k: Any = K) -> None:
         super().__init__(kind)
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST:
+        if not is_whole(k, 1, MOST):
             raise PlanError(f"a sample has from 1 to {MOST:,} values, and not {k}")
         self.k = k
 
     def parameter(self) -> tuple[str, float]:
         return "k", self.k
-
-    def shares(self) -> Hashable:
-        return None
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
         return value if self.kind == "json" else json_of(value)

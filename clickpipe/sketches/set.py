@@ -19,7 +19,8 @@ import polars as pl
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
 from clickpipe.core.apache_theta import ALL, SEED_HASH, ApacheTheta
-from clickpipe.core.flat import GROUP, all_groups, check_rising, in_order, packed, unpacked
+from clickpipe.core.calls import is_whole
+from clickpipe.core.flat import GROUP, all_groups, check_rising, in_order, little_endian, packed, unpacked
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import DataError, PlanError
 
@@ -36,7 +37,7 @@ class Set(Sketch):
 
     def __init__(self, kind: str, k: Any = K) -> None:
         super().__init__(kind)
-        if isinstance(k, bool) or not isinstance(k, int) or not FEWEST <= k <= MOST:
+        if not is_whole(k, FEWEST, MOST):
             raise PlanError(f"a set keeps from {FEWEST} to {MOST:,} hashes, and not {k}")
         self.k = k
 
@@ -154,21 +155,14 @@ def _image() -> pl.Expr:
     is_none, is_one = is_whole & (n == 0), is_whole & (n == 1)
     longs = pl.when(is_none | is_one).then(1).when(is_whole).then(2).otherwise(3)
     flags = pl.when(is_none).then(0b11110).otherwise(0b11010)
-    seed = [_u8(pl.lit(SEED_HASH & 255)), _u8(pl.lit(SEED_HASH >> 8))]
-    first = [_u8(longs), _u8(pl.lit(3)), _u8(pl.lit(3)), _u8(pl.lit(0)), _u8(pl.lit(0)), _u8(flags), *seed]
+    head = [longs, pl.lit(3), pl.lit(3), pl.lit(0), pl.lit(0), flags, pl.lit(SEED_HASH & 255), pl.lit(SEED_HASH >> 8)]
     nothing = pl.lit([], pl.List(pl.UInt8))
-    count = pl.concat_list(*(_u8(n.cast(pl.UInt64) // (1 << 8 * place) & 255) for place in range(4)), *[_u8(pl.lit(0))] * 4)
-    theta = pl.concat_list(*(_u8(pl.col(_THETA).fill_null(0) // (1 << 8 * place) & 255) for place in range(8)))
     return pl.concat_list(
-        pl.concat_list(*first),
-        pl.when(longs > 1).then(count).otherwise(nothing),
-        pl.when(longs > 2).then(theta).otherwise(nothing),
+        pl.concat_list(*(byte.cast(pl.UInt8) for byte in head)),
+        pl.when(longs > 1).then(little_endian(n, 8)).otherwise(nothing),  # the number, in 4 bytes, and 4 of nothing
+        pl.when(longs > 2).then(little_endian(pl.col(_THETA).fill_null(0), 8)).otherwise(nothing),
         pl.col("entries").cast(pl.List(pl.UInt8)),
     ).cast(pl.Binary)
-
-
-def _u8(expr: pl.Expr) -> pl.Expr:
-    return expr.cast(pl.UInt8)
 
 
 def _parts() -> list[pl.Expr]:

@@ -19,8 +19,9 @@ import polars as pl
 
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
+from clickpipe.core.calls import is_whole
 from clickpipe.core.datasketch_minhash import DatasketchMinHash
-from clickpipe.core.flat import GROUP, in_order, packed, unpacked
+from clickpipe.core.flat import GROUP, in_order, of_arrays, packed, unpacked
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import DataError, PlanError
 
@@ -38,7 +39,7 @@ class Similarity(Sketch):
 
     def __init__(self, kind: str, permutations: Any = PERMUTATIONS) -> None:
         super().__init__(kind)
-        if isinstance(permutations, bool) or not isinstance(permutations, int) or not FEWEST <= permutations <= MOST:
+        if not is_whole(permutations, FEWEST, MOST):
             raise PlanError(f"there are from {FEWEST} to {MOST:,} permutations, and not {permutations}")
         self.permutations = permutations
 
@@ -50,7 +51,7 @@ class Similarity(Sketch):
 
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         found = _permutations(self.permutations)
-        return {f"{place}": _low(value * a + b).min().cast(pl.UInt32) for place, (a, b) in enumerate(found)}
+        return {f"{place}": hashing.lowest(value * a + b, 32).min().cast(pl.UInt32) for place, (a, b) in enumerate(found)}
 
     def merge(self, piece: Exprs) -> Exprs:
         return {name: expr.min() for name, expr in piece.items()}
@@ -70,10 +71,8 @@ class Similarity(Sketch):
         if (payloads.bin.size() != 4 * self.permutations).any():
             raise DataError(f"a sketch is damaged: it has not {self.permutations} hashes")
         owners, records = unpacked(payloads, _DTYPE)
-        places = pl.Series(range(self.permutations), dtype=pl.UInt32)
-        return pl.DataFrame({GROUP: owners, "least": records["least"]}).select(
-            GROUP, pl.lit(pl.concat([places] * payloads.len()) if payloads.len() else places.clear()).alias(SUB_KEY), "least"
-        )
+        place = pl.int_range(pl.len(), dtype=pl.UInt32) % self.permutations
+        return pl.DataFrame({GROUP: owners, "least": records["least"]}).select(GROUP, place.alias(SUB_KEY), "least")
 
     def similarity(self, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
         """Shape: GROUP and VALUE, the share of what both have in what one of them has; null of two empty ones."""
@@ -84,14 +83,10 @@ class Similarity(Sketch):
 
 def _mixed(hash_: pl.Expr) -> pl.Expr:
     """The finaliser of MurmurHash3-32, in 64 bits."""
-    hash_ = _low(hash_)
-    hash_ = _low((hash_ ^ _shifted(hash_, 16)) * pl.lit(0x85EBCA6B, pl.UInt64))
-    hash_ = _low((hash_ ^ _shifted(hash_, 13)) * pl.lit(0xC2B2AE35, pl.UInt64))
+    hash_ = hashing.lowest(hash_, 32)
+    hash_ = hashing.lowest((hash_ ^ _shifted(hash_, 16)) * pl.lit(0x85EBCA6B, pl.UInt64), 32)
+    hash_ = hashing.lowest((hash_ ^ _shifted(hash_, 13)) * pl.lit(0xC2B2AE35, pl.UInt64), 32)
     return hash_ ^ _shifted(hash_, 16)
-
-
-def _low(number: pl.Expr) -> pl.Expr:
-    return number & pl.lit(2**32 - 1, pl.UInt64)
 
 
 def _shifted(number: pl.Expr, bits: int) -> pl.Expr:
@@ -111,8 +106,4 @@ def _permutations(count: int) -> list[tuple[pl.Expr, pl.Expr]]:
 
 def _bytes_of(lists: pl.Series) -> pl.Series:
     """Lists of as many u32 -> their bytes."""
-    import numpy as np
-
-    flat = lists.explode().to_numpy().astype("<u4").view(np.uint8)
-    rows = pl.Series(flat.reshape(lists.len(), -1), dtype=pl.Array(pl.UInt8, flat.size // max(1, lists.len())))
-    return rows.arr.to_list().cast(pl.Binary)
+    return of_arrays(lists.explode().to_numpy().astype("<u4").reshape(lists.len(), -1))
