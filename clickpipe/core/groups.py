@@ -23,6 +23,7 @@ from clickpipe.core.operator import FOREVER, Late
 from clickpipe.core.summary import Call, Summary, Table
 
 REV, FINAL, DELETED = "rev", "final", "deleted"  # columns of results that are given more than once
+CLOSED_BY = "closed_by"  # column: whether records, the clock or the end have closed a window
 GROUPING = "grouping"  # column: by which columns a row is grouped, where there are several sets of them
 SET = HIDDEN + "set"  # which of the sets it is
 

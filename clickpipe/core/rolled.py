@@ -21,7 +21,7 @@ from clickpipe.columns import HIDDEN
 from clickpipe.core.aggregate import Exprs
 from clickpipe.core.groups import REV, Grouping, Groups
 from clickpipe.core.operator import FOREVER, Late
-from clickpipe.core.summary import Call, Select, Summary, Table
+from clickpipe.core.summary import Call, Select, Summary, Table, stacked
 from clickpipe.core.total import Total
 from clickpipe.core.windows import WINDOW
 
@@ -112,9 +112,7 @@ class Newest:
 
     def rows(self) -> pl.DataFrame:
         if len(self._parts) > 1:
-            names = self._parts[0].columns
-            rows = pl.concat([part.select(names) for part in self._parts], how="vertical_relaxed")
-            self._parts = [self._newest(rows)]
+            self._parts = [self._newest(stacked(self._parts))]
         return self._parts[0] if self._parts else pl.DataFrame()
 
     def take(self, which: pl.Expr) -> pl.DataFrame:

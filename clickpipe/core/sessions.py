@@ -25,7 +25,7 @@ from clickpipe.core.groups import DELETED, REV, Grouping, Groups
 from clickpipe.core.joining import FROM, IS_OVER, LABEL, ROW, TO, WAITS, joined
 from clickpipe.core.keys import number
 from clickpipe.core.operator import FOREVER, Late
-from clickpipe.core.summary import Pieces, apart
+from clickpipe.core.summary import Pieces, apart, stacked
 from clickpipe.core.tally import tally, tally_piece
 from clickpipe.core.windows import WINDOW
 from clickpipe.text import owned
@@ -142,7 +142,7 @@ class Sessions(Groups):
 
     def _stacked(self, parts: list[pl.DataFrame | None]) -> pl.DataFrame:
         some = [part for part in parts if part is not None and part.height]
-        return pl.concat([part.select(some[-1].columns) for part in some], how="vertical_relaxed") if some else pl.DataFrame()
+        return stacked(some) if some else pl.DataFrame()
 
     def _united(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Those of a key that overlap are one. Where all of them have an instant in common, no order is needed."""

@@ -149,7 +149,7 @@ class Table:
             older, newer = self._parts[-2:]
             if older.height > 2 * newer.height or older.height + newer.height > _SMALL:
                 return
-            self._parts[-2:] = [_stacked([older, newer]).rechunk()]
+            self._parts[-2:] = [stacked([older, newer]).rechunk()]
 
     def _part(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str]) -> pl.DataFrame:
         """Records -> pieces."""
@@ -199,7 +199,7 @@ class Table:
         """All pieces as they are, several rows per key: free to take."""
         if len(self._parts) < 2:
             return self._parts[0] if self._parts else pl.DataFrame()
-        return _stacked(self._parts)
+        return stacked(self._parts)
 
     def take(self) -> pl.DataFrame:
         """All pieces, one row per key; they are gone then."""
@@ -283,7 +283,8 @@ class Summary:
         return {name: rows for name, table in self._tables.items() if (rows := table.rows()).width}
 
 
-def _stacked(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def stacked(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Frames of the same columns, one under the other; integers may have become floats in one of them."""
     names = parts[-1].columns
     same = [part if part.columns == names else part.select(names) for part in parts]
     return pl.concat(same, how="vertical_relaxed", rechunk=False)

@@ -22,12 +22,13 @@ from clickpipe.columns import Columns, Merging, TimeColumn, WindowInfo
 from clickpipe.core.aggregate import Aggregate
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.compute import compute
-from clickpipe.core.groups import DELETED, FINAL, GROUPING, REV, Grouping, Groups
+from clickpipe.core.groups import CLOSED_BY, DELETED, FINAL, GROUPING, REV, Grouping, Groups
 from clickpipe.core.operator import Late, Operator
 from clickpipe.core.option import Duration, Names, argument, option
 from clickpipe.core.rolled import CHILD, CHILD_END, Rolled
 from clickpipe.core.step import OperatorStep, Tables
-from clickpipe.core.summarise import CLOSED_BY, Summarise, Summarising
+from clickpipe.core.summarise import Summarise
+from clickpipe.core.summarising import Summarising
 from clickpipe.core.timed import timed
 from clickpipe.core.units import format_duration
 from clickpipe.core.windows import WINDOW, Windows

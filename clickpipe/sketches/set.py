@@ -150,10 +150,10 @@ def _hashes(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _image() -> pl.Expr:
     """Apache's bytes of a set: 8 bytes if it has nothing, 16 for one value, else a preamble of 16 or 24 and the hashes."""
-    is_whole = pl.col(_THETA).is_null()
+    has_all = pl.col(_THETA).is_null()
     n = pl.col(_N).fill_null(0)
-    is_none, is_one = is_whole & (n == 0), is_whole & (n == 1)
-    longs = pl.when(is_none | is_one).then(1).when(is_whole).then(2).otherwise(3)
+    is_none, is_one = has_all & (n == 0), has_all & (n == 1)
+    longs = pl.when(is_none | is_one).then(1).when(has_all).then(2).otherwise(3)
     flags = pl.when(is_none).then(0b11110).otherwise(0b11010)
     head = [longs, pl.lit(3), pl.lit(3), pl.lit(0), pl.lit(0), flags, pl.lit(SEED_HASH & 255), pl.lit(SEED_HASH >> 8)]
     nothing = pl.lit([], pl.List(pl.UInt8))
