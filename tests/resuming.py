@@ -9,10 +9,11 @@ from typing import Any
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
+from clickpipe.core.meter import check
 from clickpipe.core.operator import FOREVER, Late, Pull
 from clickpipe.core.step import OperatorStep, SourceStep
 from clickpipe.plan.parse import parse
-from clickpipe.testing import reopened
+from clickpipe.testing import Collected, collect, reopened
 
 
 def written(records: list[dict[str, Any]], folder: Path) -> Path:
@@ -22,6 +23,15 @@ def written(records: list[dict[str, Any]], folder: Path) -> Path:
     path = folder / "input.ndjson"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
+
+
+def collected(records: list[dict[str, Any]], folder: Path, cut: tuple[int, int], options: str, steps: str) -> Collected:
+    """What the steps make of the records; the accounts balance. `cut`: bytes of a batch, and begun anew every so many pulls."""
+    batch, resumed = cut
+    seen = collect(f"ingest {written(records, folder)} --time ts --batch-bytes {batch} {options} | {steps}", resumed)
+    seen.accounts[-1].written = seen.accounts[-1].read
+    check(seen.accounts)
+    return seen
 
 
 def pulled(text: str) -> tuple[OperatorStep, Columns, list[Pull]]:

@@ -12,10 +12,10 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from resuming import collected
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, Merging, TimeColumn, WindowInfo
-from clickpipe.core.meter import check
 from clickpipe.core.operator import Late
 from clickpipe.core.step import OperatorStep
 from clickpipe.plan.flags import parse_step
@@ -50,15 +50,8 @@ Rows = list[dict[str, Any]]
 
 
 def _run(events: list[Event], folder: Path, cut: tuple[int, int], delay: int, steps: str) -> Collected:
-    path = folder / "in.ndjson"
-    records = [{"n": n, "ts": BEGIN + event["t"] * 1_000, **event} for n, event in enumerate(events)]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    batch, resumed = cut
-    ingest = f"ingest {path} --time ts --max-out-of-orderness {delay}s --batch-bytes {batch} {_DECLARED}"
-    seen = collect(f"{ingest} | {steps}", resumed)
-    seen.accounts[-1].written = seen.accounts[-1].read
-    check(seen.accounts)
-    return seen
+    records = [{"ts": BEGIN + event["t"] * 1_000, **event} for event in events]
+    return collected(records, folder, cut, f"--max-out-of-orderness {delay}s {_DECLARED}", steps)
 
 
 def _counted(events: list[Event], delay: int, lateness: int) -> list[tuple[int, Event, bool]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +13,9 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from resuming import collected
 
 from clickpipe.columns import WindowInfo
-from clickpipe.core.meter import check
 from clickpipe.core.windows import Windows
 from clickpipe.core.zone import ZoneGrid
 from clickpipe.testing import Collected, collect
@@ -33,15 +32,8 @@ Event = tuple[int, str | None, int]
 
 def _run(events: list[Event], folder: Path, cut: tuple[int, int], steps: str, delay: int) -> Collected:
     """Seconds of event time, as records."""
-    path = folder / "in.ndjson"
-    records = [{"n": n, "ts": BEGIN + t * 1_000, "user": user, "v": v} for n, (t, user, v) in enumerate(events)]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    batch, resumed = cut
-    ingest = f"ingest {path} --time ts --max-out-of-orderness {delay}s --batch-bytes {batch} {_DECLARED}"
-    seen = collect(f"{ingest} | {steps}", resumed)
-    seen.accounts[-1].written = seen.accounts[-1].read
-    check(seen.accounts)
-    return seen
+    records = [{"ts": BEGIN + t * 1_000, "user": user, "v": v} for t, user, v in events]
+    return collected(records, folder, cut, f"--max-out-of-orderness {delay}s {_DECLARED}", steps)
 
 
 def _marks(events: list[Event], delay: int) -> list[int | None]:
