@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import mmh3
@@ -153,13 +155,14 @@ def test_merging_parts_is_the_sketch_of_the_whole(kind: str) -> None:
     assert union(whole, _sketch(kind, [])).item() == whole.item()
 
 
-def _sample(numbers: range, k: int, cuts: int = 1) -> pl.Series:
+def _sample(numbers: Sequence[int], k: int, cuts: int = 1, weights: Sequence[float | None] | None = None) -> pl.Series:
     """Of records with these numbers for their ids, and their tens for values."""
-    call = Call("v", KINDS["sample"]("int", k), pl.col("x"), by=pl.col("id"), more=(k,))
+    call = Call("v", KINDS["sample"]("int", k), pl.col("x"), by=pl.struct(order="id", weight="w"), more=(k,))
     summary = Summary([], [call], {})
+    records = pl.DataFrame({"id": list(numbers), "w": [1.0] * len(numbers) if weights is None else weights}, strict=False)
+    records = records.cast({"id": pl.Int64, "w": pl.Float64}).with_columns(x=pl.col("id") // 10 * 10)
     for number in range(cuts):
-        frame = pl.DataFrame({"id": list(numbers)[number::cuts]}, schema={"id": pl.Int64})
-        summary.add(frame.with_columns(x=pl.col("id") // 10 * 10).select(call.inputs()), pl.lit(0))
+        summary.add(records.gather_every(cuts, number).select(call.inputs()), pl.lit(0))
     return summary.values(lambda rows: rows)["v"]
 
 
@@ -177,6 +180,37 @@ def test_a_sample_is_of_so_many_and_each_is_as_likely() -> None:
         hits.update(value % 1_000 for value in drawn)
     assert set(hits) == set(range(0, 100, 10))
     assert all(abs(count - 600) <= 3 * (600 * 0.8) ** 0.5 for count in hits.values()), hits
+
+
+def test_what_weighs_more_is_drawn_more_often() -> None:
+    """As much more often as it weighs more, where few of many are drawn; three standard deviations."""
+    hits: Counter[int] = Counter()
+    for population in range(300):
+        numbers = range(population * 1_000, population * 1_000 + 1_000)
+        drawn = _drawn(_sample(numbers, 20, weights=[1 + number % 1_000 // 250 for number in numbers]))
+        hits.update(value % 1_000 // 250 for value in drawn)
+    for quarter in range(4):
+        share = (1 + quarter) / 10
+        assert abs(hits[quarter] - 6_000 * share) <= 3 * (6_000 * share * (1 - share)) ** 0.5, hits
+
+
+def _low(text: str) -> int:
+    return mmh3.hash128(text.encode(), 9001, signed=False) & (2**64 - 1)
+
+
+_WEIGHTS = st.floats(0, 1e9) | st.sampled_from([None, -1.0, math.nan, math.inf, 1e-300, 1e300, 0.0])
+
+
+@given(weights=st.lists(_WEIGHTS, max_size=60), k=st.integers(1, 20), cuts=st.integers(1, 4))
+@settings(max_examples=examples(60), deadline=None)
+def test_a_weighted_sample_is_what_its_format_says(weights: list[float | None], k: int, cuts: int) -> None:
+    lots = [
+        (_low(str(number)) / 2**64 / min(max(weight, 1e-100), 1e100), number)
+        for number, weight in enumerate(weights)
+        if weight is not None and weight > 0
+    ]
+    drawn = _drawn(_sample(range(len(weights)), k, cuts, weights))
+    assert drawn == [number // 10 * 10 for _, number in sorted(lots)[:k]]
 
 
 def test_samples_merge_and_count_a_record_once() -> None:

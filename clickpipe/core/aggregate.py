@@ -20,19 +20,22 @@ from clickpipe.errors import Unsupported
 Exprs = Mapping[str, "pl.Expr"]
 SUB_KEY = "\0sub"
 VALUE = "\0value"
+ORDER, WEIGHT = "order", "weight"
 
 
 class Aggregate:
     """One call of an aggregate function.
 
     `value` is its argument, `order` what its records are ordered by: the second argument, or the event time (a constant
-    where there is none). `kind` is the argument's type. Pieces go by the names that `partial` gives them. What else a
-    function takes are constants, which stand behind `kind` in its constructor; it raises PlanError for what cannot be.
+    where there is none); of those that are weighed a struct of ORDER and WEIGHT. `kind` is the argument's type. Pieces go by
+    the names that `partial` gives them. What else a function takes are constants, which stand behind `kind` in its
+    constructor; it raises PlanError for what cannot be.
     """
 
     takes_star: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ()  # the types of argument it is for; none: all
     ordered_by: ClassVar[str] = ""  # "time", or "argument": its second one
+    is_weighed: ClassVar[bool] = False  # its last argument may be a weight
     per_second: ClassVar[bool] = False  # its value is divided by the length of the window
     has_pieces: ClassVar[bool] = False  # its argument is pieces already, which `combined` merges, and no expression
     explodes: ClassVar[bool] = False  # `prepared` gives a list: each value of it has a sub-key

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from clickpipe.columns import Columns
-from clickpipe.core.aggregate import Aggregate
+from clickpipe.core.aggregate import ORDER, WEIGHT, Aggregate
 from clickpipe.core.calls import SYNONYMS, Named
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.functions import compile, predicate
@@ -65,6 +65,8 @@ def _further(named: Named, function: type[Aggregate], given: Columns) -> tuple[E
     """What stands behind the first argument: what orders its records, and constants."""
     more, spoken = list(named.more), _spoken(named.function, function)
     by = compile(more.pop(0).text, given) if function.ordered_by == "argument" and more else None
+    if by is not None and function.is_weighed:
+        by = _weighed(by, compile(more.pop().text, given) if more and not more[-1].is_constant else None, named)
     for said in more:
         if not said.is_constant:
             raise PlanError(f"{said.text} must be a constant in {spoken}", word=named.text)
@@ -79,13 +81,23 @@ def _further(named: Named, function: type[Aggregate], given: Columns) -> tuple[E
     return by, constants
 
 
+def _weighed(by: Expression, weight: Expression | None, named: Named) -> Expression:
+    """Without a weight all weigh the same."""
+    if weight and weight.kind not in ("int", "float"):
+        raise PlanError(f"{named.function}() weighs by numbers, and {weight.text} is none", word=named.text)
+    weighs = weight.expr.cast(pl.Float64) if weight else pl.lit(1.0)
+    both = pl.struct(by.expr.alias(ORDER), weighs.alias(WEIGHT))
+    return Expression(by.text, both, (*by.reads, *(weight.reads if weight else ())), by.kind)
+
+
 def _spoken(name: str, function: type[Aggregate]) -> str:
     """A function with its arguments, as in `quantile_disc(x, q)`; what can be left out stands in brackets."""
     by = ["by"] if function.ordered_by == "argument" else []
     said = [
         f"[{one.name}]" if one.default is not one.empty else one.name for one in list(signature(function).parameters.values())[1:]
     ]
-    return f"{name}({', '.join(['x', *by, *said])})"
+    weight = ["[weight]"] if function.is_weighed else []
+    return f"{name}({', '.join(['x', *by, *said, *weight])})"
 
 
 def _unfit(named: Named, function: type[Aggregate], value: Expression) -> str:

@@ -19,10 +19,10 @@ class Sketch(Summarise):
     functions = SKETCHES
 
     epilog = """\
-Sketches: distinct(x), set(x), quantiles(x), top_k(x, k), frequency(x), similarity(x), sample(x, id, k). Each takes
-expressions, and FILTER (WHERE …). What they tell, in select, filter and aggregate: estimate(s), estimate_lo(s), estimate_hi(s)
-of distinct and set; quantile_of(s, q); top_of(s); frequency_of(s, 'value'); sample_of(s); similarity(a, b) of similarity and
-set; intersect(a, b) and difference(a, b) of set; union(a, b) of all.
+Sketches: distinct(x), set(x), quantiles(x), top_k(x, k), frequency(x), similarity(x), sample(x, id, k, weight).
+Each takes expressions, and FILTER (WHERE …). What they tell, in select, filter and aggregate: estimate(s), estimate_lo(s),
+estimate_hi(s) of distinct and set; quantile_of(s, q); top_of(s); frequency_of(s, 'value'); sample_of(s); similarity(a, b)
+of similarity and set; intersect(a, b) and difference(a, b) of set; union(a, b) of all.
 For other programs: export(s, 'apache'), sketch_from(text, 'apache'); see clickpipe-sketch(5).
 
 Examples:

@@ -1,13 +1,18 @@
-"""Some of the values, each as likely as any other: sample(page, event_id, 100). For sample_of, union and merge.
+"""Some of the values, each as likely as its weight says: sample(page, event_id, 100, amount). For sample_of, union and merge.
 
-The second argument tells records apart: of those that are equal in it one counts. Its hash draws lots, so that the sample
-does not depend on how records were batched or which process saw them, and a replay draws the same.
+The second argument tells records apart: of those that are equal in it and in weight one counts. Its hash draws lots, so that
+the sample does not depend on how records were batched or which process saw them, and a replay draws the same.
 
-    the k records with the least hashes, and their values
+    lot = hash / 2^64 / weight, of the k records with the least lots, and their values
 
-Payload: text, a line for each of them in the order of hashes: the hash, a space and the value as JSON.
+A lot is kept as the bits of its float, which are in the same order. Division is exact to the bit on every machine, as the
+logarithms of other weighted samples are not. Weights below 1e-100 count as 1e-100, those above 1e100 as that; a record
+without one, or whose is not above zero, is not drawn.
+
+Payload: text, a line for each of them in the order of lots: the lot, a space and the value as JSON.
 Memory: k rows per group.
-Source: Cohen, Kaplan 2007, "Summarizing data using bottom-k sketches", of equal weights.
+Error: given the (k + 1)th lot t, a record is drawn with the probability min(1, weight * t).
+Source: Duffield, Lund, Thorup 2007, "Priority sampling for estimation of arbitrary subset sums".
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from clickpipe.core import hashing
-from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
+from clickpipe.core.aggregate import ORDER, SUB_KEY, VALUE, WEIGHT, Exprs
 from clickpipe.core.calls import is_whole
 from clickpipe.core.compute import json_of
 from clickpipe.core.counted_json import JSON, NUMBER, packed_lines, unpacked_lines
@@ -27,11 +32,13 @@ from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import PlanError
 
 K, MOST = 100, 100_000
+LEAST, GREATEST = 1e-100, 1e100
 
 
 class Sample(Sketch):
     number = 7
     ordered_by: ClassVar[str] = "argument"
+    is_weighed: ClassVar[bool] = True
 
     def __init__(self, kind: str, k: Any = K) -> None:
         super().__init__(kind)
@@ -46,7 +53,10 @@ class Sample(Sketch):
         return value if self.kind == "json" else json_of(value)
 
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
-        return pl.when(value.is_not_null()).then(hashing.low(hashing.hashed(order.cast(pl.String))))
+        weight = order.struct.field(WEIGHT)
+        share = hashing.low(hashing.hashed(order.struct.field(ORDER).cast(pl.String))).cast(pl.Float64) / 2**64
+        lot = (share / weight.clip(LEAST, GREATEST)).reinterpret(dtype=pl.UInt64)
+        return pl.when(value.is_not_null() & (weight > 0) & weight.is_not_nan()).then(lot)
 
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         return {JSON: value.min()}
