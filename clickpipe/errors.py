@@ -95,9 +95,11 @@ class StateError(ClickpipeError):
 
 
 class StepBeforeFailed(Exception):
-    """The step before has failed and said why. We fail like it, and pass the word on."""
+    """The step before, or a process of ours, has failed and said why. We fail like it, and pass the word on."""
 
-    code = 75
+    def __init__(self, code: int = 75) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class ReaderGone(Exception):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import signal
-import stat
 import sys
 from typing import Any, NoReturn
 
@@ -79,18 +77,10 @@ def main() -> NoReturn:
     _die_with_parent()
     code = _run(sys.argv[1:])
     if code and catalog.gives_stream(sys.argv[1:]):
-        _pass_on_failure()
+        from clickpipe.wire.failing import pass_on_failure
+
+        pass_on_failure(1)
     leave(code)
-
-
-def _pass_on_failure() -> None:
-    """Tell the next step that the reason was said: it need not guess at one. A reader that is not ready sees an early end."""
-    from clickpipe.wire import codec
-    from clickpipe.wire.frames import Failed
-
-    with contextlib.suppress(OSError, ValueError):
-        if stat.S_ISFIFO(os.fstat(1).st_mode) and select.select([], [1], [], 0)[1]:
-            os.write(1, codec.encode(Failed()))
 
 
 def _open_standard_streams() -> None:

@@ -14,7 +14,8 @@ from clickpipe.cli.words import say
 from clickpipe.core.step import SinkStep, Step
 from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.plan.flags import StepCommand, command, refuse_later
-from clickpipe.plan.plan import Node, Plan, Written
+from clickpipe.plan.parse import planned
+from clickpipe.plan.plan import Node, Written
 
 CODECS = ("ndjson", "arrow")
 
@@ -74,8 +75,8 @@ def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
     _share_the_cores()
     if codec not in CODECS:
         raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
-    plan = Plan((Node(step, Written(name, ())),))
     try:
+        plan = planned([Node(step, Written(name, ()))])
         outcome = run(plan, say, arrow=codec == "arrow" and not sys.stdout.isatty())
     except ClickpipeError as error:
         if not error.where or error.where[0] != name:

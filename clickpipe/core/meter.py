@@ -57,6 +57,18 @@ def added(one: Ledger, other: Ledger) -> Ledger:
     return Ledger(**{field.name: getattr(one, field.name) + getattr(other, field.name) for field in fields(Ledger)})
 
 
+def joined(inherited: list[Ledger], own: list[Ledger]) -> list[Ledger]:
+    """The accounts of the steps before, and ours: our first ledger goes on where their last one stopped."""
+    if not inherited:
+        return own
+    last, first = inherited[-1], own[0]
+    if last.left() != first.read:
+        raise DataError(f"the steps before handed on {last.left()} records and {first.read} came")
+    for name in (*NUMBERS[1:], "windows"):
+        setattr(last, name, getattr(last, name) + getattr(first, name))
+    return [*inherited, *own[1:]]
+
+
 def check(accounts: list[Ledger]) -> None:
     """Raises OursError unless every ledger balances."""
     for ledger in accounts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import polars as pl
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
-from clickpipe.wire.frames import Barrier
+from clickpipe.wire.frames import Barrier, Worker
 
 FOREVER = 2**62  # the end of time: no event time reaches it
 
@@ -84,6 +84,8 @@ class Feed:
     last: Barrier | None = None  # the end as a barrier, known then; None where nothing is saved
     restore: int | None = None  # the checkpoint to go on from, 0 for none; None: no checkpoints are taken
     is_stopped: bool = False  # `pulls` ended because of `stop`, and more may be read another time
+    worker: Worker | None = None  # which of several this process is, if it is one
+    before: Sequence[dict[str, int]] = ()  # of a worker: the accounts that it hands on as they are, known at the end
 
     def want(self, names: list[str] | None, text: bool) -> None:
         """What the plan needs of the records: the values of these columns (None: of all), and their text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import polars as pl
@@ -90,9 +90,13 @@ class FlowStep(Step):
 class OperatorStep(FlowStep):
     """A step between two streams."""
 
-    def keys(self) -> tuple[str, ...] | None:
+    def keys(self, given: Columns) -> tuple[str, ...] | None:
         """Records equal in these must meet in one worker; (): all records; None: no matter."""
         return None
+
+    def changes(self, given: Columns) -> frozenset[str]:
+        """Columns that it gives and that are not what they were before it, though they may be called so."""
+        return frozenset()
 
     def open(self, given: Columns, saved: Tables) -> Operator:
         """A running operator, from the tables of its last snapshot ({} on a first start)."""
@@ -100,6 +104,25 @@ class OperatorStep(FlowStep):
 
     def flink(self, given: Any) -> str:
         raise Unsupported("notimpl", "Flink SQL", "this version runs plans on one machine only")
+
+
+class PartitionStep(OperatorStep):
+    """A step that divides records among workers, which run the steps up to the next MergeStep.
+
+    `steps`: those, where they were quoted; `by`: records equal in these columns go to the same worker.
+    """
+
+    steps: str | None
+    by: tuple[str, ...]
+    workers: int
+
+    def check(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> None:
+        """Raises PlanError for a step that workers cannot run apart. `kept`: our columns that are still what they were."""
+        raise NotImplementedError
+
+
+class MergeStep(OperatorStep):
+    """A step that makes one stream of those of several workers."""
 
 
 class SourceStep(Step):

@@ -216,8 +216,12 @@ class Summarise(OperatorStep):
         window = self._window(given)
         return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by, *reads, *timed]))
 
-    def keys(self) -> tuple[str, ...]:
-        return self.by
+    def keys(self, given: Columns) -> tuple[str, ...]:
+        if self.first() or self.max_groups is not None:
+            return ()
+        window = self._window(given)
+        by = dict.fromkeys([*self.by, *(window.by if window else ())])
+        return tuple(name for name in by if all(name in _set(text) for text in self.also))
 
     def open(self, given: Columns, saved: Tables) -> Operator:
         return Summarising(self, given, saved)

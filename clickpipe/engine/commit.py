@@ -57,8 +57,17 @@ class Committer:
     """
 
     def __init__(
-        self, pipeline: str, checkpoints: Checkpoints, writer: Writer, kind: str, place: Place, say: Callable[[str], None]
+        self,
+        pipeline: str,
+        checkpoints: Checkpoints,
+        writer: Writer,
+        kind: str,
+        place: Place,
+        say: Callable[[str], None],
+        inputs: Sequence[int] = (),
     ) -> None:
+        """`inputs`: descriptors of the steps before it, where that is not standard input."""
+        self._inputs = inputs or (0,)
         self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
         self._kind, self._say = kind, say
         self._commits: dict[int, Commits] = {}
@@ -184,7 +193,7 @@ class Committer:
             if waited > _USUAL and is_others and not is_told:
                 self._say(f"checkpoint {epoch} waits for {what}: its step writes slowly, or waits for space itself")
                 is_told = True
-            if last == float("inf") and _step_before_is_gone():  # a process before it may still write
+            if last == float("inf") and _are_gone(self._inputs):  # a process before it may still write
                 last = waited + _GRACE
             if waited > last and is_others:
                 raise OutsideError(f"checkpoint {epoch}: {what} did not come: the step that writes it has died")
@@ -202,11 +211,12 @@ def _appearing(path_of: Callable[[int, str], str], epoch: int, entry: Entry) -> 
     return named + ([entry["appears"]] if "appears" in entry else [])
 
 
-def _step_before_is_gone() -> bool:
-    """Whether standard input is a pipe that nobody writes to any more."""
+def _are_gone(inputs: Sequence[int]) -> bool:
+    """Whether all are pipes that nobody writes to any more."""
     poll = select.poll()
-    poll.register(0, 0)
-    return any(event & select.POLLHUP for _, event in poll.poll(0))
+    for descriptor in inputs:
+        poll.register(descriptor, 0)
+    return sum(bool(event & select.POLLHUP) for _, event in poll.poll(0)) == len(inputs)
 
 
 def _with_lengths(entries: Sequence[Entry]) -> list[Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clickpipe.core.meter import Ledger, added, check
-from clickpipe.core.operator import Writer
+from clickpipe.core.operator import Feed, Writer
 from clickpipe.engine.checkpoints import Checkpoints
 from clickpipe.engine.commit import Committer
 from clickpipe.wire.frames import Barrier
@@ -31,8 +31,8 @@ class End:
 
 
 class StreamEnd(End):
-    def __init__(self, stream: StreamWriter) -> None:
-        self._stream = stream
+    def __init__(self, stream: StreamWriter, feed: Feed) -> None:
+        self._stream, self._feed = stream, feed
 
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
         self._stream.barrier(replace(barrier, accounts=tuple(ledger.to_json() for ledger in accounts)))
@@ -40,7 +40,7 @@ class StreamEnd(End):
     def finish(self, accounts: list[Ledger], last: Barrier | None, *, is_stopped: bool) -> list[Ledger]:
         check(accounts[:-1])
         said = [ledger.to_json() for ledger in accounts]
-        self._stream.end(said, *((last.epoch, last.state) if last else ()), is_stopped=is_stopped)
+        self._stream.end(said, *((last.epoch, last.state) if last else ()), is_stopped=is_stopped, before=self._feed.before)
         return accounts
 
 

@@ -58,7 +58,7 @@ class StreamFeed(Feed):
         self._reader = reader
         self.columns, self.pipeline, self.state = line.columns, line.pipeline, line.state
         self.hop, self.run, self.max_errors, self.restore = line.hop, line.run, line.max_errors, line.restore
-        self.dead_letter, self.late, self.sinks = line.dead_letter, line.late, line.sinks
+        self.dead_letter, self.late, self.sinks, self.worker = line.dead_letter, line.late, line.sinks, line.worker
         self.inherited = []
         if reader.tolerant:
             self.notes = ("a tool took the TABs off the stream's signals; looking for them in every line, which is slower",)
@@ -74,22 +74,29 @@ class StreamFeed(Feed):
         self._reader.give_up()
 
     def pulls(self) -> Iterator[Pull]:
+        for frame in self.frames():
+            if isinstance(frame, End):
+                self.ended(frame)
+            else:
+                yield self.pull(frame)
+
+    def frames(self) -> Iterator[Frame | Barrier | End]:
+        """What comes, parsed; another thread may ask."""
         rows = 0
         for frame in self._reader.frames(self.columns):
-            if isinstance(frame, End):
-                if frame.rows != rows:
-                    raise DataError(f"the stream says it had {frame.rows} records; {rows} came")
-                self.inherited = [Ledger.from_json(ledger) for ledger in frame.accounts]
-                self.last = Barrier(frame.epoch, frame.state) if frame.epoch else None
-                self.is_stopped = frame.is_stopped
-                return
-            if isinstance(frame, Barrier):
-                yield Pull(barrier=frame)
-                continue
-            rows += frame.end.rows
-            yield self._pull(frame)
+            if isinstance(frame, End) and frame.rows != rows:
+                raise DataError(f"the stream says it had {frame.rows} records; {rows} came")
+            rows += frame.end.rows if isinstance(frame, Frame) else 0
+            yield frame
 
-    def _pull(self, frame: Frame) -> Pull:
+    def ended(self, end: End) -> None:
+        self.inherited = [Ledger.from_json(ledger) for ledger in end.accounts]
+        self.last = Barrier(end.epoch, end.state) if end.epoch else None
+        self.is_stopped, self.before = end.is_stopped, end.before
+
+    def pull(self, frame: Frame | Barrier) -> Pull:
+        if isinstance(frame, Barrier):
+            return Pull(barrier=frame)
         batches = [self._batch(part, frame) for part in frame.parts]
         arrived = sum(batch.height for batch in batches)
         if arrived > frame.end.rows:

@@ -14,22 +14,25 @@ from clickpipe.columns import Columns
 from clickpipe.core.bywindow import counted, is_windowed
 from clickpipe.core.intake import IngestFeed
 from clickpipe.core.loop import Asides, Loop, Tail
-from clickpipe.core.meter import NUMBERS, Ledger, added
+from clickpipe.core.meter import Ledger, added, joined
 from clickpipe.core.operator import Operator, Writer
 from clickpipe.core.spread import spread
-from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SinkStep, Step, Tables
+from clickpipe.core.step import FlowStep, OperatorStep, PartitionStep, RawStep, SinkStep, Step, Tables
 from clickpipe.core.terminal import standard_output
 from clickpipe.engine.asides import SideFiles, StagedSides
 from clickpipe.engine.checkpoints import Place
 from clickpipe.engine.commit import Committer
+from clickpipe.engine.divided import DividedEnd
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.limits import need_open_files
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_without_pipe, wait_until_complete
 from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
-from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone
+from clickpipe.engine.parallel import ALONE, Role, forked
+from clickpipe.errors import ClickpipeError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
+from clickpipe.plan.blocks import check_covered, segments
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 from clickpipe.state.home import pipeline_directory
@@ -37,7 +40,7 @@ from clickpipe.state.observed import keep
 from clickpipe.state.space import Space
 from clickpipe.stopping import on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
-from clickpipe.wire.pump import when_reader_leaves
+from clickpipe.wire.pump import Outbox, when_reader_leaves
 from clickpipe.wire.stream import StreamWriter
 
 
@@ -58,7 +61,17 @@ def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outco
         return _write_raw(plan.nodes[0].step)
     need_open_files()
     keep_freed_memory()
-    return _Run(plan, say, arrow).run()
+    parts = segments(plan)
+    if len(parts) == 1:
+        return _Run(plan, say, arrow).run()
+    _share_the_cores(max(part.processes for part in parts))
+    with forked(parts, say, is_saved=plan.takes_checkpoints) as role:
+        return _Run(replace(plan, nodes=role.segment.nodes), say, arrow or role.is_worker, role).run()
+
+
+def _share_the_cores(workers: int) -> None:
+    """Each process computes with its share of them."""
+    os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 2) // workers)))
 
 
 def _write_raw(step: RawStep) -> Outcome:
@@ -70,10 +83,10 @@ def _write_raw(step: RawStep) -> Outcome:
 
 
 class _Run:
-    def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool) -> None:
-        self._plan, self._say, self._arrow = plan, say, arrow
+    def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool, role: Role = ALONE) -> None:
+        self._plan, self._say, self._arrow, self._role = plan, say, arrow or bool(role.outputs), role
         self._space = Space(say, watched(plan))
-        self._feed, begins, self._checkpoints = open_feed(plan, self._space)
+        self._feed, begins, self._checkpoints = open_feed(plan, self._space, role.inputs)
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
@@ -170,7 +183,8 @@ class _Run:
                 )
                 self._loop = loop
                 if self._plan.sink is None and unheeding is None:
-                    when_reader_leaves(sys.stdout.fileno(), self._feed.leave)
+                    for descriptor in self._role.outputs or (sys.stdout.fileno(),):
+                        when_reader_leaves(descriptor, self._feed.leave)
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
                 self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)
@@ -198,11 +212,15 @@ class _Run:
             self._feed.stop(drain=True)
             return True
         is_first = not self._was_asked or parent() is not None
-        is_soft = is_first and not self._space.is_waiting and (number == signal.SIGTERM or self._plan.sink is not None)
+        is_soft = is_first and not self._space.is_waiting and (number == signal.SIGTERM or self._has_whole_pipeline())
         self._was_asked = True
         if is_soft:
             self._feed.stop(drain=False)
         return is_soft
+
+    def _has_whole_pipeline(self) -> bool:
+        """Whether a signal for all processes of a pipeline is for us alone."""
+        return self._plan.sink is not None or bool(self._role.outputs)
 
     def _finish(self, accounts: list[Ledger], last: Barrier | None, is_reader_gone: bool) -> list[Ledger]:
         """The end: of the sinks in the middle first, so that what is behind them never ends well without them."""
@@ -211,7 +229,7 @@ class _Run:
         if is_reader_gone:
             raise ReaderGone
         accounts = self._end.finish(accounts, last, is_stopped=self._feed.is_stopped)
-        if last and self._checkpoints and self._middle and not self._plan.sink:
+        if last and self._checkpoints and self._middle and not self._has_whole_pipeline():
             wait_until_complete(self._checkpoints, last.epoch)
         return accounts
 
@@ -247,7 +265,7 @@ class _Run:
             self._end.check()
 
     def _accounts(self, inherited: list[Ledger]) -> list[Ledger]:
-        return _joined(inherited, [replace(ledger) for ledger in self._loop.accounts])
+        return joined(inherited, [replace(ledger) for ledger in self._loop.accounts])
 
     def _barrier(self, barrier: Barrier) -> None:
         accounts = self._accounts([Ledger.from_json(said) for said in barrier.accounts])
@@ -295,15 +313,31 @@ class _Run:
         feed, hop = self._feed, self._first_hop + len(self._stages)
         late, dead = self._said_sides()
         more = (self._limit.text, feed.restore, dead, tuple(self._written_to), late)
-        line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more)
+        line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more, feed.worker)
+        if self._role.outputs:
+            return self._divided(line)
         stream = StreamWriter(standard_output(), line, arrow=self._arrow)
-        self._end = StreamEnd(stream)
+        self._end = StreamEnd(stream, feed)
 
         def hand_on(watermark: int | None, is_idle: bool) -> None:
             self._check_background()
             stream.advance(watermark, idle=is_idle)
 
         return Tail(stream.write, hand_on, (), self._barrier)
+
+    def _divided(self, line: StreamLine) -> Tail:
+        partition, following = self._plan.nodes[-1].step, self._role.following
+        assert isinstance(partition, PartitionStep)
+        assert following is not None
+        check_covered(partition, following.nodes, self._columns)
+        end = DividedEnd([Outbox(one, "a worker") for one in self._role.outputs], line, partition.by)
+        self._end = end
+
+        def hand_on(watermark: int | None, is_idle: bool) -> None:
+            self._check_background()
+            end.advance(watermark, is_idle=is_idle)
+
+        return Tail(end.write, hand_on, (), self._barrier)
 
     def _said_sides(self) -> tuple[str | None, str | None]:
         """Where late records and dead letters go, if a person has said it: the steps behind this one put theirs there too."""
@@ -314,7 +348,7 @@ class _Run:
         nodes = [node for node in self._plan.nodes if isinstance(node.step, SinkStep) and node is not self._plan.sink]
         for sink, node in zip(self._middle, nodes, strict=True):
             try:
-                if self._checkpoints and not self._plan.sink:
+                if self._checkpoints and not self._has_whole_pipeline():
                     refuse_without_pipe()
                 sink.open()
             except ClickpipeError as error:
@@ -347,7 +381,7 @@ class _Run:
     def _sink_end(self, writer: Writer, kind: str, place: Place) -> End:
         if self._checkpoints is None:
             return SinkEnd(writer)
-        committer = Committer(self._pipeline, self._checkpoints, writer, kind, place, self._say)
+        committer = Committer(self._pipeline, self._checkpoints, writer, kind, place, self._say, self._role.inputs)
         return CommittedEnd(committer, self._checkpoints, writer, self._floats)
 
     def _write_to(self, writer: Writer, batch: Batch) -> None:
@@ -355,15 +389,3 @@ class _Run:
         self._loop.accounts[-1].written += batch.height
         if self._by_window and is_windowed(batch):
             self._loop.accounts[-1].windows.note("written", counted(batch))
-
-
-def _joined(inherited: list[Ledger], own: list[Ledger]) -> list[Ledger]:
-    """The accounts of the steps before, and ours: our first ledger goes on where their last one stopped."""
-    if not inherited:
-        return own
-    last, first = inherited[-1], own[0]
-    if last.left() != first.read:
-        raise DataError(f"the steps before handed on {last.left()} records and {first.read} came")
-    for name in (*NUMBERS[1:], "windows"):
-        setattr(last, name, getattr(last, name) + getattr(first, name))
-    return [*inherited, *own[1:]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from clickpipe.columns import Columns
 from clickpipe.core.intake import IngestFeed
@@ -16,6 +16,7 @@ from clickpipe.engine.asides import SideFiles
 from clickpipe.engine.checkpoints import Checkpoints, begin, join
 from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
+from clickpipe.engine.merged import open_merged
 from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
@@ -35,9 +36,22 @@ def watched(plan: Plan) -> int | None:
     return sys.stdout.fileno() if sink is None or (isinstance(sink, Sink) and sink.destination == "-") else None
 
 
-def open_feed(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
-    """The feed, whether the pipeline begins here, and this process's part in its checkpoints."""
-    first = plan.nodes[0]
+def open_feed(plan: Plan, space: Space, inputs: Sequence[int] = ()) -> tuple[Feed, bool, Checkpoints | None]:
+    """The feed, whether the pipeline begins here, and this process's part in its checkpoints.
+
+    `inputs`: descriptors of the streams of workers, which are merged.
+    """
+    if inputs:
+        merged = open_merged([Inbox(one, "a worker's stream") for one in inputs])
+        return merged, False, join(merged, space)
+    return _begun(plan, space) or _joined(plan, space)
+
+
+def _begun(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None] | None:
+    """None where no step of ours is a source."""
+    if plan.source is None:
+        return None
+    first = plan.source
     try:
         if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
             if plan.nodes[1].step.checkpoint:
@@ -50,11 +64,13 @@ def open_feed(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]
             return first.step.open(say=space.say), True, None
     except ClickpipeError as error:
         raise locate(error, first.written) from None
+
+
+def _joined(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
     if os.isatty(sys.stdin.fileno()):
-        raise PlanError(
-            f"{first.written.name} reads a stream, and standard input is a terminal",
-            hint="put it behind a pipe: clickpipe ingest FILE | …",
-        )
+        name = plan.nodes[0].written.name if plan.nodes else "it"
+        hint = "put it behind a pipe: clickpipe ingest FILE | …"
+        raise PlanError(f"{name} reads a stream, and standard input is a terminal", hint=hint)
     feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
     return feed, isinstance(feed, IngestFeed), join(feed, space)
 

@@ -52,7 +52,7 @@ Examples:
     def needs(self, given: Columns) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*self.by, time_column(given, self.time).name]))
 
-    def keys(self) -> tuple[str, ...]:
+    def keys(self, given: Columns) -> tuple[str, ...]:
         return self.by
 
     def open(self, given: Columns, saved: Tables) -> Operator:

@@ -31,7 +31,7 @@ Examples:
             raise PlanError("N must not be negative")
         return given
 
-    def keys(self) -> tuple[str, ...]:
+    def keys(self, given: Columns) -> tuple[str, ...]:
         return ()
 
     def open(self, given: Columns, saved: Tables) -> Operator:

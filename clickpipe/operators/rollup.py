@@ -80,8 +80,8 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
         values = [name for name, merging in self._values(given).items() if merging.by]
         return tuple(dict.fromkeys([*WINDOW, *self._key(given), *self._by(given), *values, *said]))
 
-    def keys(self) -> tuple[str, ...]:
-        return self.by if self.by != (_TOTAL,) else ()
+    def keys(self, given: Columns) -> tuple[str, ...]:
+        return self._by(given)
 
     def open(self, given: Columns, saved: Tables) -> Operator:
         merge = self._merge(given)

@@ -59,6 +59,9 @@ Examples:
             return tuple(dict.fromkeys(reads))
         return tuple(dict.fromkeys([*reads, *(name for name in given.types if name not in self.drop)]))
 
+    def changes(self, given: Columns) -> frozenset[str]:
+        return frozenset(name for name, expression in self._named(given).items() if not expression.expr.meta.is_column())
+
     def open(self, given: Columns, saved: Tables) -> Operator:
         return SelectOperator(self, given)
 
@@ -83,7 +86,7 @@ Examples:
 
     def _merges(self, given: Columns, columns: Columns) -> dict[str, Merging]:
         """How values merge that are as they were, in rows that are by what they were by."""
-        changed = {name for name, expression in self._named(given).items() if not expression.expr.meta.is_column()}
+        changed = self.changes(given)
         merges = {name: merging for name, merging in columns.merges.items() if name not in changed}
         if changed.isdisjoint((*WINDOW, *given.key)):
             return merges

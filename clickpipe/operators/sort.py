@@ -35,7 +35,7 @@ Examples:
     def needs(self, given: Columns) -> tuple[str, ...]:
         return (time_column(given, self.time).name,)
 
-    def keys(self) -> tuple[str, ...]:
+    def keys(self, given: Columns) -> tuple[str, ...]:
         return ()
 
     def open(self, given: Columns, saved: Tables) -> Operator:

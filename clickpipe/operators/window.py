@@ -104,7 +104,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
         reads = tuple(dict.fromkeys((event_time(given, self.time).name, *self.by)))
         return reads if set(WINDOW).isdisjoint(given.types) else tuple(given.types)
 
-    def keys(self) -> tuple[str, ...] | None:
+    def keys(self, given: Columns) -> tuple[str, ...] | None:
         return self.whose() if self.kind == "count" else None
 
     def open(self, given: Columns, saved: Tables) -> Operator:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from clickpipe.core.step import Step
+from clickpipe.core.step import MergeStep, PartitionStep, Step
 from clickpipe.errors import ClickpipeError, Place, PlanError
 from clickpipe.plan.flags import parse_step
 from clickpipe.plan.plan import Node, Plan, Written
@@ -22,12 +22,36 @@ _TOKEN = re.compile(
 
 def parse(text: str, *, name: str = "", origin: str = "", first_line: int = 0) -> Plan:
     """Raises PlanError that shows the place in the text."""
-    written = list(_written(text, origin, first_line))
-    nodes = tuple(Node(_step(one), one) for one in written)
-    plan = Plan(nodes, name)
+    written = _written(text, origin, first_line)
+    return planned([Node(_step(one), one) for one in written], name)
+
+
+def planned(nodes: Sequence[Node], name: str = "") -> Plan:
+    """With the quoted steps of a partition as steps behind it, and a merge where none was written. Raises PlanError."""
+    nodes = [inner for node in nodes for inner in _unquoted(node)]
+    if nodes and isinstance(nodes[-1].step, PartitionStep):
+        error = PlanError(
+            "which steps do the workers run? in a shell they stand in quotes", hint="partition --by user_id 'STEPS'"
+        )
+        raise locate(error, nodes[-1].written)
+    ends = [number for number, node in enumerate(nodes) if isinstance(node.step, (PartitionStep, MergeStep))]
+    if ends and isinstance(nodes[ends[-1]].step, PartitionStep):
+        nodes.insert(len(nodes) - (Plan(tuple(nodes)).sink is not None), _merge())
+    plan = Plan(tuple(nodes), name)
     for step, error in plan.mistakes():
         raise locate(error, step)
     return plan
+
+
+def _unquoted(node: Node) -> Iterator[Node]:
+    yield node
+    if isinstance(node.step, PartitionStep) and node.step.steps is not None:
+        yield from (Node(_step(one), one) for one in _written(node.step.steps, "", 0))
+        yield _merge()
+
+
+def _merge() -> Node:
+    return Node(parse_step("merge", ()), Written("merge", ()))
 
 
 def _step(written: Written) -> Step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clickpipe.core.step import FlowStep, RawStep, SinkStep, SourceStep, Step
+from clickpipe.core.step import FlowStep, MergeStep, PartitionStep, RawStep, SinkStep, SourceStep, Step
 from clickpipe.errors import PlanError
 
 
@@ -30,15 +30,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in the order in which records pass them."""
+    """Steps in the order in which records pass them; none: they pass."""
 
     nodes: tuple[Node, ...]
     name: str = ""
 
     @property
     def source(self) -> Node | None:
-        first = self.nodes[0]
-        return first if isinstance(first.step, SourceStep) else None
+        first = self.nodes[0] if self.nodes else None
+        return first if first and isinstance(first.step, SourceStep) else None
 
     @property
     def takes_checkpoints(self) -> bool:
@@ -47,8 +47,8 @@ class Plan:
     @property
     def sink(self) -> Node | None:
         """The last step, if records end there."""
-        last = self.nodes[-1]
-        return last if isinstance(last.step, SinkStep) and not last.step.is_middle() else None
+        last = self.nodes[-1] if self.nodes else None
+        return last if last and isinstance(last.step, SinkStep) and not last.step.is_middle() else None
 
     def middle(self) -> list[tuple[FlowStep, Written]]:
         """The steps that hand records on: operators, and sinks in the middle."""
@@ -64,6 +64,23 @@ class Plan:
             if number < len(self.nodes) - 1 and isinstance(node.step, SinkStep) and not node.step.is_middle():
                 what = f"{node.written.name} ends a pipeline; it cannot stand before another step"
                 yield node.written, PlanError(what, hint="--pass hands the records on", word=node.written.name)
+        yield from self._mistaken_blocks()
+
+    def _mistaken_blocks(self) -> Iterator[tuple[Written, PlanError]]:
+        is_inside = False
+        for node in self.nodes:
+            step = node.step
+            if isinstance(step, PartitionStep) and is_inside:
+                yield node.written, PlanError("a partition within another: merge comes first", word=node.written.name)
+            if isinstance(step, MergeStep) and not is_inside:
+                what = "nothing to merge: partition comes before it, and between them the steps of the workers"
+                yield node.written, PlanError(what, word=node.written.name)
+            is_inside = isinstance(step, PartitionStep) or (is_inside and not isinstance(step, MergeStep))
+            if is_inside and isinstance(step, (SourceStep, SinkStep)):
+                yield (
+                    node.written,
+                    PlanError("workers cannot run it: put it before partition or behind merge", word=node.written.name),
+                )
 
 
 def _is_fed(step: SourceStep, before: Step) -> bool:

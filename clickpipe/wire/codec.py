@@ -21,7 +21,7 @@ import orjson
 
 from clickpipe.columns import TYPES, Columns
 from clickpipe.errors import DataError
-from clickpipe.wire.frames import VERSION, ArrowFrame, Barrier, ColumnsChange, End, Failed, FrameEnd, Signal, StreamLine
+from clickpipe.wire.frames import VERSION, ArrowFrame, Barrier, ColumnsChange, End, Failed, FrameEnd, Signal, StreamLine, Worker
 
 TAB = b"\t"
 LONGEST_SIGNAL = 1 << 20
@@ -49,6 +49,7 @@ def _said(signal: Signal) -> dict[str, Any]:
                 "dead_letter": signal.dead_letter,
                 "late": signal.late,
                 "sinks": signal.sinks or None,
+                "worker": signal.worker and asdict(signal.worker),
             }
             return head | {name: value for name, value in said.items() if value is not None} | signal.columns.to_json()
         case ColumnsChange():
@@ -58,11 +59,13 @@ def _said(signal: Signal) -> dict[str, Any]:
         case ArrowFrame():
             return {"@": "arrow"} | _frame_said(signal.end) | {"bytes": signal.bytes}
         case Barrier():
-            return {"@": "barrier", "epoch": signal.epoch, "state": signal.state, "accounts": signal.accounts}
+            before = {"before": signal.before} if signal.before else {}
+            return {"@": "barrier", "epoch": signal.epoch, "state": signal.state, "accounts": signal.accounts, **before}
         case End():
             last = {"epoch": signal.epoch, "state": signal.state} if signal.epoch else {}
             stopped = {"stopped": True} if signal.is_stopped else {}
-            return {"@": "end", "rows": signal.rows, "accounts": signal.accounts, **last, **stopped}
+            before = {"before": signal.before} if signal.before else {}
+            return {"@": "end", "rows": signal.rows, "accounts": signal.accounts, **last, **stopped, **before}
         case Failed():
             return {"@": "failed"}
 
@@ -104,7 +107,7 @@ def _meant(said: dict[str, Any]) -> Signal:
             hop, run = _count(said["hop"]), _count(said["run"])
             restore = None if said.get("restore") is None else _count(said["restore"])
             head = (str(said["pipeline"]), hop, run, state, max_errors, restore, dead_letter)
-            return StreamLine(Columns.from_json(said), *head, tuple(map(str, said.get("sinks", ()))), late)
+            return StreamLine(Columns.from_json(said), *head, tuple(map(str, said.get("sinks", ()))), late, _worker(said))
         case "columns":
             types = {str(name): str(kind) for name, kind in said["columns"].items()}
             if not set(types.values()) <= set(TYPES):
@@ -115,10 +118,11 @@ def _meant(said: dict[str, Any]) -> Signal:
         case "arrow":
             return ArrowFrame(_frame(said), _count(said["bytes"]))
         case "barrier":
-            return Barrier(_count(said["epoch"]), tuple(said.get("state", ())), _ledgers(said))
+            return Barrier(_count(said["epoch"]), tuple(said.get("state", ())), _ledgers(said), _ledgers(said, "before"))
         case "end":
             epoch, steps = _count(said.get("epoch", 0)), tuple(said.get("state", ()))
-            return End(_count(said["rows"]), _ledgers(said), epoch, steps, said.get("stopped") is True)
+            is_stopped = said.get("stopped") is True
+            return End(_count(said["rows"]), _ledgers(said), epoch, steps, is_stopped, _ledgers(said, "before"))
         case "failed":
             return Failed()
         case other:
@@ -133,8 +137,13 @@ def _frame(said: dict[str, Any]) -> FrameEnd:
     return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, late, said.get("idle") is True)
 
 
-def _ledgers(said: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    return tuple({str(key): _account(str(key), value) for key, value in ledger.items()} for ledger in said.get("accounts", ()))
+def _worker(said: dict[str, Any]) -> Worker | None:
+    worker = said.get("worker")
+    return worker and Worker(_count(worker["number"]), _count(worker["of"]), tuple(map(str, worker["by"])))
+
+
+def _ledgers(said: dict[str, Any], name: str = "accounts") -> tuple[dict[str, Any], ...]:
+    return tuple({str(key): _account(str(key), value) for key, value in ledger.items()} for ledger in said.get(name, ()))
 
 
 def _account(key: str, value: Any) -> Any:

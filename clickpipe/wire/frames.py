@@ -11,6 +11,18 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
+class Worker:
+    """Which of several processes that run the same steps, each with keys of its own, a stream goes to or comes from.
+
+    `number`: from 0; `by`: the columns that the records were divided by.
+    """
+
+    number: int
+    of: int
+    by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StreamLine:
     """The first line: what is known of the stream, and where its state lives."""
 
@@ -24,6 +36,7 @@ class StreamLine:
     dead_letter: str | None = None  # where a person wants bad records
     sinks: tuple[str, ...] = ()  # where the steps before write; each wants every record, so the stream is read to its end
     late: str | None = None  # where a person wants late records
+    worker: Worker | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +70,12 @@ class ArrowFrame:
 
 @dataclass(frozen=True)
 class Barrier:
-    """A checkpoint barrier. `state`: what the steps before it have saved; `accounts`: as in End, up to here."""
+    """A checkpoint barrier. `state`: what the steps before it have saved; `accounts`, `before`: as in End, up to here."""
 
     epoch: int
     state: tuple[Any, ...] = ()
     accounts: tuple[dict[str, int], ...] = ()
+    before: tuple[dict[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,7 @@ class End:
 
     `epoch`: the end is the last barrier too; 0 where there are no checkpoints, or nothing new to save.
     `is_stopped`: the run ends, and the input does not: windows stay open, and the next run goes on.
+    `before`: the accounts of the steps before a partition, which the first worker hands on as they are.
     """
 
     rows: int
@@ -77,6 +92,7 @@ class End:
     epoch: int = 0
     state: tuple[Any, ...] = ()
     is_stopped: bool = False
+    before: tuple[dict[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

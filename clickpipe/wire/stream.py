@@ -189,10 +189,18 @@ class StreamWriter:
         self._release(self._watermark)
         self._outbox.put(codec.encode(barrier))
 
-    def end(self, accounts: list[dict[str, int]], epoch: int = 0, state: Sequence[Any] = (), *, is_stopped: bool = False) -> None:
-        """`epoch` and `state`: as in a barrier, where the end is one."""
+    def end(
+        self,
+        accounts: list[dict[str, int]],
+        epoch: int = 0,
+        state: Sequence[Any] = (),
+        *,
+        is_stopped: bool = False,
+        before: Sequence[dict[str, int]] = (),
+    ) -> None:
+        """`epoch` and `state`: as in a barrier, where the end is one; `before`: see End."""
         self._release(self._watermark)
-        self._outbox.put(codec.encode(End(self._rows, tuple(accounts), epoch, tuple(state), is_stopped)))
+        self._outbox.put(codec.encode(End(self._rows, tuple(accounts), epoch, tuple(state), is_stopped, tuple(before))))
         self._outbox.close()
 
     def _release(self, watermark: int | None, *, idle: bool = False) -> None:

@@ -1,0 +1,68 @@
+"""Run the steps up to merge in several processes at once, each with the keys that are its own.
+
+Shape: as given. Order: of each key as it comes; merge says which of all. In a recipe the steps follow, and merge ends them
+(without one, the last sink does); in a shell they stand in quotes, and the merged stream is written to standard output.
+Records equal in the --by columns meet in one worker, and so must those that a step between brings together: its --by
+columns include these. How many workers there are changes no result, and may be changed between runs.
+Memory: one batch, and what stands in pipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from clickpipe.columns import Columns
+from clickpipe.core.keygroups import GROUPS
+from clickpipe.core.operator import Operator
+from clickpipe.core.option import Names, argument, option
+from clickpipe.core.step import OperatorStep, PartitionStep, Tables
+from clickpipe.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Partition(PartitionStep):
+    by: Names = option("records equal in these columns go to the same worker", metavar="COL,…", example="user_id")
+    steps: str | None = argument("in a shell: the steps of each worker, in quotes", default=None, metavar="[STEPS]")
+    workers: int = option("how many processes run the steps", default=2, metavar="N")
+
+    harmless = frozenset({"steps", "workers"})
+    epilog = """\
+Examples:
+  clickpipe ingest sample_data/clicks.ndjson.zst --time ts |
+    clickpipe partition --by user_id --workers 2 "window session 30m --by user_id | aggregate --by user_id n='count(*)'" |
+    clickpipe limit 3 | clickpipe sink -
+  clickpipe run -c "ingest sample_data/clicks.ndjson.zst --time ts | partition --by user_id --workers 2 |
+    window session 30m --by user_id | aggregate --by user_id n='count(*)' | merge | limit 3 | sink -\""""
+
+    def columns(self, given: Columns) -> Columns:
+        if not self.by:
+            raise PlanError("which records belong together? name columns", hint="as in: partition --by user_id")
+        if not 1 <= self.workers <= GROUPS:
+            raise PlanError(f"--workers can be 1 to {GROUPS}, and not {self.workers}", word="--workers")
+        given.need(self.by, " to partition by")
+        return given
+
+    def check(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> None:
+        """Raises PlanError for a step that workers cannot run apart. `kept`: our columns that are still what they were."""
+        keys = step.keys(given)
+        if keys is None or set(self.by) <= set(keys) & set(kept):
+            return
+        if not keys:
+            raise PlanError("it needs all records, and each worker has some", hint="put it behind merge")
+        if len(kept) < len(set(self.by)):
+            changed = [name for name in self.by if name not in kept]
+            raise PlanError(f'"{changed[0]}" is not what partition divided by: a step before has changed it', word=changed[0])
+        raise PlanError(
+            f"it brings together records equal in {', '.join(keys)}, and partition --by {','.join(self.by)} parts them",
+            hint=f"partition --by {','.join(keys)}, or put it behind merge",
+        )
+
+    def needs(self, given: Columns) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.by))
+
+    def open(self, given: Columns, saved: Tables) -> Operator:
+        return Operator()
+
+    def describe(self, given: Columns) -> str:
+        return f"by {', '.join(self.by)}, {self.workers} worker{'s' if self.workers > 1 else ''}"
