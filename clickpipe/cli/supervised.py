@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
 from clickpipe.cli.words import say
-from clickpipe.core.step import SourceStep
+from clickpipe.core.step import MergeStep, PartitionStep, SourceStep
 from clickpipe.engine.restart import Policy
 from clickpipe.engine.supervisor import Pipeline, Supervisor
 from clickpipe.errors import ClickpipeError, PlanError
@@ -31,8 +32,29 @@ def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: st
 
 
 def step_words(plan: Plan, *, quiet: bool) -> list[list[str]]:
-    """A process per step."""
-    return [_words(node, plan, quiet) for node in plan.nodes]
+    """A process per step; a partition runs those of its workers."""
+    return [_quoted(some) if isinstance(some[0].step, PartitionStep) else _words(some[0], plan, quiet) for some in _blocks(plan)]
+
+
+def _blocks(plan: Plan) -> list[list[Node]]:
+    """The steps, each alone but for those from a partition to its merge."""
+    blocks: list[list[Node]] = []
+    for node in plan.nodes:
+        is_inside = bool(blocks) and isinstance(blocks[-1][0].step, PartitionStep)
+        if is_inside and not isinstance(blocks[-1][-1].step, MergeStep):
+            blocks[-1].append(node)
+        else:
+            blocks.append([node])
+    return blocks
+
+
+def _quoted(block: Sequence[Node]) -> list[str]:
+    """A partition as a shell has it, with the other steps in quotes."""
+    partition, *others = block
+    assert isinstance(partition.step, PartitionStep)
+    words = [partition.written.name, *partition.written.words]
+    quoted = " | ".join(shlex.join([node.written.name, *node.written.words]) for node in others)
+    return words if partition.step.steps is not None else [*words, quoted]
 
 
 def _words(node: Node, plan: Plan, quiet: bool) -> list[str]:

@@ -22,7 +22,33 @@ from clickpipe.core.summary import Call, Summary
 ID = HIDDEN + "session"  # the number of a session, of its own and of each that has become part of it
 _INTO = HIDDEN + "label"
 _NOW = HIDDEN + "now"
+_ALIAS, _IDS = "alias", "ids"
 _WORTH_RENAMING = 50_000  # rows
+
+
+def moved(parts: Sequence[Mapping[str, pl.DataFrame]]) -> list[Mapping[str, pl.DataFrame]]:
+    """The tables of several processes, with numbers that no two have in common."""
+    first = 0
+    found: list[Mapping[str, pl.DataFrame]] = []
+    for tables in parts:
+        found.append({name: _moved(table, first) for name, table in tables.items()})
+        first += int(tables["ids"].item()) if "ids" in tables else 0
+    return found
+
+
+def _moved(table: pl.DataFrame, first: int) -> pl.DataFrame:
+    return table.with_columns(pl.col(name) + first for name in (ID, _INTO, _IDS) if name in table.columns)
+
+
+def of_those(tables: Mapping[str, pl.DataFrame], sessions: Sequence[str]) -> Mapping[str, pl.DataFrame]:
+    """The tables, with what belongs to the sessions that are in some of them and to no others."""
+    if _ALIAS not in tables:
+        return tables
+    own = pl.concat([tables[name].select(ID) for name in sessions]).unique()
+    alias = tables[_ALIAS].join(own.rename({ID: _INTO}), on=_INTO, how="semi")
+    known = pl.concat([own, alias.select(ID)])
+    pieces = [name for name, table in tables.items() if ID in table.columns and name not in (*sessions, _ALIAS)]
+    return {**tables, _ALIAS: alias, **{name: tables[name].join(known, on=ID, how="semi") for name in pieces}}
 
 
 class Apart:
@@ -33,8 +59,8 @@ class Apart:
     ) -> None:
         self._keys, self._is_ordered = [ID, *finer], is_ordered
         self._summary = Summary(self._keys, calls, saved)
-        self._numbers = count(int(saved["ids"].item()) if "ids" in saved else 0)
-        self._alias = saved.get("alias", pl.DataFrame(schema={ID: pl.Int64, _INTO: pl.Int64}))
+        self._numbers = count(int(saved[_IDS].item()) if _IDS in saved else 0)
+        self._alias = saved.get(_ALIAS, pl.DataFrame(schema={ID: pl.Int64, _INTO: pl.Int64}))
 
     def widen(self, name: str) -> None:
         self._summary.widen(name)
@@ -83,4 +109,4 @@ class Apart:
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
         first = next(self._numbers)
         self._numbers = count(first)
-        return {"alias": self._alias, "ids": pl.DataFrame({"ids": [first]}), **self._summary.snapshot()}
+        return {_ALIAS: self._alias, _IDS: pl.DataFrame({_IDS: [first]}), **self._summary.snapshot()}

@@ -18,7 +18,7 @@ from clickpipe.batch import Batch, Dead
 from clickpipe.core.operator import Late
 from clickpipe.core.render import unmarked
 from clickpipe.core.time import instants
-from clickpipe.engine.checkpoints import Checkpoints
+from clickpipe.engine.checkpoints import Checkpoints, Place
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import AppendFile, StagedFile, is_special
 from clickpipe.state.manifest import Entry
@@ -55,14 +55,15 @@ class SideFiles:
 class StagedSides(SideFiles):
     """With checkpoints: what leaves between two of them is staged, and appended by whoever completes the second."""
 
-    def __init__(self, checkpoints: Checkpoints, hop: int, late: str | None, dead: str | None) -> None:
-        self._checkpoints, self._hop = checkpoints, hop
+    def __init__(self, checkpoints: Checkpoints, place: Place, late: str | None, dead: str | None) -> None:
+        """`place`: the first step of this process."""
+        self._checkpoints, self._place = checkpoints, place
         super().__init__(checkpoints.directory.path, late, dead)
 
     def _file(self, kind: str, path: str) -> AppendFile | _Staging:
         if is_special(path):  # what a device or pipe was given cannot be taken back
             return AppendFile(path)
-        return _Staging(self._checkpoints.directory, f"{self._hop}-{kind}.ndjson", os.path.abspath(path))
+        return _Staging(self._checkpoints.directory, f"{self._place.label}-{kind}.ndjson", os.path.abspath(path))
 
     def entries(self, epoch: int) -> list[Entry]:
         """What goes into the barrier. The files follow in the background."""
@@ -70,7 +71,7 @@ class StagedSides(SideFiles):
         for file in (self._late, self._dead):
             if isinstance(file, _Staging) and (taken := file.take(epoch)):
                 entry, publish = taken
-                entries.append({"hop": self._hop, "append": entry})
+                entries.append({"hop": self._place.hop, "append": entry})
                 self._checkpoints.in_background(publish)
         return entries
 

@@ -22,6 +22,7 @@ import polars as pl
 
 from clickpipe.core.intake import IngestFeed
 from clickpipe.core.operator import Feed, Staged
+from clickpipe.core.redivided import redivided
 from clickpipe.errors import StateError
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
@@ -32,22 +33,34 @@ from clickpipe.state.hunt import HUNT, SETS_ASIDE, Hunt
 from clickpipe.state.manifest import Entry, Manifest, digest
 from clickpipe.state.space import Space
 from clickpipe.stopping import AGAIN
+from clickpipe.wire.frames import Worker
 
 _MOST_SAVING = 8  # files that may be on their way to the disk
 
 
 @dataclass(frozen=True)
 class Place:
-    """A step in the whole pipeline: how many come before it, its name, and what it says."""
+    """A step in the whole pipeline: how many come before it, its name, and what it says. `worker`: which of them runs it."""
 
     hop: int
     name: str
     says: str
     words: tuple[str, ...] = ()  # that say the step again, see Step.words
+    worker: Worker | None = None
+
+    @property
+    def label(self) -> str:
+        """What tells its files from those of others."""
+        return f"{self.hop}-{self.name}" + (f"-{self.worker.number}" if self.worker else "")
+
+    def number(self) -> dict[str, int]:
+        """What its entries say of the worker."""
+        return {"worker": self.worker.number} if self.worker else {}
 
     def entry(self, floats: set[str]) -> Entry:
         """What a barrier says of the step itself. `floats`: integer columns in which its process has seen floats."""
-        return {"hop": self.hop, "step": self.name, "says": self.says, "words": self.words, "floats": sorted(floats)}
+        said = {"hop": self.hop, "step": self.name, "says": self.says, "words": self.words, "floats": sorted(floats)}
+        return {**said, **self.number()}
 
     def staged(self, kind: str, staged: Staged) -> Entry:
         """What a barrier says of the step's output. `kind`: the part of clickpipe.sinks that commits it."""
@@ -79,14 +92,17 @@ class Checkpoints:
                     "--reset at ingest starts anew, and keeps what there is aside",
                 ],
             )
-        entry = self.restore.entry(place.hop, "state")
-        return snapshot.from_bytes(self.directory.read(self.restore.epoch, entry)) if entry else {}
+        saved = {
+            entry.get("worker", 0): snapshot.from_bytes(self.directory.read(self.restore.epoch, entry["state"]))
+            for entry in self.restore.all_of(place.hop, "state")
+        }
+        return redivided(saved, len(self.restore.all_of(place.hop, "step")), place.worker)
 
     def floats(self, places: Sequence[Place]) -> set[str]:
         """Integer columns in which these steps had seen floats."""
         if self.restore is None:
             return set()
-        return {name for place in places for name in self.restore.entry(place.hop, "floats") or ()}
+        return {name for place in places for entry in self.restore.all_of(place.hop, "floats") for name in entry["floats"]}
 
     def entries(self, epoch: int, places: Sequence[tuple[Place, Mapping[str, pl.DataFrame]]], floats: set[str]) -> list[Entry]:
         """What these steps add to the barrier. Their files are written in the background."""
@@ -95,8 +111,8 @@ class Checkpoints:
         for place, tables in places:
             entries.append(place.entry(floats))
             if tables:
-                stem = f"{place.hop}-{place.name}.{self.run}"
-                entries.append({"hop": place.hop, "state": {"stem": stem}})
+                stem = f"{place.label}.{self.run}"
+                entries.append({"hop": place.hop, "state": {"stem": stem}, **place.number()})
                 # Polars locks a frame that it writes, and asks for Python's lock meanwhile: a shared one can stop both threads.
                 own = {name: frame.clone() for name, frame in tables.items()}
                 self.in_background(partial(self._save, epoch, stem, place.name, own))

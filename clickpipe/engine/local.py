@@ -122,7 +122,7 @@ class _Run:
 
     def _place(self, number: int, step: Step, name: str) -> Place:
         """Of our operator with this number; the source comes before the first, the sink behind the last."""
-        return Place(self._first_hop + number, name, step.says(), step.words())
+        return Place(self._first_hop + number, name, step.says(), step.words(), self._feed.worker)
 
     def _places(self, *, with_sink: bool = False) -> list[Place]:
         source, sink = self._plan.source, self._plan.sink
@@ -139,7 +139,7 @@ class _Run:
         else:
             places = self._places(with_sink=True)
             self._floats |= self._checkpoints.floats(places)
-            sides = StagedSides(self._checkpoints, places[0].hop, late, dead)
+            sides = StagedSides(self._checkpoints, places[0], late, dead)
             begins = self._checkpoints.restore is None
         if begins:
             begin_anew(sides, self._feed.run if self._checkpoints else 0)

@@ -22,7 +22,7 @@ from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
 from clickpipe.operators.window import Window
 from clickpipe.plan.parse import locate
-from clickpipe.plan.plan import Plan
+from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.files import hold, remove, rename
 from clickpipe.state.space import Space
 from clickpipe.wire.pump import Inbox
@@ -44,14 +44,10 @@ def open_feed(plan: Plan, space: Space, inputs: Sequence[int] = ()) -> tuple[Fee
     if inputs:
         merged = open_merged([Inbox(one, "a worker's stream") for one in inputs])
         return merged, False, join(merged, space)
-    return _begun(plan, space) or _joined(plan, space)
+    return _joined(plan, space) if plan.source is None else _begun(plan, plan.source, space)
 
 
-def _begun(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None] | None:
-    """None where no step of ours is a source."""
-    if plan.source is None:
-        return None
-    first = plan.source
+def _begun(plan: Plan, first: Node, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
     try:
         if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
             if plan.nodes[1].step.checkpoint:
@@ -60,8 +56,8 @@ def _begun(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None] | 
         if isinstance(first.step, Ingest) and first.step.checkpoint:
             begun, checkpoints = begin(first.step, plan.name, first.written.name, space)
             return begun, True, checkpoints
-        if isinstance(first.step, SourceStep):
-            return first.step.open(say=space.say), True, None
+        assert isinstance(first.step, SourceStep)
+        return first.step.open(say=space.say), True, None
     except ClickpipeError as error:
         raise locate(error, first.written) from None
 

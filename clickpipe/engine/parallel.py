@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from clickpipe.engine.group import verdict
-from clickpipe.errors import ClickpipeError, ReaderGone, StepBeforeFailed
+from clickpipe.errors import ClickpipeError, OutsideError, ReaderGone, StepBeforeFailed
 from clickpipe.plan.blocks import Segment
 from clickpipe.stopping import on_ask
 from clickpipe.wire.failing import pass_on_failure
@@ -27,6 +27,7 @@ from clickpipe.wire.failing import pass_on_failure
 _PR_SET_PDEATHSIG = 1
 _GRACE = 5.0  # seconds that the others have, to end by themselves, when one has failed
 _LOOK = 0.01
+_GONE = 0.1  # seconds after which a process that has closed its streams has ended too
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def forked(segments: Sequence[Segment], say: Callable[[str], None], *, is_saved:
             _die_with(parent, signal.SIGKILL if is_saved else signal.SIGTERM)
             if is_saved:
                 on_ask(lambda _: True)  # we end when the stream does
-            with _passing_on_failure(mine := _moved(role, everything)):
+            with _passing_on_failure(mine := _moved(role, everything)), _silent_without(parent):
                 yield mine
             return
         children[process] = role.name
@@ -129,6 +130,18 @@ def _passing_on_failure(role: Role) -> Iterator[None]:
     except (ClickpipeError, StepBeforeFailed):
         for descriptor in role.outputs or ((1,) if role.is_worker else ()):
             pass_on_failure(descriptor)
+        raise
+
+
+@contextmanager
+def _silent_without(parent: int) -> Iterator[None]:
+    """A stream that was cut short because the first process was ended is nothing to talk about."""
+    try:
+        yield
+    except OutsideError:
+        time.sleep(_GONE)
+        if os.getppid() != parent:
+            raise StepBeforeFailed from None
         raise
 
 

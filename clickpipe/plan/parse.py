@@ -30,10 +30,8 @@ def planned(nodes: Sequence[Node], name: str = "") -> Plan:
     """With the quoted steps of a partition as steps behind it, and a merge where none was written. Raises PlanError."""
     nodes = [inner for node in nodes for inner in _unquoted(node)]
     if nodes and isinstance(nodes[-1].step, PartitionStep):
-        error = PlanError(
-            "which steps do the workers run? in a shell they stand in quotes", hint="partition --by user_id 'STEPS'"
-        )
-        raise locate(error, nodes[-1].written)
+        what = "which steps do the workers run? in a shell they stand in quotes"
+        raise locate(PlanError(what, hint="partition --by user_id 'STEPS'"), nodes[-1].written)
     ends = [number for number, node in enumerate(nodes) if isinstance(node.step, (PartitionStep, MergeStep))]
     if ends and isinstance(nodes[ends[-1]].step, PartitionStep):
         nodes.insert(len(nodes) - (Plan(tuple(nodes)).sink is not None), _merge())
@@ -46,8 +44,10 @@ def planned(nodes: Sequence[Node], name: str = "") -> Plan:
 def _unquoted(node: Node) -> Iterator[Node]:
     yield node
     if isinstance(node.step, PartitionStep) and node.step.steps is not None:
-        yield from (Node(_step(one), one) for one in _written(node.step.steps, "", 0))
-        yield _merge()
+        inner = [Node(_step(one), one) for one in _written(node.step.steps, "", 0)]
+        yield from inner
+        if not inner or not isinstance(inner[-1].step, MergeStep):
+            yield _merge()
 
 
 def _merge() -> Node:

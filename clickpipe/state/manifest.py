@@ -38,7 +38,11 @@ class Manifest:
 
     def entry(self, hop: int, key: str) -> Any:
         """What the step at this place said under this key."""
-        return next((entry[key] for entry in self.steps if entry["hop"] == hop and key in entry), None)
+        return next((entry[key] for entry in self.all_of(hop, key)), None)
+
+    def all_of(self, hop: int, key: str) -> list[Entry]:
+        """What the step at this place said that has this key; several where workers ran it."""
+        return [entry for entry in self.steps if entry["hop"] == hop and key in entry]
 
     def files(self) -> list[Entry]:
         """All that it names in its folder, each with its length and hash."""
