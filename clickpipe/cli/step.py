@@ -43,7 +43,10 @@ def step_command(name: str) -> click.Command:
     is_sink = issubclass(step, SinkStep)
 
     def act(codec: str | None = None, quiet: bool = False, **values: Any) -> None:
-        step = say(**values)
+        try:
+            step = say(**values)
+        except ClickpipeError as error:
+            raise error.at(name) from None
         if codec and isinstance(step, SinkStep) and not step.is_middle():
             raise PlanError("--codec is for a sink that passes records on: --pass", word="--codec").at(name)
         run_step(name, step, codec or os.environ.get("CLICKPIPE_CODEC") or "ndjson", quiet)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import orjson
 import polars as pl
@@ -47,6 +48,21 @@ class _Form:
         said = orjson.loads(text)
         flags = (said["has_text"], said["is_aside"], said["is_judged"])
         return _Form(Columns.from_json(said["stream"]), frozenset(said["in_text"]), *flags)
+
+
+def alike(parts: Sequence[Tables]) -> list[Tables]:
+    """What several processes have saved, with the records of all in one form."""
+    forms = [_Form.from_json(tables["form"].item().encode()) for tables in parts if "form" in tables]
+    if len(set(map(_Form.to_json, forms))) < 2:
+        return list(parts)
+    common = reduce(_in_common, forms)
+    said = pl.DataFrame({"form": [common.to_json().decode()]})
+    return [
+        {**tables, "held": _converted(tables["held"], _Form.from_json(tables["form"].item().encode()), common), "form": said}
+        if "form" in tables
+        else tables
+        for tables in parts
+    ]
 
 
 class Held:

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from clickpipe.core.apart import ID, moved, of_those
+from clickpipe.core.held import alike
 from clickpipe.core.keygroups import worker_of
 from clickpipe.wire.frames import Worker
 
 _FACTS = frozenset({"reached", "fired", "watermark", "ids"})  # tables that have no keys; what is greatest is newest
-_SETS = frozenset({"widened"})  # and those of which all rows count
+_SETS = frozenset({"widened", "form"})  # and those of which all different rows count
 
 Tables = Mapping[str, "pl.DataFrame"]
 
@@ -28,7 +29,7 @@ def redivided(saved: Mapping[int, Tables], before: int, worker: Worker | None) -
     """`saved`: by the number of the worker; of so many `before`. `worker` None: there was one, and is one."""
     if worker is None or before == worker.of:
         return saved.get(worker.number if worker else 0, {})
-    parts = moved([saved[one] for one in sorted(saved)])
+    parts = alike(moved([saved[one] for one in sorted(saved)]))
     names = dict.fromkeys(name for tables in parts for name in tables)
     found = {name: [tables[name] for tables in parts if name in tables] for name in names}
     keyed = [name for name in names if name not in _FACTS | _SETS and set(worker.by) <= set(found[name][0].columns)]

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from clickpipe.engine.group import verdict
-from clickpipe.errors import ClickpipeError, OutsideError, ReaderGone, StepBeforeFailed
+from clickpipe.errors import OutsideError, ReaderGone, StepBeforeFailed
 from clickpipe.plan.blocks import Segment
 from clickpipe.stopping import on_ask
 from clickpipe.wire.failing import pass_on_failure
@@ -127,7 +127,9 @@ def _die_with(parent: int, number: signal.Signals) -> None:
 def _passing_on_failure(role: Role) -> Iterator[None]:
     try:
         yield
-    except (ClickpipeError, StepBeforeFailed):
+    except ReaderGone:
+        raise
+    except BaseException:
         for descriptor in role.outputs or ((1,) if role.is_worker else ()):
             pass_on_failure(descriptor)
         raise

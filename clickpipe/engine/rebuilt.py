@@ -61,7 +61,8 @@ def rebuilt(epochs: Epochs) -> Rebuilt:
         raise StateError(
             f"{epochs.name} has no checkpoint, so it is not known what it did", hint="ingest --checkpoint 1s keeps one"
         )
-    steps = sorted((entry for entry in manifest.steps if "step" in entry), key=lambda entry: int(entry["hop"]))
+    entries = [entry for entry in manifest.steps if "step" in entry]
+    steps = [one for _, one in sorted({int(entry["hop"]): entry for entry in entries}.items())]  # workers say the same
     position = manifest.entry(0, "source")
     if position is None or not all("words" in entry for entry in steps):
         raise StateError(
@@ -70,7 +71,7 @@ def rebuilt(epochs: Epochs) -> Rebuilt:
     nodes = [Node(parse_step(one["step"], one["words"]), Written(one["step"], tuple(one["words"]))) for one in steps]
     ingest = nodes[0].step
     assert isinstance(ingest, Ingest), "checkpoints begin with an ingest"
-    floats = frozenset({*position["floats"], *(name for entry in steps for name in entry["floats"])})
+    floats = frozenset({*position["floats"], *(name for entry in entries for name in entry["floats"])})
     return Rebuilt(epochs, manifest, Plan(tuple(nodes)), ingest, Columns.from_json(position["columns"]), floats, position)
 
 

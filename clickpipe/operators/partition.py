@@ -35,11 +35,13 @@ Examples:
   clickpipe run -c "ingest sample_data/clicks.ndjson.zst --time ts | partition --by user_id --workers 2 |
     window session 30m --by user_id | aggregate --by user_id n='count(*)' | merge | limit 3 | sink -\""""
 
-    def columns(self, given: Columns) -> Columns:
+    def __post_init__(self) -> None:
         if not self.by:
             raise PlanError("which records belong together? name columns", hint="as in: partition --by user_id")
         if not 1 <= self.workers <= GROUPS:
             raise PlanError(f"--workers can be 1 to {GROUPS}, and not {self.workers}", word="--workers")
+
+    def columns(self, given: Columns) -> Columns:
         given.need(self.by, " to partition by")
         return given
 

@@ -52,8 +52,8 @@ def check_covered(partition: PartitionStep, nodes: Sequence[Node], given: Column
         step = node.step
         assert isinstance(step, OperatorStep)
         try:
-            partition.check(step, given, kept)
             after = step.columns(given)
+            partition.check(step, given, kept)
             kept = (kept - step.changes(given)) & set(after.types)
         except ClickpipeError as error:
             raise locate(error, node.written) from None

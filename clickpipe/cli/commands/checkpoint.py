@@ -92,8 +92,10 @@ def _show(manifest: Manifest, as_json: bool) -> None:
 
 
 def _lines(entry: Entry) -> Iterator[str]:
-    """One entry, in words."""
+    """One entry, in words; of a step that several workers run, the first one's."""
     match entry:
+        case {"step": _, "worker": number} if number:
+            return
         case {"step": step, "says": says}:
             yield f"{step} {says}".rstrip()
         case {"source": {"splits": splits}}:
