@@ -6,6 +6,7 @@
     no_fuse   clickpipe run --no-fuse -c: a process per step, started by clickpipe
     arrow     a process per step, records travel as Arrow frames
     single    fused, and every record is a batch of its own
+    workers   its steps by two workers, killed after a checkpoint if it can take some, and ended by three
 
 `shell` and `no_fuse` start real interpreters. The others are forked from one that has its modules
 imported and nothing run: they are the same program in a fresh process, without 0.3 s of imports.
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import import_module
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,12 +36,15 @@ if TYPE_CHECKING:
     from clickpipe.core.loop import Stage
     from clickpipe.core.operator import Feed, Operator, Pull
 from clickpipe.core.meter import Ledger
-from clickpipe.core.step import OperatorStep
+from clickpipe.core.step import OperatorStep, SourceStep, Step
+from clickpipe.core.summarise import Summarise
 
-FORMS = ("shell", "piped", "fused", "no_fuse", "arrow", "single")
+FORMS = ("shell", "piped", "fused", "no_fuse", "arrow", "single", "workers")
 INPUT = "stdin.ndjson"  # the stem is the name that a pipeline on standard input has
 _STEP = re.compile(r"(^|\|)(\s*)clickpipe\s+")
 _SECONDS = 120
+_SAVED = f"ingest {INPUT} --batch-bytes 1 --checkpoint 1ms"
+_OUTPUT = "output.ndjson"
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,30 @@ class Pipeline:
         text, count = re.subn(r"\bingest\s+-(?=\s|$)", f"ingest {INPUT} --batch-bytes 1", self.text())
         return text if count else re.sub(r"\bingest\s", "ingest --batch-bytes 1 ", text, count=1)
 
+    def text_divided(self, workers: int) -> str | None:
+        """The same with a partition, by a column that all steps in it have in common; None where there is none."""
+        from clickpipe.errors import PlanError
+        from clickpipe.plan.parse import parse
+
+        text = self.text()
+        try:
+            nodes = parse(text).nodes
+        except PlanError:
+            return None
+        steps = list(dropwhile(lambda node: isinstance(node.step, SourceStep), nodes))
+        steps = list(takewhile(lambda node: node.written.text == text and _is_divisible(node.step), steps))
+        keyed = [set(by) for node in steps if (by := getattr(node.step, "by", ()))]
+        common = sorted(set.intersection(*keyed)) if keyed else []
+        if not common:
+            return None
+        begin, end = steps[0].written.start, steps[-1].written.end
+        block = text[begin:end].rstrip()
+        return f"{text[:begin]}partition --by {common[0]} --workers {workers} | {block} | merge {text[end:]}"
+
     def can(self, form: str) -> bool:
         """Whether there is such a form of this pipeline."""
+        if form == "workers":
+            return self.text_divided(2) is not None
         return form != "single" or "ingest" in self.text()
 
 
@@ -163,6 +190,26 @@ def _arrow(pipeline: Pipeline, directory: Path) -> _Ran:
     return _forked(pipeline.steps(), directory, CLICKPIPE_CODEC="arrow")
 
 
+def _workers(pipeline: Pipeline, directory: Path) -> _Ran:
+    """Where it reads standard input and writes standard output: both are files, and the first life ends in its midst."""
+    lives = [re.sub(r"\bingest\s+-(?=\s|$)", _SAVED, pipeline.text_divided(workers) or "") for workers in (2, 3)]
+    if _SAVED not in lives[0] or not lives[0].rstrip().endswith("| sink -"):
+        return _forked([["run", "-c", pipeline.text_divided(2) or ""]], directory)
+    words = [["run", "--restart=no", "-c", f"{life.rstrip()[:-1]}{_OUTPUT}"] for life in lives]
+    code = verdict(run_steps(words[:1], directory, kill={0: "after-commit:2"}))
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        code = verdict(run_steps(words[1:], directory))
+    output = directory / _OUTPUT
+    return code, output.read_bytes() if output.exists() else b"", (directory / ".stderr").read_bytes()
+
+
+def _is_divisible(step: Step) -> bool:
+    """Whether workers can run it, as far as can be told without its columns."""
+    is_whole = any(getattr(step, name, None) for name in ("top", "max_groups", "also"))
+    has_key = bool(getattr(step, "by", ())) or not isinstance(step, Summarise)
+    return isinstance(step, OperatorStep) and has_key and not is_whole and type(step).__name__ not in ("Limit", "Sort")
+
+
 _FORMS: Mapping[str, Callable[[Pipeline, Path], _Ran]] = {
     "shell": _shell,
     "piped": _piped,
@@ -170,6 +217,7 @@ _FORMS: Mapping[str, Callable[[Pipeline, Path], _Ran]] = {
     "no_fuse": _no_fuse,
     "arrow": _arrow,
     "single": _single,
+    "workers": _workers,
 }
 
 

@@ -50,13 +50,13 @@ def _runs() -> list[Any]:
 
 
 def _forms(number: int, path: Path) -> Sequence[str]:
-    """Real interpreters take most of the time: each case has a turn with one of three forms, and in `make soak` with all."""
+    """Processes take most of the time: each case has a turn with some forms, and in `make soak` with all."""
     if "\nexit = 2\n" in path.read_text() + "\n":  # refused before anything runs: the same plan, fused or not
         return ("piped", "fused")
     if IS_THOROUGH:
         return FORMS
-    turn = (("shell",), ("no_fuse",), ())[number % 3]
-    return ("piped", "fused", "arrow", "single", *turn)
+    turn = (("shell", "arrow"), ("no_fuse", "piped"), ("piped",), ("arrow",))[number % 4]
+    return ("fused", "single", "workers", *turn)
 
 
 @pytest.mark.parametrize(("path", "form"), _runs())
@@ -94,8 +94,9 @@ def _skipped(case: dict[str, Any], pipeline: Pipeline, form: str) -> str:
     skip = case.get("skip", {})
     if "root" in skip and os.geteuid() == 0:
         return str(skip["root"])
-    if form == "piped" and "shell" in skip:
-        return str(skip["shell"])
+    for mine, other in (("piped", "shell"), ("workers", "single")):
+        if form == mine and other in skip:
+            return str(skip[other])
     return str(skip.get(form, "" if pipeline.can(form) else "nothing to ingest one by one"))
 
 
