@@ -166,6 +166,21 @@ def test_records_of_a_key_stay_in_their_order(tmp_path: Path) -> None:
         assert json.loads(found[record["user"]].pop(0)) == record
 
 
+def test_it_is_told_how_the_load_is_spread(tmp_path: Path) -> None:
+    _input(tmp_path, 5, 400, users=3)
+    assert _run(tmp_path, 2, "filter 'x >= 0'") == 0
+    words = [sys.executable, "-m", "clickpipe", "explain", "--live", "w", "--json"]
+    told = json.loads(subprocess.run(words, capture_output=True, cwd=tmp_path, env=environment(tmp_path), check=True).stdout)
+    (found,) = told["partitions"]
+    users = Counter(json.loads(line)["user"] for line in (tmp_path / "in.ndjson").read_text().splitlines())
+    assert dict(found["hottest"]) == {json.dumps(user): count for user, count in users.items()}
+    loads = [0, 0]
+    for user, count in users.items():
+        loads[_workers([user], pl.String(), 2)[0]] += count
+    assert found["loads"] == loads
+    assert found["skew"] == round(max(loads) / 200, 4)
+
+
 # Which worker.
 
 

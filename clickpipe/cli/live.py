@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from math import ceil
@@ -15,11 +15,13 @@ from typing import Any
 
 from clickpipe.core.advice import Setting, settings
 from clickpipe.core.lateness import Lateness
+from clickpipe.core.skew import Spread, spread
 from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError, near
-from clickpipe.state import observed
+from clickpipe.state import observed, snapshot
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.home import home, pipeline_directory
+from clickpipe.state.manifest import Manifest
 
 _NOTE = """\
 "loses" counts records that are behind the watermark; windows that are still open take them all the same.
@@ -34,6 +36,7 @@ class Seen:
     origin: str
     when: float
     said: Mapping[str, Any]
+    partitions: Sequence[tuple[str, Spread]] = ()  # what was said, and how records are spread
 
     def splits(self) -> list[Mapping[str, Any]]:
         return [split for split in self.said["splits"] if {"lateness", "ahead", "silent_since"} & set(split)]
@@ -60,10 +63,24 @@ def _found(name: str) -> list[Seen]:
     for manifest in directory.manifests():
         if position := manifest.entry(0, "source"):  # the last checkpoint of a run that a limit ended has none
             when = _written(directory.path_of(manifest.epoch, "MANIFEST.json"))
-            found.append(Seen(name, f"checkpoint {manifest.epoch}", when, {"out_of_orderness": 0, **position}))
+            told = {"out_of_orderness": 0, **position}
+            found.append(Seen(name, f"checkpoint {manifest.epoch}", when, told, _partitions(directory, manifest)))
             break
     if said := observed.kept(path):
         found.append(Seen(name, "end of its last run", _written(os.path.join(path, observed.NAME)), said))
+    return found
+
+
+def _partitions(directory: StateDirectory, manifest: Manifest) -> list[tuple[str, Spread]]:
+    """Of each partition; its workers are those that have run the step behind it."""
+    found = []
+    for entry in manifest.steps:
+        if entry.get("step") != "partition" or not (state := manifest.entry(entry["hop"], "state")):
+            continue
+        workers = len([one for one in manifest.all_of(entry["hop"] + 1, "step") if "worker" in one])
+        if workers:
+            tables = snapshot.from_bytes(directory.read(manifest.epoch, state))
+            found.append((f"partition {entry['says']}", spread(tables, workers)))
     return found
 
 
@@ -91,6 +108,7 @@ def as_text(seen: Seen) -> str:
         lines += _told(f"all {len(splits)} splits", {"lateness": _whole(splits).to_json()}, seen.said["out_of_orderness"])
     for split in splits:
         lines += _told(split["name"], split, seen.said["out_of_orderness"])
+    lines += [line for said, found in seen.partitions for line in _spread_told(said, found)]
     return "\n".join(lines) + "\n" + _NOTE
 
 
@@ -111,6 +129,17 @@ def _told(name: str, split: Mapping[str, Any], in_force: int) -> Iterator[str]:
         yield f"  {count} too far in the future, up to {_rough(ahead['furthest'])} ahead: dead letters"
     if sketch.disordered:
         yield from _table(settings(sketch, in_force))
+
+
+def _spread_told(said: str, found: Spread) -> Iterator[str]:
+    loads = ", ".join(_share(load, found) for load in found.loads)
+    yield f"{said}: {found.records:,} records to {len(found.loads)} workers: {loads}; skew {found.factor:.2f}"
+    if found.hottest:
+        yield f"  hottest keys: {', '.join(f'{key} {_share(count, found)}' for key, count in found.hottest)}"
+
+
+def _share(count: int, found: Spread) -> str:
+    return f"{100 * count / max(found.records, 1):.1f} %"
 
 
 def _table(settings: list[Setting]) -> Iterator[str]:
@@ -155,6 +184,7 @@ def to_json(seen: Seen) -> dict[str, Any]:
         "max_out_of_orderness": in_force,
         "all": _object({"lateness": _whole(splits).to_json()}, in_force),
         "splits": [{"name": split["name"], **_object(split, in_force)} for split in splits],
+        "partitions": [{"step": said, **asdict(found), "skew": round(found.factor, 4)} for said, found in seen.partitions],
     }
 
 

@@ -4,18 +4,20 @@ Shape: as given. Order: of each key as it comes; merge says which of all. In a r
 (without one, the last sink does); in a shell they stand in quotes, and the merged stream is written to standard output.
 Records equal in the --by columns meet in one worker, and so must those that a step between brings together: its --by
 columns include these. How many workers there are changes no result, and may be changed between runs.
-Memory: one batch, and what stands in pipes.
+Memory: one batch, what stands in pipes, and counters of the hottest keys, which explain --live shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core.keygroups import GROUPS
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Names, argument, option
+from clickpipe.core.skew import Skew
 from clickpipe.core.step import OperatorStep, PartitionStep, Tables
 from clickpipe.errors import PlanError
 
@@ -64,7 +66,21 @@ Examples:
         return tuple(dict.fromkeys(self.by))
 
     def open(self, given: Columns, saved: Tables) -> Operator:
-        return Operator()
+        return PartitionOperator(self, saved)
 
     def describe(self, given: Columns) -> str:
         return f"by {', '.join(self.by)}, {self.workers} worker{'s' if self.workers > 1 else ''}"
+
+
+class PartitionOperator(Operator):
+    """Hands everything on, and watches how unequal the parts are."""
+
+    def __init__(self, step: Partition, saved: Tables) -> None:
+        self._skew = Skew(list(dict.fromkeys(step.by)), saved)
+
+    def on_batch(self, batch: Batch) -> Iterable[Batch]:
+        self._skew.add(batch.frame, batch.columns.types)
+        yield batch
+
+    def snapshot(self) -> Tables:
+        return self._skew.snapshot()
