@@ -122,7 +122,9 @@ class PartitionStep(OperatorStep):
 
 
 class MergeStep(OperatorStep):
-    """A step that makes one stream of those of several workers."""
+    """A step that makes one stream of several. `max_drift`: one that is further ahead in time than this waits."""
+
+    max_drift: Duration | None
 
 
 class SourceStep(Step):

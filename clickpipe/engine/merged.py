@@ -41,25 +41,28 @@ class _Input:
         return -FOREVER if self.watermark is None else self.watermark
 
 
-def open_merged(inboxes: Sequence[Inbox]) -> MergedFeed:
-    """Raises DataError for what are no streams of the workers of one partition."""
+def open_merged(inboxes: Sequence[Inbox], max_drift: int | None = None) -> MergedFeed:
+    """`max_drift`: an input whose watermark is further ahead of the least than this waits. Unit: milliseconds.
+
+    Raises DataError for what are no streams of the workers of one partition.
+    """
     feeds = []
     for inbox in inboxes:
         reader = StreamReader(inbox)
         if reader.line is None:
             raise DataError("merge reads streams, and this is raw NDJSON")
         feeds.append(StreamFeed(reader, reader.line))
-    return MergedFeed(feeds)
+    return MergedFeed(feeds, max_drift)
 
 
 class MergedFeed(Feed):
-    def __init__(self, feeds: Sequence[StreamFeed]) -> None:
+    def __init__(self, feeds: Sequence[StreamFeed], max_drift: int | None) -> None:
         first = feeds[0]
         self.columns, self.pipeline, self.state, self.hop = first.columns, first.pipeline, first.state, first.hop
         self.run, self.max_errors, self.restore = first.run, first.max_errors, first.restore
         self.dead_letter, self.late, self.sinks = first.dead_letter, first.late, first.sinks
         self.floats, self.inherited = set(), []
-        self._inputs = [_Input(feed) for feed in feeds]
+        self._inputs, self._max_drift = [_Input(feed) for feed in feeds], max_drift
         self._changed = threading.Condition()
         for one in feeds:
             one.floats = self.floats
@@ -102,15 +105,23 @@ class MergedFeed(Feed):
             self._changed.notify_all()
 
     def _next(self) -> tuple[_Input, Frame | Barrier | End]:
-        """Of the inputs that are ready the one that is furthest behind."""
+        """Of the inputs that may be read the one that is furthest behind."""
         with self._changed:
-            self._changed.wait_for(lambda: any(one.is_ready() for one in self._inputs))
-            one = min((one for one in self._inputs if one.is_ready()), key=_Input.place)
+            self._changed.wait_for(self._ready)
+            one = min(self._ready(), key=_Input.place)
             frame = one.waiting.popleft()
             self._changed.notify_all()
         if isinstance(frame, BaseException):
             raise frame
         return one, frame
+
+    def _ready(self) -> list[_Input]:
+        ready = [one for one in self._inputs if one.is_ready()]
+        if self._max_drift is None or not ready:
+            return ready
+        # One that has given its barrier waits for the others, and so they must not wait for it.
+        furthest = min(one.place() for one in self._inputs if one.end is None and one.barrier is None) + self._max_drift
+        return [one for one in ready if one.place() <= furthest]
 
     def _pull(self, one: _Input, frame: Frame) -> Pull:
         pull = one.feed.pull(frame)

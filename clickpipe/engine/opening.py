@@ -10,7 +10,7 @@ from clickpipe.columns import Columns
 from clickpipe.core.intake import IngestFeed
 from clickpipe.core.loop import Stage
 from clickpipe.core.operator import Feed, Operator
-from clickpipe.core.step import FlowStep, OperatorStep, RawStep, SourceStep
+from clickpipe.core.step import FlowStep, MergeStep, OperatorStep, RawStep, SourceStep
 from clickpipe.core.windows import FIXED
 from clickpipe.engine.asides import SideFiles
 from clickpipe.engine.checkpoints import Checkpoints, begin, join
@@ -42,7 +42,9 @@ def open_feed(plan: Plan, space: Space, inputs: Sequence[int] = ()) -> tuple[Fee
     `inputs`: descriptors of the streams of workers, which are merged.
     """
     if inputs:
-        merged = open_merged([Inbox(one, "a worker's stream") for one in inputs])
+        merge = plan.nodes[0].step
+        assert isinstance(merge, MergeStep)
+        merged = open_merged([Inbox(one, "a worker's stream") for one in inputs], merge.max_drift)
         return merged, False, join(merged, space)
     return _joined(plan, space) if plan.source is None else _begun(plan, plan.source, space)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from clickpipe.columns import Columns, TimeColumn
 from clickpipe.core.held import HeldOperator
 from clickpipe.core.operator import Operator
-from clickpipe.core.option import option
+from clickpipe.core.option import Duration, option
 from clickpipe.core.step import MergeStep, Tables
 from clickpipe.core.timed import event_time
 
@@ -19,6 +19,11 @@ from clickpipe.core.timed import event_time
 @dataclass(frozen=True)
 class Merge(MergeStep):
     ordered: bool = option("records of all workers in the order of event time", default=False)
+    max_drift: Duration | None = option(
+        "an input whose watermark is further ahead of the last one's than this waits for it", default=None, example="1m"
+    )
+
+    harmless = frozenset({"max_drift"})
 
     epilog = """\
 Examples:
