@@ -37,6 +37,7 @@ STEPS_MANY = ["window tumble 1h", f"aggregate --by user_id {CALLS_B}"]
 STEPS_HOUR = ["window tumble 1h", STEPS_A[1]]
 STEPS_HOP = ["window hop 1h --slide 10s", STEPS_A[1]]
 STEPS_SESSIONS = ["window session 30s --by user_id", f"aggregate {CALLS_A}"]
+PARTITION = "partition --by user_id --workers 2"
 DEDUP = "dedup --by event_id --within 10m"
 DEDUP_SHORT = "dedup --by event_id --within 5s"  # what is remembered is far less than the input
 SETS = (("clicks", ""), ("users", "--users 200000"))
@@ -51,7 +52,12 @@ def shell(steps: list[str]) -> str:
     return " | ".join(f"{CLICKPIPE} {step}" for step in [*steps, f"sink --quiet {OUT}"])
 
 
-def works(file: Path, users: Path, groups: Path, dirty: dict[str, Path]) -> dict[str, str]:
+def exchange(stream: Path) -> str:
+    """Records to two workers and back, with nothing done to them."""
+    return f"{CLICKPIPE} {PARTITION} merge --codec arrow < {stream} > /dev/null"
+
+
+def works(file: Path, users: Path, groups: Path, dirty: dict[str, Path], stream: Path) -> dict[str, str]:
     ingest = INGEST.format(file=file)
     found = {
         "A polars batch": f"{PEER} polars-a {file} {OUT}",
@@ -65,6 +71,9 @@ def works(file: Path, users: Path, groups: Path, dirty: dict[str, Path]) -> dict
         "tumble 1h": fused([ingest, *STEPS_HOUR]),
         "hop 1h / 10s": fused([ingest, *STEPS_HOP]),
         "sessions": fused([INGEST.format(file=users), *STEPS_SESSIONS]),
+        "sessions, 2 workers": fused([INGEST.format(file=users), PARTITION, *STEPS_SESSIONS, "merge"]),
+        "exchange": exchange(stream),
+        "exchange of nothing": exchange(DATA / "nothing.stream"),
         "dedup": fused([ingest, DEDUP]),
         "B duckdb": f"{PEER} duckdb-b {file} {OUT}",
         "B fused": fused([ingest, *STEPS_B]),
@@ -94,6 +103,15 @@ def make(count: int, name: str, more: str = "") -> Path:
     path = DATA / name
     if not path.exists():
         command = f"{CLICKPIPE} generate --count {count} --rate 50000 --disorder 5s {more} > {path}.new && mv {path}.new {path}"
+        subprocess.run(["bash", "-c", command], check=True, env=environment())
+    return path
+
+
+def streamed(file: Path, name: str) -> Path:
+    """The records as a stream of Arrow frames."""
+    path = DATA / name
+    if not path.exists():
+        command = f"{CLICKPIPE} {INGEST.format(file=file)} --codec arrow > {path}.new && mv {path}.new {path}"
         subprocess.run(["bash", "-c", command], check=True, env=environment())
     return path
 
@@ -136,8 +154,10 @@ def record_latency(tries: int) -> list[float]:
     return taken[1:]  # the first one waited for four processes to start
 
 
-def rows(median: dict[str, float], memory: dict[str, float], saved: dict[str, list[float]]) -> list[tuple[str, str, str, str]]:
-    """What is compared, the number, and what it must hold."""
+def rows(
+    median: dict[str, float], memory: dict[str, float], saved: dict[str, list[float]], count: int
+) -> list[tuple[str, str, str, str]]:
+    """What is compared, the number, and what it must hold. `count`: of records."""
 
     def ratio(of: str, to: str, most: float) -> tuple[str, str, str, str]:
         value = median[of] / median[to]
@@ -146,6 +166,10 @@ def rows(median: dict[str, float], memory: dict[str, float], saved: dict[str, li
     def plain(name: str, value: float, most: float, unit: str) -> tuple[str, str, str, str]:
         return name, f"{value:.0f} {unit}", f"<= {most:.0f} {unit}", "holds" if value <= most else "falls short"
 
+    def at_least(name: str, value: float, least: float, unit: str) -> tuple[str, str, str, str]:
+        return name, f"{value:.2f} {unit}".rstrip(), f">= {least:g}", "holds" if value >= least else "falls short"
+
+    exchanged = count / 1e6 / (median["exchange"] - median["exchange of nothing"])
     listed = [
         ratio("A fused", "A polars batch", 1.2),
         ratio("A fused", "A duckdb", 2.4),
@@ -154,6 +178,8 @@ def rows(median: dict[str, float], memory: dict[str, float], saved: dict[str, li
         ratio("A shell arrow", "A fused", 1.8),
         ratio("hop 1h / 10s", "tumble 1h", 1.5),
         ratio("sessions", "A fused", 2.5),
+        at_least("sessions / with 2 workers", median["sessions"] / median["sessions, 2 workers"], 1.3, ""),
+        at_least("exchange, records a second", exchanged, 2, "M"),
         ratio("dedup", "A fused", 2.0),
         ratio("B fused", "A fused", 1.8),
         ratio("B fused", "B duckdb", 2.5),
@@ -196,9 +222,14 @@ def main() -> None:
         "0.01 %": make(said.count, f"clicks-{said.count}-bad-001.ndjson", "--bad 0.0001"),
         "1 %": make(said.count, f"clicks-{said.count}-bad-1.ndjson", "--bad 0.01"),
     }
+    few = DATA / "nothing.ndjson"
+    with file.open() as lines:
+        few.write_text(lines.readline())
+    streamed(few, "nothing.stream")
+    stream = streamed(file, f"clicks-{said.count}.stream")
     raw: dict[str, list[float]] = {}
     for number in range(said.tries + 1):  # the first round only warms the caches
-        for name, command in works(file, users, groups, dirty).items():
+        for name, command in works(file, users, groups, dirty, stream).items():
             taken = seconds(command)
             if number:
                 raw.setdefault(name, []).append(taken)
@@ -211,16 +242,16 @@ def main() -> None:
     saved = checkpoints.parts(file, DATA, environment())
     saved["restart"] = checkpoints.restarts(file, 4 * said.tries, environment())
     median = {name: statistics.median(values) for name, values in raw.items()}
-    report(raw, median, memory, saved)
+    report(raw, median, memory, saved, said.count)
 
 
 def report(
-    raw: dict[str, list[float]], median: dict[str, float], memory: dict[str, float], saved: dict[str, list[float]]
+    raw: dict[str, list[float]], median: dict[str, float], memory: dict[str, float], saved: dict[str, list[float]], count: int
 ) -> None:
     for name, value in median.items():
         print(f"{name:32} {value:8.3f} s")
     print()
-    table = rows(median, memory, saved)
+    table = rows(median, memory, saved, count)
     for what, value, must, verdict in table:
         print(f"{what:34} {value:>10}   {must:<12} {verdict}")
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H%MZ")
