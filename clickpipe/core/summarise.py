@@ -226,8 +226,12 @@ class Summarise(OperatorStep):
         calls = self._compiled(given)
         reads = [name for call in calls for name in call.reads()]
         timed = [given.time.name] if given.time and any(call.function.ordered_by == "time" for call in calls) else []
+        return tuple(dict.fromkeys([*self.kept_by(given), *reads, *timed]))
+
+    def kept_by(self, given: Columns) -> tuple[str, ...]:
+        """The columns by which something is kept between batches."""
         window = self._window(given)
-        return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by, *reads, *timed]))
+        return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by]))
 
     def keys(self) -> tuple[str, ...]:
         return self.by
