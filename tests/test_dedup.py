@@ -77,14 +77,16 @@ def test_stopped_and_resumed_at_any_point(
 
 
 @given(
-    values=st.lists(st.integers(0, 3) | st.sampled_from([0.0, -0.0, 1.0, 1.5]), min_size=1, max_size=30), batch=st.integers(1, 60)
+    values=st.lists(st.integers(0, 3) | st.sampled_from([0.0, -0.0, 1.0, 1.5]), min_size=1, max_size=30),
+    batch=st.integers(1, 60),
+    resumed=st.sampled_from([0, 1, 3]),
 )
 @_SETTINGS
-def test_integers_that_become_floats(values: list[float], batch: int, tmp_path: Path) -> None:
+def test_integers_that_become_floats(values: list[float], batch: int, resumed: int, tmp_path: Path) -> None:
     """The first 1,000 records say integer. A 1 that comes as 1.0 later repeats it."""
     records = [{"ts": BEGIN, "id": number % 3 + 10} for number in range(1_000)] + [{"ts": BEGIN, "id": id_} for id_ in values]
     path = written(records, tmp_path)
-    seen = collect(f"ingest {path} --time ts --batch-bytes {batch * 1_000} | dedup --by id --within 1h")
+    seen = collect(f"ingest {path} --time ts --batch-bytes {batch * 1_000} | dedup --by id --within 1h", resumed)
     assert [row["n"] for row in seen.rows] == rule([{"n": n, **r} for n, r in enumerate(records)], ["id"], 3_600_000, 0)[0]
 
 

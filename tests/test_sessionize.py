@@ -92,15 +92,15 @@ def test_stopped_and_resumed_at_any_point(
     assert driven(step, columns, pulls, sorted(stops)) == driven(step, columns, pulls, ())
 
 
-@pytest.mark.parametrize("batch", [1_000, 1 << 20])
-def test_a_session_goes_on_when_its_key_becomes_a_float(batch: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batch", "resumed"), [(1_000, 0), (1_000, 1), (1 << 20, 0)])
+def test_a_session_goes_on_when_its_key_becomes_a_float(batch: int, resumed: int, tmp_path: Path) -> None:
     """The first 1,000 records say integer, and one says 0.5: key 1 is still called 1."""
     records = [{"ts": BEGIN + n, "k": n % 2} for n in range(1_000)] + [
         {"ts": BEGIN + 1_000, "k": 0.5},
         {"ts": BEGIN + 1_001, "k": 1},
     ]
     path = written(records, tmp_path)
-    seen = collect(f"ingest {path} --time ts --batch-bytes {batch} | sessionize --by k --gap 1h")
+    seen = collect(f"ingest {path} --time ts --batch-bytes {batch} | sessionize --by k --gap 1h", resumed)
     assert [row["session_id"] for row in seen.rows[-3:]] == [f"1:{BEGIN + 1}", f"0.5:{BEGIN + 1_000}", f"1:{BEGIN + 1}"]
     assert seen.rows[-1]["session_position"] == 501
 

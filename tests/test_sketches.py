@@ -143,6 +143,29 @@ def test_values_are_byte_for_byte_what_the_format_says(kind: str, chance: st.Dat
     assert found.to_list() == [PLAIN[kind](values, parameter) for values in groups]
 
 
+_TURNING = st.lists(st.integers(-3, 3) | st.sampled_from([0.0, -0.0, 1.0, -2.0, 0.5]), min_size=1, max_size=20)
+
+
+@given(turning=_TURNING, cut=st.sampled_from([(2_000, 0), (2_000, 1), (9_000, 3), (1 << 20, 0)]))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_integers_that_become_floats(turning: list[float], cut: tuple[int, int], tmp_path: Path) -> None:
+    """The first 1,000 records say integer: bytes are those of the numbers' texts, however records are batched."""
+    numbers = [number % 5 for number in range(1_000)] + turning
+    path = written([{"x": x, "p": "a"} for x in numbers], tmp_path)
+    calls = "distinct='distinct(x)' set='set(x)' frequency='frequency(x)' quantiles='quantiles(x)' id='sample(p, x)'"
+    (row,) = collect(f"ingest {path} --batch-bytes {cut[0]} | sketch {calls} v='sample(x, n, 2000)'", resumed_every=cut[1]).rows
+    texts = [str(int(x)) if x == int(x) else str(x) for x in numbers]
+    for kind, parameter in (("distinct", 12), ("set", 4096), ("frequency", 2048)):
+        assert row[kind] == PLAIN[kind](texts, parameter), kind
+    assert row["quantiles"] == _quantiles(numbers, 0.01)
+    assert _sampled(row["id"]) == ['"a"'] * len(set(texts))
+    assert sorted(_sampled(row["v"])) == sorted(texts)
+
+
+def _sampled(value: str) -> list[str]:
+    return [line.split(" ", 1)[1] for line in base64.b64decode(value)[20:].decode().split("\n")]
+
+
 @pytest.mark.parametrize("kind", PLAIN)
 @given(chance=st.data())
 @settings(max_examples=examples(60), deadline=None)

@@ -25,7 +25,7 @@ class StringAgg(Firsts):
         return "str"
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
-        return hashing.text_of(value, self.kind)
+        return hashing.text_of(value)
 
     def told(self, values: pl.Expr) -> pl.Expr:
         return pl.when(values.list.len() > 0).then(values.list.join(self._separator))

@@ -1,7 +1,7 @@
 """No more than so many groups in each window: the first to come are kept, and the others stop the run or share one row.
 
 Which groups were first is known exactly and survives a restart, so that the answer does not depend on how records are batched.
-Memory: one row per group that is kept, as long as its window is open.
+Memory: one row per group that is kept, as long as records may come to its window.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ _RANK, _KNOWN = HIDDEN + "rank", HIDDEN + "known"
 
 @dataclass(frozen=True)
 class Cap:
-    """`most` groups, by the columns `by`, of each of what `window` tells apart; then `stop`, or go on with `other`."""
+    """`most` groups, by the columns `by`, of each of what `window` tells apart; then `stop`, or go on with `other`.
+
+    `lateness`: for how long after its end records may come to a window.
+    """
 
     most: int
     policy: str
     by: tuple[str, ...]
     window: tuple[str, ...]
+    lateness: int = 0
 
 
 class Capped:
@@ -84,9 +88,9 @@ class Capped:
         )
 
     def let_go(self, time: int) -> None:
-        """Of windows that have ended."""
+        """Of windows to which nothing can come any more."""
         if "window_end" in self._cap.window:
-            self._known.keep(lambda groups: groups.filter(pl.col("window_end") > time))
+            self._known.keep(lambda groups: groups.filter(pl.col("window_end") + self._cap.lateness > time))
 
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
         rows = self._known.rows()

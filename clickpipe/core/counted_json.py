@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import polars as pl
 
+from clickpipe.core.compute import json_of
 from clickpipe.core.flat import GROUP, all_groups
+from clickpipe.core.hashing import text_of
 from clickpipe.errors import DataError
 
 NUMBER, JSON = "number", "json"
 _LINE = "line"
+
+
+def as_said(value: pl.Expr, kind: str) -> pl.Expr:
+    """A value of a column as JSON: 7 and 7.0 are one."""
+    if kind == "json":
+        return value
+    return json_of(value) if kind == "str" else text_of(value)
 
 
 def packed_lines(rows: pl.DataFrame, groups: int) -> pl.Series:

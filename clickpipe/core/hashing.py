@@ -16,12 +16,21 @@ NAME, SEED = "murmur3-128", 9001
 _INTEGERS = float(2**63)
 
 
-def text_of(value: pl.Expr, kind: str) -> pl.Expr:
-    """The text by which values of a column are told apart."""
-    if kind != "float":
-        return value.cast(pl.String)
+def text_of(value: pl.Expr) -> pl.Expr:
+    """The text by which values are told apart; null of what is no number: 1.0 / 0.
+
+    It goes by the type that they have here: a column of integers may become one of floats in any batch.
+    """
+    return value.map_batches(_texts, return_dtype=pl.String, is_elementwise=True)
+
+
+def _texts(values: pl.Series) -> pl.Series:
+    if not values.dtype.is_float():
+        return values.cast(pl.String)
+    value = pl.col("value")
     is_whole = (value == value.truncate()) & (value.abs() < _INTEGERS)
-    return pl.when(is_whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(value.cast(pl.String))
+    text = pl.when(is_whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(value.cast(pl.String))
+    return values.to_frame("value").select(pl.when(value.is_finite()).then(text)).to_series()
 
 
 def hashed(text: pl.Expr) -> pl.Expr:

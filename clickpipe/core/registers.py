@@ -48,7 +48,7 @@ class Registers(Aggregate):
         return ("registers", self.precision)
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
-        hashed = hashing.hashed(hashing.text_of(value, self.kind))
+        hashed = hashing.hashed(hashing.text_of(value))
         above = pl.lit(2**64 - 2**self.precision, pl.UInt64)
         return (hashing.high(hashed) & above) | hashing.lowest(hashing.low(hashed), self.precision)
 

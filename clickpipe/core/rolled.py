@@ -43,8 +43,7 @@ class Rolled(Groups):
         self._next = -FOREVER if saved else FOREVER  # nothing is due before
 
     def add(self, batch: Batch, frame: pl.DataFrame, time: pl.Expr) -> Iterator[Late]:
-        apart = list(dict.fromkeys([CHILD, CHILD_END, REV, *self._whole]))
-        rows = frame.with_columns(batch.frame.select(apart)).with_columns(pl.col(REV).alias(HIDDEN + REV))
+        rows = frame.with_columns(batch.frame.select(CHILD, CHILD_END, REV)).with_columns(pl.col(REV).alias(HIDDEN + REV))
         behind = rows[CHILD_END] + self._lateness <= self._fired
         if behind.any():  # no stream of ours has any: a tool moved them past their watermark
             yield Late(batch.keep(behind), "behind")

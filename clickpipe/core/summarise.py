@@ -37,6 +37,7 @@ _GROUPS: Mapping[str, Callable[[Grouping, Tables], Groups]] = {
     "session": Sessions,
     "count": Counted,
 }
+_TOTAL = "total"  # of --also: all records
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,7 @@ class Summarise(OperatorStep):
         return said
 
     def _check_sets(self, window: WindowInfo | None) -> None:
-        for text in self.also:
-            for name in _set(text):
-                if name not in self.by:
-                    raise PlanError(f'--also {text}: "{name}" is none of the --by columns', word=text)
+        self._check_also()
         if self.max_groups is not None and self.max_groups < 1:
             raise PlanError("--max-groups must be at least 1", word="--max-groups")
         if self.overflow == OTHER and self.max_groups is None:
@@ -138,6 +136,21 @@ class Summarise(OperatorStep):
             if said and not is_fixed:
                 assert window is not None
                 raise Unsupported("notimpl", f"{flag} behind window {window.kind}", "only fixed windows have it yet", word=flag)
+
+    def _check_also(self) -> None:
+        """Each set of columns has its rows once, so that adding up those of one does not count twice."""
+        known = [frozenset(self.by)]
+        for text in self.also:
+            names = _set(text)
+            for name in names:
+                if name not in self.by:
+                    raise PlanError(f'--also {text}: "{name}" is none of the --by columns', word=text)
+            if text == _TOTAL and _TOTAL in self.by:
+                hint = 'rename the column before: select --add "total AS amount" --drop total'
+                raise PlanError("--also total: is it the column, or all records?", hint=hint, word=f"--also {text}")
+            if frozenset(names) in known:
+                raise PlanError(f"--also {text}: there are rows by these columns already", word=f"--also {text}")
+            known.append(frozenset(names))
 
     def _added(self, given: Columns, emit: Emit) -> dict[str, str]:
         """What is said of a row besides."""
@@ -213,8 +226,12 @@ class Summarise(OperatorStep):
         calls = self._compiled(given)
         reads = [name for call in calls for name in call.reads()]
         timed = [given.time.name] if given.time and any(call.function.ordered_by == "time" for call in calls) else []
+        return tuple(dict.fromkeys([*self.kept_by(given), *reads, *timed]))
+
+    def kept_by(self, given: Columns) -> tuple[str, ...]:
+        """The columns by which something is kept between batches."""
         window = self._window(given)
-        return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by, *reads, *timed]))
+        return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by]))
 
     def keys(self, given: Columns) -> tuple[str, ...]:
         if self.first() or self.max_groups is not None:
@@ -239,7 +256,7 @@ class Summarise(OperatorStep):
         is_ordered = any(call.aggregate.ordered_by for call in calls)
         other = (OTHER,) if self.overflow == OTHER else ()
         by = tuple(dict.fromkeys((*self.by, *other)))
-        also = tuple((*names, *other) if (names := _set(text)) else () for text in dict.fromkeys(self.also))
+        also = tuple((*names, *other) if (names := _set(text)) else () for text in self.also)
         return Grouping(by, calls, self._window(given), self._emit(given), is_ordered, also)
 
     def _window(self, given: Columns) -> WindowInfo | None:
@@ -273,4 +290,4 @@ class Summarise(OperatorStep):
 
 def _set(text: str) -> tuple[str, ...]:
     """`page,country` -> its columns; `total` -> none."""
-    return () if text == "total" else tuple(name.strip() for name in text.split(","))
+    return () if text == _TOTAL else tuple(dict.fromkeys(name.strip() for name in text.split(",")))

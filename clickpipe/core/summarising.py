@@ -10,6 +10,7 @@ import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, dtype
+from clickpipe.core.agreed import Agreed, with_one_zero
 from clickpipe.core.capped import Cap, Capped
 from clickpipe.core.compute import as_json, compute, finite
 from clickpipe.core.groups import CLOSED_BY, DELETED, GROUPING, REV, SET
@@ -30,19 +31,25 @@ class Summarising(Operator):
         self._step, self._given = step, given
         self._columns = step.columns(given)
         self._widened = set(saved["widened"]["name"].to_list()) if "widened" in saved else set()
-        grouping = step.grouping(given)
-        self._calls = [call.wide() if call.name in self._widened else call for call in grouping.calls]
+        self._grouping = step.grouping(given)
+        self._calls = [call.wide() if call.name in self._widened else call for call in self._grouping.calls]
         self._integers = {call.name for call in self._calls if call.aggregate.kind == "int"}
         self._is_timed = any(call.aggregate.ordered_by == "time" for call in self._calls)
-        self._window = grouping.window
-        self._needed = list(dict.fromkeys([*(self._window.columns() if self._window else ()), *step.by, *self._time_name()]))
-        self._capped = None
-        if step.max_groups is not None:
-            window = tuple(name for name in WINDOW if self._window)
-            self._capped = Capped(Cap(step.max_groups, step.overflow, tuple(dict.fromkeys(step.by)), window), saved)
-        self._groups = step.groups(replace(grouping, calls=self._calls), saved)
+        self._window = self._grouping.window
+        keys = step.kept_by(given)
+        self._needed = list(dict.fromkeys([*keys, *self._time_name()]))
+        self._agreed = Agreed(keys, saved)
+        self._open(saved)
         self._is_empty = not saved
         self._is_idle = False
+
+    def _open(self, saved: Tables) -> None:
+        self._capped = None
+        if self._step.max_groups is not None:
+            window, lateness = (tuple(WINDOW), self._window.lateness) if self._window else ((), 0)
+            cap = Cap(self._step.max_groups, self._step.overflow, tuple(dict.fromkeys(self._step.by)), window, lateness)
+            self._capped = Capped(cap, saved)
+        self._groups = self._step.groups(replace(self._grouping, calls=self._calls), saved)
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
         batch, inputs, dead = compute(batch, self._inputs())
@@ -56,11 +63,7 @@ class Summarising(Operator):
         return [expr for call in self._calls for expr in call.inputs()]
 
     def _add(self, batch: Batch, inputs: pl.DataFrame) -> Iterable[Late]:
-        marked = ["_mark"] if self._window is not None and "_mark" in batch.frame.columns else []
-        columns = [*self._needed, *marked]
-        frame = batch.frame.select(columns).hstack(inputs) if columns else inputs
-        if not frame.width:
-            frame = pl.DataFrame(height=batch.height)
+        frame = self._frame(batch, inputs)
         for name in [name for name in self._integers if inputs.schema[f"\0{name}"].is_float()]:
             self._groups.widen(name)
             self._calls = [call.wide() if call.name == name else call for call in self._calls]
@@ -70,6 +73,17 @@ class Summarising(Operator):
             frame = self._capped.admit(frame)
         self._is_empty = False
         return self._groups.add(batch, frame, self._time(batch))
+
+    def _frame(self, batch: Batch, inputs: pl.DataFrame) -> pl.DataFrame:
+        """What is needed of the records; -0.0 is 0.0."""
+        marked = ["_mark"] if self._window is not None and "_mark" in batch.frame.columns else []
+        columns = [*self._needed, *marked]
+        frame = batch.frame.select(columns).hstack(inputs) if columns else inputs
+        if not frame.width:
+            return pl.DataFrame(height=batch.height)
+        if self._agreed.learns(frame):
+            self._open(self._agreed.tables(self.snapshot()))
+        return with_one_zero(self._agreed.wide(frame))
 
     def _time_name(self) -> list[str]:
         return [self._given.time.name] if self._given.time and self._is_timed else []

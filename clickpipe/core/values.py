@@ -17,8 +17,7 @@ class Values(Aggregate):
         return "values"
 
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
-        # -0.0 and 0.0 are one value, and so the two must be one key.
-        return value + 0.0 if self.kind == "float" else value
+        return value
 
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         return {"n": value.count().cast(pl.Int64)}

@@ -7,6 +7,8 @@ Order: windows by their end; within one by key. A window's rows appear when the 
 all rows appear at the end of the input.
 With --also: grouping, the columns that a row is by; the others are null. With --overflow other: other, true for the row of
 all groups that were too many.
+A column of integers that turns out to hold floats is one of floats from there on: 1 and 1.0 are one key and one value, and so
+are 0.0 and -0.0.
 Memory: one row per open window and key (hopping: per slide and key). Exact distinct counts, quantiles and mode: one row per
 value too; approx_distinct: per register met, 4,096 at most; approx_quantile: per bucket met, some hundred; approx_top_k: 1,000.
 """

@@ -209,6 +209,9 @@ class _Merge(Summarise):
 
     whole: Names = field(default=())
 
+    def kept_by(self, given: Columns) -> Names:
+        return tuple(dict.fromkeys([*super().kept_by(given), *self.whole]))
+
     def groups(self, grouping: Grouping, saved: Tables) -> Groups:
         is_corrected = grouping.window is not None and grouping.window.lateness > 0
         return Rolled(grouping, saved, self.whole) if is_corrected else super().groups(grouping, saved)

@@ -16,6 +16,7 @@ import polars as pl
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import HIDDEN, Columns, TimeColumn, WindowInfo
+from clickpipe.core.agreed import Agreed
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Duration, Extent, Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
@@ -311,6 +312,10 @@ class CountOperator(Operator):
     def __init__(self, step: Window, given: Columns, saved: Tables) -> None:
         self._step, self._by, self._size = step, list(step.whose()), int(step.size)
         self._columns, self._time = step.columns(given), event_time(given, step.time)
+        self._agreed = Agreed(self._by, saved)
+        self._open(saved)
+
+    def _open(self, saved: Tables) -> None:
         self._counts = Table(self._by, [tally(_BEFORE)], saved.get("counts"))
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Dead]:
@@ -326,6 +331,9 @@ class CountOperator(Operator):
     def _numbers(self, batch: Batch) -> pl.Series:
         """How many records of its key came before each."""
         keys = batch.frame.select(self._by) if self._by else pl.DataFrame(height=batch.height)
+        if self._agreed.learns(keys):
+            self._open(self._agreed.tables(self.snapshot()))
+        keys = self._agreed.wide(keys)
         rank = pl.int_range(pl.len(), dtype=pl.Int64)
         ranked = keys.select(*self._by, (rank.over(self._by) if self._by else rank).alias(_RANK))
         before = self._before(keys)

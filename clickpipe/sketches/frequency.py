@@ -46,7 +46,7 @@ class Frequency(Counts, Values):
         return ("frequency", self.width)
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
-        hash_ = hashing.hashed(hashing.text_of(value, self.kind))
+        hash_ = hashing.hashed(hashing.text_of(value))
         first, step = (hashing.lowest(half(hash_), 32) for half in (hashing.low, hashing.high))
         cells = [((first + row * step) % self.width + row * self.width).cast(pl.UInt32) for row in range(DEPTH)]
         return pl.when(value.is_not_null()).then(pl.concat_list(cells))
@@ -62,8 +62,7 @@ class Frequency(Counts, Values):
 
     def frequencies(self, rows: pl.DataFrame, value: Any) -> pl.DataFrame:
         """Shape: GROUP and VALUE; none where it is 0."""
-        kind = {bool: "bool", int: "int", float: "float"}.get(type(value), "str")
-        cells = type(self)(kind, self.width).prepared(pl.col("v"))
+        cells = self.prepared(pl.col("v"))
         mine = pl.DataFrame({"v": [value]}).select(cells.alias(SUB_KEY)).explode(SUB_KEY)
         least = pl.when(pl.len() == DEPTH).then(pl.col("n").min()).otherwise(0)
         return rows.join(mine, on=SUB_KEY, how="semi").group_by(GROUP).agg(least.alias(VALUE))

@@ -25,8 +25,7 @@ import polars as pl
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import ORDER, SUB_KEY, VALUE, WEIGHT, Exprs
 from clickpipe.core.calls import is_whole
-from clickpipe.core.compute import json_of
-from clickpipe.core.counted_json import JSON, NUMBER, packed_lines, unpacked_lines
+from clickpipe.core.counted_json import JSON, NUMBER, as_said, packed_lines, unpacked_lines
 from clickpipe.core.flat import GROUP, check_rising, in_order
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import PlanError
@@ -50,11 +49,11 @@ class Sample(Sketch):
         return "k", self.k
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
-        return value if self.kind == "json" else json_of(value)
+        return as_said(value, self.kind)
 
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         weight = order.struct.field(WEIGHT)
-        share = hashing.low(hashing.hashed(order.struct.field(ORDER).cast(pl.String))).cast(pl.Float64) / 2**64
+        share = hashing.low(hashing.hashed(hashing.text_of(order.struct.field(ORDER)))).cast(pl.Float64) / 2**64
         lot = (share / weight.clip(LEAST, GREATEST)).reinterpret(dtype=pl.UInt64)
         return pl.when(value.is_not_null() & (weight > 0) & weight.is_not_nan()).then(lot)
 

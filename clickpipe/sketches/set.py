@@ -52,7 +52,7 @@ class Set(Sketch):
         return ("set", self.k)
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
-        hash_ = hashing.low(hashing.hashed(hashing.text_of(value, self.kind))) // pl.lit(2, pl.UInt64)
+        hash_ = hashing.low(hashing.hashed(hashing.text_of(value))) // pl.lit(2, pl.UInt64)
         return pl.when(hash_ > 0).then(hash_)
 
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:

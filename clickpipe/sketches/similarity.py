@@ -47,7 +47,7 @@ class Similarity(Sketch):
         return "permutations", self.permutations
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
-        return _mixed(hashing.low(hashing.hashed(hashing.text_of(value, self.kind))))
+        return _mixed(hashing.low(hashing.hashed(hashing.text_of(value))))
 
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         found = _permutations(self.permutations)

@@ -13,10 +13,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from clickpipe.core import hashing
 from clickpipe.core.aggregate import SUB_KEY, VALUE
-from clickpipe.core.compute import json_of
-from clickpipe.core.counted_json import JSON, NUMBER, packed_lines, unpacked_lines
+from clickpipe.core.counted_json import JSON, NUMBER, as_said, packed_lines, unpacked_lines
 from clickpipe.core.counters import Counters
 from clickpipe.core.flat import GROUP, in_order
 from clickpipe.core.sketch import PAYLOAD, Sketch
@@ -34,9 +32,7 @@ class TopK(Sketch, Counters):
         return "k", self.k
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
-        if self.kind in ("str", "bool"):
-            return json_of(value)
-        return value if self.kind == "json" else hashing.text_of(value, self.kind)  # so that 7 and 7.0 are one
+        return as_said(value, self.kind)
 
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         return value
