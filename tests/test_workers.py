@@ -185,9 +185,8 @@ def test_it_is_told_how_the_load_is_spread(tmp_path: Path) -> None:
 
 
 def _workers(values: list[object], dtype: pl.DataType, workers: int = GROUPS) -> list[int]:
-    kind = "float" if dtype.is_float() else "str"
     frame = pl.DataFrame({"k": pl.Series(values, dtype=dtype, strict=False)})
-    return frame.select(worker_of(["k"], {"k": kind}, workers)).to_series().to_list()
+    return frame.select(worker_of(["k"], workers)).to_series().to_list()
 
 
 def test_groups_are_fixed_for_ever() -> None:

@@ -11,7 +11,7 @@ Source: key groups as in Apache Flink, KeyGroupRangeAssignment; XXH3, Collet.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
 
 import polars as pl
@@ -22,13 +22,13 @@ GROUPS = 128
 _SEED = 7_001  # and one more for each column: equal values in two of them would cancel out
 
 
-def worker_of(by: Sequence[str], types: Mapping[str, str], workers: int) -> pl.Expr:
-    """Of each record the number of its worker, from 0. `types`: those of the columns."""
-    return (_group_of(by, types) * workers // GROUPS).cast(pl.UInt32)
+def worker_of(by: Sequence[str], workers: int) -> pl.Expr:
+    """Of each record the number of its worker, from 0."""
+    return (_group_of(by) * workers // GROUPS).cast(pl.UInt32)
 
 
-def _group_of(by: Sequence[str], types: Mapping[str, str]) -> pl.Expr:
-    hashes = (_hashed(text_of(pl.col(name), types[name]), _SEED + place) for place, name in enumerate(by))
+def _group_of(by: Sequence[str]) -> pl.Expr:
+    hashes = (_hashed(text_of(pl.col(name)), _SEED + place) for place, name in enumerate(by))
     return reduce(operator.xor, hashes) % GROUPS
 
 

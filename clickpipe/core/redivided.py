@@ -39,8 +39,7 @@ def redivided(saved: Mapping[int, Tables], before: int, worker: Worker | None) -
 
 
 def _of_worker(rows: pl.DataFrame, worker: Worker) -> pl.DataFrame:
-    types = {name: "float" if rows.schema[name].is_float() else "str" for name in worker.by}
-    return rows.filter(worker_of(worker.by, types, worker.of) == worker.number)
+    return rows.filter(worker_of(worker.by, worker.of) == worker.number)
 
 
 def _alike(name: str, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

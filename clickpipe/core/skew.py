@@ -6,7 +6,7 @@ Error: a key's count is too low by one in 1,000 of all records at most (core/cou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,10 @@ class Skew:
         self._groups = saved.get(_GROUP, pl.DataFrame(schema={_GROUP: pl.UInt32, _N: pl.Int64}))
         self._keys = _summary({name: table for name, table in saved.items() if name != _GROUP})
 
-    def add(self, frame: pl.DataFrame, types: Mapping[str, str]) -> None:
+    def add(self, frame: pl.DataFrame) -> None:
         """Shape: the key columns, and others."""
         keys = json_of(pl.col(self._by[0])) if len(self._by) == 1 else json_of(pl.struct(self._by))
-        found = frame.select(keys.alias(_KEYS), worker_of(self._by, types, GROUPS).alias(_GROUP))
+        found = frame.select(keys.alias(_KEYS), worker_of(self._by, GROUPS).alias(_GROUP))
         counted = found.group_by(_GROUP).agg(pl.len().cast(pl.Int64).alias(_N))
         self._groups = pl.concat([self._groups, counted]).group_by(_GROUP).agg(pl.col(_N).sum())
         call = _call()

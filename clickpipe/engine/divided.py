@@ -30,7 +30,7 @@ class DividedEnd(End):
         ]
 
     def write(self, batch: Batch) -> None:
-        workers = batch.frame.select(worker_of(self._by, batch.columns.types, len(self._streams))).to_series()
+        workers = batch.frame.select(worker_of(self._by, len(self._streams))).to_series()
         for number, stream in enumerate(self._streams):
             stream.write(batch.keep(workers == number))
 

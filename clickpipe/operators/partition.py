@@ -79,7 +79,7 @@ class PartitionOperator(Operator):
         self._skew = Skew(list(dict.fromkeys(step.by)), saved)
 
     def on_batch(self, batch: Batch) -> Iterable[Batch]:
-        self._skew.add(batch.frame, batch.columns.types)
+        self._skew.add(batch.frame)
         yield batch
 
     def snapshot(self) -> Tables:
