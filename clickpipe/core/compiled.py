@@ -52,6 +52,8 @@ def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:
     value = None if is_star else compile(named.argument, given)
     if value and function.takes and value.kind not in function.takes:
         raise PlanError(_unfit(named, function, value), word=named.text)
+    if value and function.has_pieces and not value.reads:
+        raise PlanError(f"{named.function}() needs a column, and {named.argument} is a constant", word=named.text)
     by, constants = _further(named, function, given)
     kind = value.kind if value else "bool" if where else "*"
     try:

@@ -19,7 +19,7 @@ from clickpipe import sql
 from clickpipe.columns import Columns, dtype
 from clickpipe.core.calls import parse_argument
 from clickpipe.core.catalog import Catalog
-from clickpipe.errors import DataError, PlanError
+from clickpipe.errors import PlanError
 from clickpipe.sql import Expression
 
 FUNCTIONS = Catalog("clickpipe.functions", "function", "_")
@@ -38,7 +38,7 @@ class Function:
     gives: ClassVar[str]
 
     def values(self, *columns: pl.Series) -> pl.Series:
-        """Record by record; null where one of them is null. Raises DataError."""
+        """Record by record; null where one of them is null. Raises Refused."""
         raise NotImplementedError
 
 
@@ -92,10 +92,7 @@ class _Part:
     def _values(self, records: pl.Series) -> pl.Series:
         frame = records.struct.unnest()
         columns = [frame.select(argument.expr.alias(_VALUE)).to_series() for argument in self.arguments]
-        try:
-            return self.function.values(*columns)
-        except DataError as error:  # so that, of many records, the one that it refuses is found
-            raise pl.exceptions.ComputeError(str(error)) from None
+        return self.function.values(*columns)
 
 
 def _calls(text: str) -> Iterator[_Call]:

@@ -19,8 +19,8 @@ from clickpipe.core.compute import json_of
 from clickpipe.core.counted_json import JSON, NUMBER, packed_lines, unpacked_lines
 from clickpipe.core.counters import Counters
 from clickpipe.core.flat import GROUP, in_order
+from clickpipe.core.refused import refuse
 from clickpipe.core.sketch import PAYLOAD, Sketch
-from clickpipe.errors import DataError
 
 _PARTS = ("value", "count", "error")
 
@@ -48,8 +48,8 @@ class TopK(Sketch, Counters):
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         rows = unpacked_lines(payloads, pl.Int64)
-        if (rows[NUMBER] < 1).any() or rows.select(GROUP, JSON).is_duplicated().any():
-            raise DataError("a sketch is damaged: a value without a count, or one that is there twice")
+        is_bad = (rows[NUMBER] < 1) | rows.select(GROUP, JSON).is_duplicated()
+        refuse(rows[GROUP], is_bad, "a value without a count, or one that is there twice")
         return rows.select(GROUP, pl.col(JSON).alias(SUB_KEY), pl.col(NUMBER).alias("n"))
 
     def tops(self, rows: pl.DataFrame, k: int | None) -> pl.DataFrame:
