@@ -18,7 +18,8 @@ def compute(batch: Batch, exprs: Sequence[pl.Expr]) -> tuple[Batch, pl.DataFrame
     try:
         return batch, _select(batch.frame, exprs), None
     except _REFUSALS:
-        reasons = _reasons(batch.frame, exprs)
+        found = [_reasons(batch.frame, expr) for expr in exprs]
+    reasons = pl.select(pl.coalesce(found)).to_series()
     good, bad = batch.keep(reasons.is_null()), batch.keep(reasons.is_not_null())
     values = _select(good.frame, exprs) if good.height else _none(good.frame, exprs)
     return good, values, bad.as_dead(reasons.drop_nulls())
@@ -54,18 +55,18 @@ def _none(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
     return pl.DataFrame(schema=frame.lazy().select(*exprs).collect_schema())
 
 
-def _reasons(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.Series:
+def _reasons(frame: pl.DataFrame, expr: pl.Expr) -> pl.Series:
     """Per record, why it has no value. What does not say that of each, halving finds: it is rare."""
     nothing = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
     try:
-        _select(frame, exprs)
+        _select(frame, [expr])
     except _REFUSALS as error:
         reasons = error.reasons() if isinstance(error, Refused) else nothing
         if reasons.len() == frame.height and reasons.count():
             rest = reasons.is_null().arg_true()
-            return reasons.scatter(rest, _reasons(frame[rest], exprs))
+            return reasons.scatter(rest, _reasons(frame[rest], expr))
         if frame.height < 2:
             return nothing.fill_null(str(error).split("\n", 1)[0])
         half = frame.height // 2
-        return pl.concat([_reasons(frame[:half], exprs), _reasons(frame[half:], exprs)])
+        return pl.concat([_reasons(frame[:half], expr), _reasons(frame[half:], expr)])
     return nothing
