@@ -13,7 +13,7 @@ the order of steps, not the way they are spread over processes, decides a record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -165,6 +165,15 @@ class Batch:
     def head(self, count: int) -> Batch:
         mask = pl.Series(range(self.height), dtype=pl.Int64) < count
         return self.keep(mask)
+
+    def parts(self, most_rows: int | None) -> Iterator[Batch]:
+        """The same records in batches of at most so many."""
+        if most_rows is None or self.height <= most_rows:
+            yield self
+            return
+        rows = pl.int_range(self.height, eager=True)
+        for begin in range(0, self.height, most_rows):
+            yield self.repeat(rows[begin : begin + most_rows])
 
     def repeat(self, rows: pl.Series) -> Batch:
         """The records with these numbers, in this order, as often as they are named."""
