@@ -131,26 +131,31 @@ def opened(texts: pl.Series) -> list[Opened]:
     frame = frame.with_columns(pl.when(is_one).then(head).alias("head"))
     others = frame.filter(pl.col("head").is_null())
     refusals.add(others["at"], others.select(pl.format("{} is no sketch", _shown())).to_series())
-    found = [_opened(some, refusals) for some in frame.drop_nulls("head").partition_by("head", maintain_order=True)]
+    frame = frame.drop_nulls("head").select(
+        "at",
+        "text",
+        "head",
+        pl.col("bytes").bin.slice(_BEGIN).alias(PAYLOAD),
+        pl.col("bytes").bin.slice(_HEAD.size, 4).bin.reinterpret(dtype=pl.UInt32, endianness="little").alias("check"),
+        hashing.check_of(pl.col("head"), hashing.SEED).alias("seed"),
+    )
+    found = [_opened(some, refusals) for some in frame.partition_by("head", maintain_order=True)]
     refusals.check()
     return [part for part in found if part]
 
 
 def _opened(frame: pl.DataFrame, refusals: Refusals) -> Opened | None:
     """Those of one head that are whole."""
-    head = frame["head"][0]
     try:
-        sketch = _sketch(head)
+        sketch = _sketch(frame["head"][0])
     except DataError as error:
         refusals.add(frame["at"], error)
         return None
-    payload = pl.col("bytes").bin.slice(_BEGIN)
-    check = pl.col("bytes").bin.slice(_HEAD.size, 4).bin.reinterpret(dtype=pl.UInt32, endianness="little")
-    frame = frame.select("at", "text", payload.alias(PAYLOAD), check.alias("check"))
-    frame = frame.with_columns(is_whole=pl.col("check") == hashing.check_of(pl.col(PAYLOAD), _seed_of(head)))
-    changed = frame.filter(~pl.col("is_whole"))
-    refusals.add(changed["at"], changed.select(pl.format("a sketch is damaged: {}", _shown())).to_series())
-    return _unpacked(sketch, frame.filter("is_whole"), refusals)
+    is_whole = frame["check"] == frame.select(hashing.check_of(pl.col(PAYLOAD), frame["seed"][0])).to_series()
+    if not is_whole.all():
+        changed, frame = frame.filter(~is_whole), frame.filter(is_whole)
+        refusals.add(changed["at"], changed.select(pl.format("a sketch is damaged: {}", _shown())).to_series())
+    return _unpacked(sketch, frame, refusals)
 
 
 def _unpacked(sketch: Sketch, frame: pl.DataFrame, refusals: Refusals) -> Opened:
