@@ -33,13 +33,15 @@ _COMMON = (
 
 @dataclass(frozen=True)
 class Expression:
-    """One parsed expression, the columns it reads and the type it gives. `name`: that of AS NAME, if it ends so."""
+    """One parsed expression, the columns it reads and the type it gives. `name`: that of AS NAME, if it ends so; `most_rows`: of
+    how many records it is to be computed at once."""
 
     text: str
     expr: pl.Expr
     reads: tuple[str, ...]
     kind: str
     name: str | None = None
+    most_rows: int | None = None
 
 
 def parse(text: str) -> pl.Expr:

@@ -131,7 +131,7 @@ def test_ranks_beyond_those_of_our_hash_are_the_last_of_ours() -> None:
     """Apache counts the zeros of all 64 bits, we those that the register's number leaves: both mean that all were zeros."""
     image = bytearray(_golden("hll_8_1000"))
     image[-1] = 63
-    ranks = opened(_read(bytes(image), "apache"))[0].rows()
+    ranks = opened(_read(bytes(image), "apache"))[0].rows
     assert ranks.filter(pl.col(SUB_KEY) == 2**PRECISION - 1)["rank"].item() == 65 - PRECISION
 
 

@@ -229,4 +229,4 @@ def test_what_the_payload_cannot_be_is_refused(kind: str) -> None:
     for wrong in (payload[:-1], payload + b"x", payload + payload, b"\xff" + payload, b"0 1\n" + payload):
         text = pl.DataFrame({"p": [wrong]}, schema={"p": pl.Binary}).select(sketch.sealed(pl.col("p"))).to_series()
         with pytest.raises(DataError, match="damaged"):
-            opened(text)[0].rows()
+            opened(text)

@@ -19,8 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from resuming import written
 
+from clickpipe.aggregates.merge import Merge
+from clickpipe.batch import Batch
+from clickpipe.columns import Columns
 from clickpipe.core.asked import answered, combined, union, united
+from clickpipe.core.compute import compute
 from clickpipe.core.flat import GROUP
+from clickpipe.core.functions import compile
 from clickpipe.core.sketch import kinds, opened
 from clickpipe.core.summary import Call, Summary
 from clickpipe.errors import DataError
@@ -309,7 +314,7 @@ SAMPLES = {
 
 def _opened(data: bytes) -> None:
     for part in opened(pl.Series([base64.b64encode(data).decode()])):
-        part.rows()
+        assert part.rows is not None
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -383,6 +388,63 @@ def test_unlike_ones_are_refused_with_both_named(one: str, other: str, said: str
         united(pl.Series([one, other]), pl.Series([0, 0]))
     with pytest.raises(DataError, match=said):
         union(pl.Series([one]), pl.Series([other]))
+
+
+ANY = [
+    *SAMPLES.values(),
+    *(text for text, _ in FORGED.values()),
+    _one("distinct", 14, ["a"]),
+    _one("set", 16, ["b"]),
+    "x",
+    "",
+    None,
+]
+QUESTIONS = (
+    "union(a, b)",
+    "intersect(a, b)",
+    "similarity(a, b)",
+    "estimate(a)",
+    "estimate_lo(union(a, b))",
+    "quantile_of(a, 0.5)",
+    "top_of(a)",
+    "export(a, 'apache')",
+    "sketch_from(a, 'apache')",
+)
+
+
+def _fates(rows: Sequence[tuple[str | None, str | None]], expr: pl.Expr) -> tuple[list[Any], list[str]]:
+    """The values of these records, and why the others are dead letters."""
+    frame = pl.DataFrame(rows, schema={"a": pl.String, "b": pl.String}, orient="row")
+    _, values, dead = compute(Batch(frame, Columns({"a": "str", "b": "str"})), [expr.alias("v")])
+    return values["v"].to_list(), dead.reason if dead else []
+
+
+@pytest.mark.parametrize("question", [*QUESTIONS, "merge"])
+@given(rows=st.lists(st.tuples(st.sampled_from(ANY), st.sampled_from(ANY)), min_size=1, max_size=12))
+@settings(max_examples=examples(60), deadline=None)
+def test_a_record_is_judged_by_itself(question: str, rows: list[tuple[str | None, str | None]]) -> None:
+    """Whatever kinds, and whatever that is none, stand in the other records of its batch."""
+    columns = Columns({"a": "str", "b": "str"})
+    expr = Merge("str").prepared(pl.col("a")) if question == "merge" else compile(question, columns).expr
+    alone = [_fates([row], expr) for row in rows]
+    values = [value for some, _ in alone for value in some]
+    assert _fates(rows, expr) == (values, [reason for _, some in alone for reason in some])
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.sampled_from([*SAMPLES.values(), None])), min_size=1, max_size=12),
+)
+@settings(max_examples=examples(60), deadline=None)
+def test_only_sketches_of_one_group_must_be_alike(rows: list[tuple[int, str | None]]) -> None:
+    groups, texts = (pl.Series(column) for column in zip(*rows, strict=True))
+    texts = texts.cast(pl.String)
+    mine = {group: texts.filter(groups == group) for group in groups}
+    if any(len(opened(some)) > 1 for some in mine.values()):
+        with pytest.raises(DataError, match="of two kinds"):
+            united(texts, groups)
+        return
+    alone = {group: united(some, groups.filter(groups == group)).rows() for group, some in mine.items()}
+    assert sorted(united(texts, groups).rows()) == sorted(row for some in alone.values() for row in some)
 
 
 def test_hlls_have_no_intersection() -> None:

@@ -49,10 +49,11 @@ class ApacheHll(Form):
         if not rows.height:
             return bytes([2, _VERSION, _FAMILY, sketch.precision, 3, _EMPTY | _COMPACT, 0, _HLL_8 << 2 | _LIST])
         ranks = dense(rows, sketch.precision)
-        powers = 2.0 ** -ranks.astype(np.float64)
-        sums = float(powers[ranks < 32].sum()), float(powers[ranks >= 32].sum())
+        counts = np.bincount(ranks, minlength=64)
+        powers = counts * 2.0 ** -np.arange(len(counts))
+        sums = float(powers[:32].sum()), float(powers[32:].sum())
         head = (10, _VERSION, _FAMILY, sketch.precision, 0, _COMPACT | _OUT_OF_ORDER, 0, _HLL_8 << 2 | _REGISTERS)
-        return _FACTS.pack(*head, 0.0, *sums, int((ranks == 0).sum()), 0) + ranks.tobytes()
+        return _FACTS.pack(*head, 0.0, *sums, int(counts[0]), 0) + ranks.tobytes()
 
     def read(self, data: bytes) -> tuple[float | None, pl.DataFrame]:
         _, version, _, precision, _, flags, _, mode = data[:8]

@@ -12,7 +12,7 @@ from clickpipe.columns import Columns
 from clickpipe.core.aggregate import ORDER, WEIGHT, Aggregate
 from clickpipe.core.calls import SYNONYMS, Named
 from clickpipe.core.catalog import Catalog
-from clickpipe.core.functions import compile, predicate
+from clickpipe.core.functions import compile, least, predicate
 from clickpipe.core.summary import Call
 from clickpipe.errors import PlanError
 from clickpipe.sql import Expression
@@ -31,7 +31,14 @@ class Compiled:
 
     def reads(self) -> tuple[str, ...]:
         """The columns."""
-        return tuple(name for read in (self.value, self.by, self.where) if read for name in read.reads)
+        return tuple(name for read in self._expressions() for name in read.reads)
+
+    def most_rows(self) -> int | None:
+        """Of how many records they are to be computed at once."""
+        return least(read.most_rows for read in self._expressions())
+
+    def _expressions(self) -> list[Expression]:
+        return [read for read in (self.value, self.by, self.where) if read]
 
     def call(self) -> Call:
         # A star that is filtered counts a constant; one that is not counts rows.
@@ -52,6 +59,8 @@ def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:
     value = None if is_star else compile(named.argument, given)
     if value and function.takes and value.kind not in function.takes:
         raise PlanError(_unfit(named, function, value), word=named.text)
+    if value and function.has_pieces and not value.reads:
+        raise PlanError(f"{named.function}() needs a column, and {named.argument} is a constant", word=named.text)
     by, constants = _further(named, function, given)
     kind = value.kind if value else "bool" if where else "*"
     try:

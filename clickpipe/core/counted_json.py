@@ -11,7 +11,7 @@ import polars as pl
 from clickpipe.core.compute import json_of
 from clickpipe.core.flat import GROUP, all_groups
 from clickpipe.core.hashing import text_of
-from clickpipe.errors import DataError
+from clickpipe.core.refused import Damaged, refuse
 
 NUMBER, JSON = "number", "json"
 _LINE = "line"
@@ -32,17 +32,21 @@ def packed_lines(rows: pl.DataFrame, groups: int) -> pl.Series:
 
 
 def unpacked_lines(payloads: pl.Series, number: type[pl.DataType]) -> pl.DataFrame:
-    """The bytes of groups -> GROUP, NUMBER and JSON. Raises DataError for what is no such line."""
-    lines = pl.DataFrame({_LINE: payloads}).with_row_index(GROUP).filter(pl.col(_LINE).bin.size() > 0)
-    try:
-        lines = lines.with_columns(pl.col(_LINE).cast(pl.String).str.split("\n")).explode(_LINE)
-    except pl.exceptions.PolarsError:
-        raise DataError("a sketch is damaged: it is not UTF-8") from None
+    """The bytes of groups -> GROUP, NUMBER and JSON. Raises Damaged for what is no such line."""
+    lines = pl.DataFrame({_LINE: _texts(payloads)}).with_row_index(GROUP).filter(pl.col(_LINE) != "")
+    lines = lines.with_columns(pl.col(_LINE).str.split("\n")).explode(_LINE)
     parts = pl.col(_LINE).str.splitn(" ", 2).struct
     value = parts.field("field_1")
     is_json = (value == "") | value.str.json_path_match("$").is_not_null()
     read = parts.field("field_0").cast(number, strict=False).alias(NUMBER)
-    found = lines.select(GROUP, read, value.alias(JSON), is_json.alias("ok"))
-    if found[NUMBER].null_count() or not found["ok"].fill_null(value=False).all():
-        raise DataError("a sketch is damaged: a line that is not a number and a value")
+    found = lines.select(GROUP, read, value.alias(JSON), is_json.fill_null(value=False).alias("ok"))
+    refuse(found[GROUP], found[NUMBER].is_null() | ~found["ok"], "a line that is not a number and a value")
     return found.select(GROUP, NUMBER, pl.when(pl.col(JSON) != "").then(pl.col(JSON)).alias(JSON))
+
+
+def _texts(payloads: pl.Series) -> pl.Series:
+    try:
+        return payloads.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        bad = [place for place, data in enumerate(payloads) if data.decode("utf-8", "ignore").encode() != data]
+        raise Damaged("it is not UTF-8", pl.Series(bad, dtype=pl.UInt32)) from None

@@ -9,8 +9,8 @@ import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY
 from clickpipe.core.flat import GROUP, check_rising, in_order, packed, unpacked
+from clickpipe.core.refused import refuse
 from clickpipe.core.sketch import PAYLOAD, Sketch
-from clickpipe.errors import DataError
 
 _NUMBER, _N = "number", "n"
 
@@ -28,8 +28,7 @@ class Counts(Sketch):
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         owners, records = unpacked(payloads, self._dtype())
         check_rising(owners, records[_NUMBER])
-        if (records[_N] < 1).any():
-            raise DataError("a sketch is damaged: a number that counts nothing")
+        refuse(owners, pl.Series(records[_N] < 1), "a number that counts nothing")
         return pl.DataFrame({GROUP: owners, SUB_KEY: records[_NUMBER], _N: records[_N]})
 
     def _dtype(self) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ other columns. So all of it is one expression, as everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from clickpipe import sql
 from clickpipe.columns import Columns, dtype
 from clickpipe.core.calls import parse_argument
 from clickpipe.core.catalog import Catalog
-from clickpipe.errors import DataError, PlanError
+from clickpipe.errors import PlanError
 from clickpipe.sql import Expression
 
 FUNCTIONS = Catalog("clickpipe.functions", "function", "_")
@@ -36,9 +36,10 @@ class Function:
     column_types: ClassVar[tuple[str, ...]] = ("sketch", "str")  # the types of these columns
     column_word: ClassVar[str] = "sketches"  # and what they are called
     gives: ClassVar[str]
+    most_rows: ClassVar[int | None] = None  # that it takes at once, where a value may be much larger than a sketch
 
     def values(self, *columns: pl.Series) -> pl.Series:
-        """Record by record; null where one of them is null. Raises DataError."""
+        """Record by record; null where one of them is null. Raises Refused."""
         raise NotImplementedError
 
 
@@ -57,7 +58,13 @@ def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
     fields = pl.struct(*mine, *(part.expr().alias(part.name) for part in parts))
     whole = fields.struct.with_fields(_of_fields(inner.expr).alias(_VALUE)).struct.field(_VALUE)
     reads = dict.fromkeys([*(name for part in parts for name in part.reads()), *mine])
-    return replace(inner, text=text, expr=whole.alias(inner.name) if inner.name else whole, reads=tuple(reads))
+    whole = whole.alias(inner.name) if inner.name else whole
+    most_rows = least(rows for part in parts for rows in part.most_rows())
+    return replace(inner, text=text, expr=whole, reads=tuple(reads), most_rows=most_rows)
+
+
+def least(rows: Iterable[int | None]) -> int | None:
+    return min((some for some in rows if some is not None), default=None)
 
 
 def predicate(text: str, given: Columns) -> Expression:
@@ -86,16 +93,16 @@ class _Part:
     def reads(self) -> list[str]:
         return list(dict.fromkeys(name for argument in self.arguments for name in argument.reads))
 
+    def most_rows(self) -> list[int | None]:
+        return [self.function.most_rows, *(argument.most_rows for argument in self.arguments)]
+
     def expr(self) -> pl.Expr:
         return pl.struct(self.reads()).map_batches(self._values, return_dtype=dtype(self.function.gives), is_elementwise=True)
 
     def _values(self, records: pl.Series) -> pl.Series:
         frame = records.struct.unnest()
         columns = [frame.select(argument.expr.alias(_VALUE)).to_series() for argument in self.arguments]
-        try:
-            return self.function.values(*columns)
-        except DataError as error:  # so that, of many records, the one that it refuses is found
-            raise pl.exceptions.ComputeError(str(error)) from None
+        return self.function.values(*columns)
 
 
 def _calls(text: str) -> Iterator[_Call]:

@@ -20,6 +20,7 @@ from clickpipe.core.catalog import Catalog
 from clickpipe.core.compiled import Compiled, compiled
 from clickpipe.core.counted import Counted
 from clickpipe.core.fixed import Fixed
+from clickpipe.core.functions import least
 from clickpipe.core.groups import CLOSED_BY, DELETED, FINAL, GROUPING, REV, Emit, Grouping, Groups, Whole
 from clickpipe.core.merging import merges, with_pieces
 from clickpipe.core.operator import Operator
@@ -232,6 +233,10 @@ class Summarise(OperatorStep):
         """The columns by which something is kept between batches."""
         window = self._window(given)
         return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by]))
+
+    def most_rows(self, given: Columns) -> int | None:
+        """Of how many records the arguments are to be computed at once."""
+        return least(call.most_rows() for call in self._compiled(given))
 
     def keys(self) -> tuple[str, ...]:
         return self.by

@@ -30,6 +30,7 @@ class Summarising(Operator):
     def __init__(self, step: Summarise, given: Columns, saved: Tables) -> None:
         self._step, self._given = step, given
         self._columns = step.columns(given)
+        self.most_rows = step.most_rows(given)
         self._widened = set(saved["widened"]["name"].to_list()) if "widened" in saved else set()
         self._grouping = step.grouping(given)
         self._calls = [call.wide() if call.name in self._widened else call for call in self._grouping.calls]

@@ -22,8 +22,9 @@ from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.calls import is_whole
 from clickpipe.core.counts import Counts
 from clickpipe.core.flat import GROUP
+from clickpipe.core.refused import refuse
 from clickpipe.core.values import Values
-from clickpipe.errors import DataError, PlanError
+from clickpipe.errors import PlanError
 
 WIDTH, FEWEST, MOST, DEPTH = 2_048, 16, 1 << 20, 4
 
@@ -56,8 +57,7 @@ class Frequency(Counts, Values):
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         rows = super().unpacked(payloads)
-        if (rows[SUB_KEY] >= DEPTH * self.width).any():
-            raise DataError("a sketch is damaged: no such cell")
+        refuse(rows[GROUP], rows[SUB_KEY] >= DEPTH * self.width, "no such cell")
         return rows
 
     def frequencies(self, rows: pl.DataFrame, value: Any) -> pl.DataFrame:

@@ -21,8 +21,9 @@ from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
 from clickpipe.core.apache_theta import ALL, SEED_HASH, ApacheTheta
 from clickpipe.core.calls import is_whole
 from clickpipe.core.flat import GROUP, all_groups, check_rising, in_order, little_endian, packed, unpacked
+from clickpipe.core.refused import refuse
 from clickpipe.core.sketch import PAYLOAD, Sketch
-from clickpipe.errors import DataError, PlanError
+from clickpipe.errors import PlanError
 
 K, FEWEST, MOST = 4_096, 16, 1 << 20
 _THETA, _N = "theta", "n"
@@ -97,8 +98,7 @@ class Set(Sketch):
         check_rising(owners, hashes["hash"])
         schema = {GROUP: pl.UInt32, SUB_KEY: pl.UInt64, _THETA: pl.UInt64}
         entries = pl.DataFrame({GROUP: owners, SUB_KEY: hashes["hash"], _THETA: None}, schema=schema)
-        if (entries[SUB_KEY] >= read[_THETA].fill_null(ALL).gather(owners)).any():
-            raise DataError("a sketch is damaged: a hash that theta excludes")
+        refuse(owners, entries[SUB_KEY] >= read[_THETA].fill_null(ALL).gather(owners), "a hash that theta excludes")
         said = read.filter(pl.col(_THETA).is_not_null()).select(GROUP, pl.lit(None, pl.UInt64).alias(SUB_KEY), _THETA)
         return pl.concat([entries, said])
 
@@ -184,10 +184,9 @@ def _number(begin: int, size: int, type_: Any) -> pl.Expr:
 
 
 def _check(read: pl.DataFrame) -> None:
-    """Raises DataError for what is no compact theta sketch of our seed."""
+    """Raises Damaged for what is no compact theta sketch of our seed."""
     size, longs = pl.col(PAYLOAD).bin.size(), pl.col("longs")
     is_whole = pl.col("is_theta") & (size == (longs + pl.col(_N)) * 8) & ((longs < 3) | (pl.col(_THETA) <= ALL))
-    if not read.select(is_whole.fill_null(value=False)).to_series().all():
-        raise DataError("a sketch is damaged: no compact theta sketch of serial version 3")
-    if (read["seed"] != SEED_HASH).any():
-        raise DataError(f"a theta sketch of another seed: {hashing.SEED} was expected")
+    is_other = ~read.select(is_whole.fill_null(value=False)).to_series()
+    refuse(read[GROUP], is_other, "no compact theta sketch of serial version 3")
+    refuse(read[GROUP], read["seed"] != SEED_HASH, f"a theta sketch of another seed: {hashing.SEED} was expected")

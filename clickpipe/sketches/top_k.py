@@ -17,8 +17,8 @@ from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.counted_json import JSON, NUMBER, as_said, packed_lines, unpacked_lines
 from clickpipe.core.counters import Counters
 from clickpipe.core.flat import GROUP, in_order
+from clickpipe.core.refused import refuse
 from clickpipe.core.sketch import PAYLOAD, Sketch
-from clickpipe.errors import DataError
 
 _PARTS = ("value", "count", "error")
 
@@ -44,8 +44,8 @@ class TopK(Sketch, Counters):
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         rows = unpacked_lines(payloads, pl.Int64)
-        if (rows[NUMBER] < 1).any() or rows.select(GROUP, JSON).is_duplicated().any():
-            raise DataError("a sketch is damaged: a value without a count, or one that is there twice")
+        is_bad = (rows[NUMBER] < 1) | rows.select(GROUP, JSON).is_duplicated()
+        refuse(rows[GROUP], is_bad, "a value without a count, or one that is there twice")
         return rows.select(GROUP, pl.col(JSON).alias(SUB_KEY), pl.col(NUMBER).alias("n"))
 
     def tops(self, rows: pl.DataFrame, k: int | None) -> pl.DataFrame:
