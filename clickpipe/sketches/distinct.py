@@ -62,6 +62,8 @@ class Distinct(Sketch, Registers):
         sparse = _rows(places.filter(~is_full).gather(owners), codes[_CODE] >> 8, (codes[_CODE] & 255).astype(np.uint8))
         _, flat = unpacked(payloads.filter(is_full), [(_CODE, "u1")])
         ranks = flat[_CODE].reshape(-1, 2**self.precision)
+        if (payloads.bin.size() > 2**self.precision).any() or (np.count_nonzero(ranks, axis=1) * 4 < 2**self.precision).any():
+            raise DataError("a sketch is damaged: it was not written so")
         of, register = np.nonzero(ranks)
         owners = places.filter(is_full).gather(pl.Series(of.astype(np.uint32)))
         dense = _rows(owners, register.astype(np.uint32), ranks[of, register])

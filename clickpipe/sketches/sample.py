@@ -26,10 +26,10 @@ from clickpipe.core import hashing
 from clickpipe.core.aggregate import ORDER, SUB_KEY, VALUE, WEIGHT, Exprs
 from clickpipe.core.calls import is_whole
 from clickpipe.core.compute import json_of
-from clickpipe.core.counted_json import JSON, NUMBER, packed_lines, unpacked_lines
-from clickpipe.core.flat import GROUP, check_rising, in_order
+from clickpipe.core.counted_json import JSON, NUMBER, check_lines, packed_lines, unpacked_lines
+from clickpipe.core.flat import GROUP, in_order
 from clickpipe.core.sketch import PAYLOAD, Sketch
-from clickpipe.errors import PlanError
+from clickpipe.errors import DataError, PlanError
 
 K, MOST = 100, 100_000
 LEAST, GREATEST = 1e-100, 1e100
@@ -78,7 +78,9 @@ class Sample(Sketch):
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         rows = unpacked_lines(payloads, pl.UInt64)
-        check_rising(rows[GROUP], rows[NUMBER].to_numpy())
+        if rows[JSON].null_count():
+            raise DataError("a sketch is damaged: a lot without a value")
+        check_lines(rows, NUMBER, self.k)
         return rows.rename({NUMBER: SUB_KEY})
 
     def samples(self, rows: pl.DataFrame) -> pl.DataFrame:

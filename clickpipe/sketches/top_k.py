@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import polars as pl
 
 from clickpipe.core import hashing
-from clickpipe.core.aggregate import SUB_KEY, VALUE
+from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
 from clickpipe.core.compute import json_of
-from clickpipe.core.counted_json import JSON, NUMBER, packed_lines, unpacked_lines
+from clickpipe.core.counted_json import JSON, NUMBER, check_lines, packed_lines, unpacked_lines
 from clickpipe.core.counters import Counters
+from clickpipe.core.counts import MOST, summed
 from clickpipe.core.flat import GROUP, in_order
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import DataError
@@ -41,6 +42,9 @@ class TopK(Sketch, Counters):
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         return value
 
+    def merge(self, piece: Exprs) -> Exprs:
+        return {"n": summed(piece["n"])}
+
     def payloads(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         groups, rows = in_order(rows, keys)
         some = rows.filter(pl.col("n") > 0).rename({"n": NUMBER, SUB_KEY: JSON})
@@ -48,8 +52,9 @@ class TopK(Sketch, Counters):
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         rows = unpacked_lines(payloads, pl.Int64)
-        if (rows[NUMBER] < 1).any() or rows.select(GROUP, JSON).is_duplicated().any():
-            raise DataError("a sketch is damaged: a value without a count, or one that is there twice")
+        if not rows[NUMBER].is_between(1, MOST).all():
+            raise DataError("a sketch is damaged: a value that counts nothing, or too much")
+        check_lines(rows, JSON, self.most + 1)
         return rows.select(GROUP, pl.col(JSON).alias(SUB_KEY), pl.col(NUMBER).alias("n"))
 
     def tops(self, rows: pl.DataFrame, k: int | None) -> pl.DataFrame:
