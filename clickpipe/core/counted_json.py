@@ -16,7 +16,7 @@ _LINE = "line"
 _DIGITS = r"^(?:0|[1-9][0-9]*)$"
 # Of what JSON allows, the one spelling of a value: nothing between its parts, escapes only where they must be, no idle digits.
 _TEXT = r'"(?:[^"\\]|\\(?:["\\bfnrt]|u00(?:0[0-7bef]|1[0-9a-f])))*"'
-_PLAIN = rf"(?s)\A(?:{_TEXT}|-?[0-9]+(?:\.(?:0|[0-9]*[1-9]))?(?:e-?[0-9]+)?(?-u:\b)|true|false|null|[\]\[{{}},:])+\z"
+_PLAIN = rf"(?s)\A(?:{_TEXT}|-?[0-9]+(?:\.(?:0|[0-9]*[1-9]))?(?:e[+-][1-9][0-9]*)?(?-u:\b)|true|false|null|[\]\[{{}},:])+\z"
 
 
 def packed_lines(rows: pl.DataFrame, groups: int) -> pl.Series:
