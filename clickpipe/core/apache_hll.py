@@ -36,6 +36,7 @@ _LIST, _SET, _REGISTERS = 0, 1, 2
 _HLL_4, _HLL_6, _HLL_8 = 0, 1, 2
 _FACTS = struct.Struct("<8B3dII")
 _SLOT_BITS = 26
+_GREATEST = 64  # rank
 
 
 class ApacheHll(Form):
@@ -61,12 +62,12 @@ class ApacheHll(Form):
             raise DataError(f"an Apache HLL sketch of serial version {version}; this clickpipe reads version {_VERSION}")
         if not FEWEST <= precision <= MOST:
             raise DataError(f"an Apache HLL sketch of lg k {precision}; this clickpipe takes {FEWEST} to {MOST}")
-        if flags & _EMPTY:
-            return precision, sparse([], [], precision)
         match mode & 3:
+            case 1 if flags & _EMPTY:
+                raise _damaged()
             case 0 | 1:
                 return precision, _of_coupons(_coupons(data, mode & 3), precision)
-            case 2 if len(data) >= _FACTS.size:
+            case 2 if len(data) >= _FACTS.size and not flags & _EMPTY:
                 return precision, _of_registers(data, mode >> 2 & 3, precision)
         raise _damaged()
 
@@ -110,9 +111,10 @@ def _of_nibbles(body: np.ndarray[Any, Any], least: int, exceptions: np.ndarray[A
     ranks = nibbles + np.uint8(least)
     exceptions = exceptions[exceptions != 0]
     slots = exceptions & (k - 1)
-    if not np.array_equal(np.sort(slots), np.nonzero(nibbles == 15)[0]):
+    beyond = exceptions >> _SLOT_BITS
+    if least > _GREATEST or (beyond < least + 15).any() or not np.array_equal(np.sort(slots), np.nonzero(nibbles == 15)[0]):
         raise _damaged()
-    ranks[slots] = exceptions >> _SLOT_BITS
+    ranks[slots] = beyond
     return ranks
 
 

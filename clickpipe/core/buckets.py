@@ -48,7 +48,8 @@ class Buckets(Quantile):
         return value
 
     def ranks(self, q: float, n: pl.Expr) -> list[pl.Expr]:
-        return [((n - 1) * q).floor().cast(pl.Int64)]
+        # Beyond 2**53 a float rounds up to what is no rank any more.
+        return [pl.min_horizontal(((n - 1) * q).floor().cast(pl.Int128), n - 1)]
 
     def at(self, q: float, *found: pl.Expr) -> pl.Expr:
         bucket = found[0]

@@ -63,7 +63,7 @@ class Counters(Values):
         nothing = pl.lit(None, rows.schema[SUB_KEY]).alias(SUB_KEY)
         taken = large.select(*keys, nothing, pl.col(_OFF).alias(piece["n"])).select(rows.columns)
         both = pl.concat([kept.select(rows.columns), taken])
-        return both.group_by(*keys, SUB_KEY).agg(n.sum()).select(rows.columns)
+        return both.group_by(*keys, SUB_KEY).agg(self.merge({"n": n})["n"].alias(piece["n"])).select(rows.columns)
 
     def values(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
         has_value = pl.col(SUB_KEY).is_not_null()

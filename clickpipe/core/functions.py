@@ -20,6 +20,7 @@ from clickpipe.columns import Columns, dtype
 from clickpipe.core.calls import parse_argument
 from clickpipe.core.catalog import Catalog
 from clickpipe.errors import PlanError
+from clickpipe.readable import readable
 from clickpipe.sql import Expression
 
 FUNCTIONS = Catalog("clickpipe.functions", "function", "_")
@@ -45,6 +46,11 @@ class Function:
 
 def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
     """An expression that is computed record by record. Raises PlanError. `has_name`: it ends with AS NAME, but for a column."""
+    with readable(text):
+        return _compiled(text, given, has_name)
+
+
+def _compiled(text: str, given: Columns, has_name: bool) -> Expression:
     calls = list(_calls(text)) if text not in given.types else []
     if not calls:
         return sql.compile(text, given, expr=sql.parse(text) if has_name else None)

@@ -79,7 +79,7 @@ class Registers(Aggregate):
     def _estimates(self, met: pl.Series, powers: pl.Series, full: pl.Series) -> pl.Series:
         m = float(2**self.precision)
         indicator = powers + m * _tau(1 - full / m) * 2.0 ** (self.precision - 64) + m * _sigma(1 - met / m)
-        return (_ALPHA * m * m / indicator).round().cast(pl.Int64)
+        return (_ALPHA * m * m / indicator).round().clip(upper_bound=2.0**62).cast(pl.Int64)  # all that no hash has is infinite
 
     def bounds(self, estimate: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
         off = _Z95 * 1.04 / math.sqrt(2**self.precision) * estimate

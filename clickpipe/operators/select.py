@@ -48,6 +48,8 @@ Examples:
         added = {name: expression.kind for name, expression in self._named(given).items()}
         given.need(self.drop, " to drop")
         kept = {} if self.exprs else {name: kind for name, kind in given.types.items() if name not in self.drop}
+        if not (kept or added):
+            raise PlanError("no column is left", word=",".join(self.drop))
         columns = given.only({**kept, **added})
         columns = replace(columns, merges=self._merges(given, columns))
         self._check_window(given, columns)

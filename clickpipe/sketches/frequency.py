@@ -22,7 +22,6 @@ from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.calls import is_whole
 from clickpipe.core.counts import Counts
 from clickpipe.core.flat import GROUP
-from clickpipe.core.refused import refuse
 from clickpipe.core.values import Values
 from clickpipe.errors import PlanError
 
@@ -55,10 +54,8 @@ class Frequency(Counts, Values):
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         return value
 
-    def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
-        rows = super().unpacked(payloads)
-        refuse(rows[GROUP], rows[SUB_KEY] >= DEPTH * self.width, "no such cell")
-        return rows
+    def numbers(self) -> tuple[int, int]:
+        return 0, DEPTH * self.width - 1
 
     def frequencies(self, rows: pl.DataFrame, value: Any) -> pl.DataFrame:
         """Shape: GROUP and VALUE; none where it is 0."""

@@ -35,6 +35,10 @@ class Quantiles(Counts, Buckets):
     def parameter(self) -> tuple[str, float]:
         return "accuracy", self.accuracy
 
+    def numbers(self) -> tuple[int, int]:
+        return 1 - 2 * self.offset, 2 * self.offset - 1
+
     def quantiles(self, rows: pl.DataFrame, q: float) -> pl.DataFrame:
         """Shape: GROUP and VALUE."""
+        rows = rows.with_columns(pl.col("n").cast(pl.Int128))  # all together they may be more than 64 bits count
         return Buckets(self.kind, q, self.accuracy).values(rows, [GROUP], {"n": "n"}).select(GROUP, VALUE)

@@ -93,14 +93,27 @@ class Set(Sketch):
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         read = pl.DataFrame({PAYLOAD: payloads}).with_row_index(GROUP).with_columns(_parts())
-        _check(read)
+        self._check(read)
         owners, hashes = unpacked(read["entries"], [("hash", "<u8")])
         check_rising(owners, hashes["hash"])
         schema = {GROUP: pl.UInt32, SUB_KEY: pl.UInt64, _THETA: pl.UInt64}
         entries = pl.DataFrame({GROUP: owners, SUB_KEY: hashes["hash"], _THETA: None}, schema=schema)
-        refuse(owners, entries[SUB_KEY] >= read[_THETA].fill_null(ALL).gather(owners), "a hash that theta excludes")
+        is_bad = (entries[SUB_KEY] == 0) | (entries[SUB_KEY] >= read[_THETA].fill_null(ALL + 1).gather(owners))
+        refuse(owners, is_bad, "a hash that is none, or that theta excludes")
         said = read.filter(pl.col(_THETA).is_not_null()).select(GROUP, pl.lit(None, pl.UInt64).alias(SUB_KEY), _THETA)
         return pl.concat([entries, said])
+
+    def _check(self, read: pl.DataFrame) -> None:
+        """Raises Damaged for what is not written as a set is."""
+        preamble = pl.col(PAYLOAD).bin.head(pl.col("longs") * 8)
+        is_one = (
+            (pl.col(_N) <= self.k)
+            & (pl.col("entries").bin.size() == pl.col(_N) * 8)
+            & pl.col(_THETA).is_between(1, ALL - 1).fill_null(value=True)
+            & (preamble == _preamble().cast(pl.Binary))
+        )
+        is_other = ~read.select(is_one.fill_null(value=False)).to_series()
+        refuse(read[GROUP], is_other, "no compact theta sketch of serial version 3 with these facts")
 
     def estimates(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Shape: GROUP and VALUE, as of all that follow."""
@@ -149,7 +162,12 @@ def _hashes(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _image() -> pl.Expr:
-    """Apache's bytes of a set: 8 bytes if it has nothing, 16 for one value, else a preamble of 16 or 24 and the hashes."""
+    """Apache's bytes of a set."""
+    return pl.concat_list(_preamble(), pl.col("entries").cast(pl.List(pl.UInt8))).cast(pl.Binary)
+
+
+def _preamble() -> pl.Expr:
+    """What stands before the hashes, as a list of bytes: 8 of nothing or one value, else 16, or 24 with theta."""
     has_all = pl.col(_THETA).is_null()
     n = pl.col(_N).fill_null(0)
     is_none, is_one = has_all & (n == 0), has_all & (n == 1)
@@ -161,32 +179,20 @@ def _image() -> pl.Expr:
         pl.concat_list(*(byte.cast(pl.UInt8) for byte in head)),
         pl.when(longs > 1).then(little_endian(n, 8)).otherwise(nothing),  # the number, in 4 bytes, and 4 of nothing
         pl.when(longs > 2).then(little_endian(pl.col(_THETA).fill_null(0), 8)).otherwise(nothing),
-        pl.col("entries").cast(pl.List(pl.UInt8)),
-    ).cast(pl.Binary)
+    )
 
 
 def _parts() -> list[pl.Expr]:
-    """Of an image: `longs`, `n`, theta, `seed`, `is_theta` and `entries`; null where it is too short."""
+    """Of an image: `longs`, `n`, theta and `entries`; null where it is too short."""
     longs = _number(0, 1, pl.UInt8).cast(pl.UInt32)
     has_one = (_number(5, 1, pl.UInt8) & 4 == 0).cast(pl.UInt32)
     return [
         longs.alias("longs"),
-        pl.when(longs == 1).then(has_one).otherwise(_number(8, 4, pl.UInt32)).alias(_N),
+        pl.when(longs == 1).then(has_one).otherwise(_number(8, 4, pl.UInt32)).cast(pl.Int64).alias(_N),
         pl.when(longs == 3).then(_number(16, 8, pl.UInt64)).alias(_THETA),
-        _number(6, 2, pl.UInt16).alias("seed"),
-        ((_number(1, 1, pl.UInt8) == 3) & (_number(2, 1, pl.UInt8) == 3) & longs.is_between(1, 3)).alias("is_theta"),
         pl.col(PAYLOAD).bin.slice(longs * 8).alias("entries"),
     ]
 
 
 def _number(begin: int, size: int, type_: Any) -> pl.Expr:
     return pl.col(PAYLOAD).bin.slice(begin, size).bin.reinterpret(dtype=type_, endianness="little")
-
-
-def _check(read: pl.DataFrame) -> None:
-    """Raises Damaged for what is no compact theta sketch of our seed."""
-    size, longs = pl.col(PAYLOAD).bin.size(), pl.col("longs")
-    is_whole = pl.col("is_theta") & (size == (longs + pl.col(_N)) * 8) & ((longs < 3) | (pl.col(_THETA) <= ALL))
-    is_other = ~read.select(is_whole.fill_null(value=False)).to_series()
-    refuse(read[GROUP], is_other, "no compact theta sketch of serial version 3")
-    refuse(read[GROUP], read["seed"] != SEED_HASH, f"a theta sketch of another seed: {hashing.SEED} was expected")

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from clickpipe.core.aggregate import SUB_KEY, VALUE
-from clickpipe.core.counted_json import JSON, NUMBER, as_said, packed_lines, unpacked_lines
+from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
+from clickpipe.core.counted_json import JSON, NUMBER, as_said, check_lines, packed_lines, unpacked_lines
 from clickpipe.core.counters import Counters
+from clickpipe.core.counts import MOST, summed
 from clickpipe.core.flat import GROUP, in_order
 from clickpipe.core.refused import refuse
 from clickpipe.core.sketch import PAYLOAD, Sketch
@@ -37,6 +38,9 @@ class TopK(Sketch, Counters):
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         return value
 
+    def merge(self, piece: Exprs) -> Exprs:
+        return {"n": summed(piece["n"])}
+
     def payloads(self, rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         groups, rows = in_order(rows, keys)
         some = rows.filter(pl.col("n") > 0).rename({"n": NUMBER, SUB_KEY: JSON})
@@ -44,8 +48,8 @@ class TopK(Sketch, Counters):
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         rows = unpacked_lines(payloads, pl.Int64)
-        is_bad = (rows[NUMBER] < 1) | rows.select(GROUP, JSON).is_duplicated()
-        refuse(rows[GROUP], is_bad, "a value without a count, or one that is there twice")
+        refuse(rows[GROUP], ~rows[NUMBER].is_between(1, MOST), "a value that counts nothing, or too much")
+        check_lines(rows, JSON, self.most + 1)
         return rows.select(GROUP, pl.col(JSON).alias(SUB_KEY), pl.col(NUMBER).alias("n"))
 
     def tops(self, rows: pl.DataFrame, k: int | None) -> pl.DataFrame:
