@@ -21,6 +21,7 @@ Exprs = Mapping[str, "pl.Expr"]
 SUB_KEY = "\0sub"
 VALUE = "\0value"
 ORDER, WEIGHT = "order", "weight"
+Z95 = 1.96  # so many standard deviations off to both sides: 95 %
 
 
 class Aggregate:
