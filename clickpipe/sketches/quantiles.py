@@ -37,4 +37,5 @@ class Quantiles(Counts, Buckets):
 
     def quantiles(self, rows: pl.DataFrame, q: float) -> pl.DataFrame:
         """Shape: GROUP and VALUE."""
-        return Buckets(self.kind, q, self.accuracy).values(rows, [GROUP], {"n": "n"}).select(GROUP, VALUE)
+        found = Buckets(self.kind, q, self.accuracy).values(rows.rename({GROUP: "at"}), ["at"], {"n": "n"})
+        return found.select(pl.col("at").alias(GROUP), VALUE)
