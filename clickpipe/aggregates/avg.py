@@ -15,7 +15,7 @@ from clickpipe.core.total import Total
 
 
 class Avg(Total):
-    kept: ClassVar[Mapping[str, str]] = {"n": "count", "sum": "sum"}
+    kept: ClassVar[Mapping[str, str]] = {"n": "count", "sum": "sum_wide"}
 
     def result(self) -> str:
         return "float"
