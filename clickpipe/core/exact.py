@@ -24,8 +24,13 @@ _LARGEST = float(2**100)
 PIECES = ("whole", "high", "low", "beyond")
 
 
-def partial(value: pl.Expr, prefix: str = "") -> dict[str, pl.Expr]:
+def partial(value: pl.Expr) -> dict[str, pl.Expr]:
     """The pieces of a sum of doubles."""
+    return {name: lane.sum() for name, lane in lanes(value).items()}
+
+
+def lanes(value: pl.Expr, prefix: str = "") -> dict[str, pl.Expr]:
+    """What each value adds to them."""
     value = value.cast(pl.Float64)
     near = pl.when(value.abs() < _LARGEST).then(value)
     whole = near.truncate()
@@ -35,10 +40,10 @@ def partial(value: pl.Expr, prefix: str = "") -> dict[str, pl.Expr]:
     low = second.truncate()
     beyond = pl.when(value.abs() < _LARGEST).then((second - low) / _STEP / _STEP).otherwise(value)
     return {
-        f"{prefix}whole": whole.cast(pl.Int128).sum(),
-        f"{prefix}high": high.cast(pl.Int64).cast(pl.Int128).sum(),
-        f"{prefix}low": low.cast(pl.Int64).cast(pl.Int128).sum(),
-        f"{prefix}beyond": beyond.sum(),
+        f"{prefix}whole": whole.cast(pl.Int128),
+        f"{prefix}high": high.cast(pl.Int64).cast(pl.Int128),
+        f"{prefix}low": low.cast(pl.Int64).cast(pl.Int128),
+        f"{prefix}beyond": beyond,
     }
 
 

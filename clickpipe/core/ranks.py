@@ -38,4 +38,3 @@ def at_ranks(rows: pl.DataFrame, keys: Sequence[str], counts: str, ranks: Sequen
         found = values.filter(is_there).select(GROUP, pl.col(SUB_KEY).alias(str(place)))
         groups = groups.join(found, on=GROUP, how="left", maintain_order="left")
     return groups.drop(GROUP)
-

@@ -28,7 +28,8 @@ _SPLIT = float(2**27 + 1)
 _STEP = float(2**60)
 _LARGEST = float(2**80)
 _X, _XX = ([prefix + name for name in exact.PIECES] for prefix in ("x.", "xx."))
-_SUMS = [*_X, *_XX, "xx.top", "n"]
+_SUMS = [*_X, *_XX, "xx.top"]
+_LANES = {name: pl.Float64() if name.endswith("beyond") else pl.Int128() for name in _SUMS} | {"largest": pl.Float64()}
 
 
 class Moments(Aggregate):
@@ -44,24 +45,20 @@ class Moments(Aggregate):
     def of(self, variance: pl.Expr) -> pl.Expr:
         raise NotImplementedError
 
+    def prepared(self, value: pl.Expr) -> pl.Expr:
+        # In steps, and not as one expression: that would be of thousands of nodes.
+        return value.map_batches(_lanes, return_dtype=pl.Struct(_LANES), is_elementwise=True)
+
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
-        magnitude = value.cast(pl.Float64).abs()
-        x = pl.when(magnitude < _LARGEST).then(value.cast(pl.Float64))
-        square = x * x
-        high = x * _SPLIT - (x * _SPLIT - x)
-        low = x - high
-        error = ((high * high - square) + 2.0 * high * low) + low * low
-        first, second = _square_sums(square), _square_sums(error)
-        sums = exact.partial(x, "x.") | {name: first[name] + second[name] for name in first}
-        if self.kind == "int":  # beyond 2**53 they are no doubles
-            sums |= _whole_sums(value.cast(pl.Int128))
-        return {"n": x.count().cast(pl.Int64), "largest": magnitude.max(), **sums}
+        largest = value.struct.field("largest")
+        sums = {name: value.struct.field(name).sum() for name in _SUMS}
+        return {**sums, "n": largest.count().cast(pl.Int64), "largest": largest.max()}
 
     def merge(self, piece: Mapping[str, pl.Expr]) -> Exprs:
-        return {name: piece[name].sum() for name in _SUMS} | {"largest": piece["largest"].max()}
+        return {name: piece[name].sum() for name in (*_SUMS, "n")} | {"largest": piece["largest"].max()}
 
     def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
-        packed = pl.struct(*(piece[name].alias(name) for name in _SUMS))
+        packed = pl.struct(*(piece[name].alias(name) for name in (*_SUMS, "n")))
         variance = packed.map_batches(self._variances, return_dtype=pl.Float64, is_elementwise=True)
         return pl.when((piece["n"] > self.less) & (piece["largest"] < _LARGEST)).then(self.of(variance))
 
@@ -78,11 +75,26 @@ class Moments(Aggregate):
         return pl.Series((large + rest / pairs).astype(float)).clip(lower_bound=0)
 
 
-def _whole_sums(x: pl.Expr) -> Exprs:
+def _lanes(values: pl.Series) -> pl.Series:
+    """What each value adds to the sums."""
+    x, square, error = pl.col("x"), pl.col("square"), pl.col("error")
+    high, low = pl.col("high"), pl.col("low")
+    frame = pl.DataFrame({"given": values}).with_columns(pl.col("given").cast(pl.Float64).alias("x"))
+    frame = frame.with_columns(pl.when(x.is_finite()).then(x.abs()).alias("largest"))
+    frame = frame.with_columns(pl.when(pl.col("largest") < _LARGEST).then(x).alias("x"))
+    frame = frame.with_columns((x * x).alias("square"), (x * _SPLIT - (x * _SPLIT - x)).alias("high"))
+    frame = frame.with_columns((x - high).alias("low"))
+    frame = frame.with_columns((((high * high - square) + 2.0 * high * low) + low * low).alias("error"))
+    tops = [(number / _STEP).truncate() for number in (square, error)]
+    top = tops[0].cast(pl.Int128) + tops[1].cast(pl.Int128)
+    frame = frame.with_columns(square - tops[0] * _STEP, error - tops[1] * _STEP, top.alias("xx.top"))
+    one, other = (exact.lanes(number, "xx.") for number in (square, error))
+    sums = exact.lanes(x, "x.") | {name: one[name] + other[name] for name in one}
+    if values.dtype.is_integer():  # beyond 2**53 they are no doubles
+        sums |= _whole_lanes(pl.col("given").cast(pl.Int128))
+    return frame.with_columns(**sums).select(*_LANES).to_struct(values.name)
+
+
+def _whole_lanes(x: pl.Expr) -> Exprs:
     square, step = x * x, pl.lit(2**60, pl.Int128)
-    return {"x.whole": x.sum(), "xx.top": (square // step).sum(), "xx.whole": (square % step).sum()}
-
-
-def _square_sums(number: pl.Expr) -> Exprs:
-    top = (number / _STEP).truncate()
-    return {"xx.top": top.cast(pl.Int128).sum(), **exact.partial(number - top * _STEP, "xx.")}
+    return {"x.whole": x, "xx.top": square // step, "xx.whole": square % step}

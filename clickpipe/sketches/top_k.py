@@ -56,7 +56,10 @@ class TopK(Sketch, Counters):
     def tops(self, rows: pl.DataFrame, k: int | None) -> pl.DataFrame:
         """Shape: GROUP and VALUE, a JSON list of value, count and error, the most frequent first."""
         found = Counters.values(self, rows.rename({GROUP: "at"}), ["at"], {"n": "n"}).rename({"at": GROUP}).drop_nulls(VALUE)
-        one = pl.format('{{"value":{},"count":{},"error":{}}}', *(pl.col(VALUE).struct.field(name).cast(pl.String).fill_null("null") for name in _PARTS))
+        one = pl.format(
+            '{{"value":{},"count":{},"error":{}}}',
+            *(pl.col(VALUE).struct.field(name).cast(pl.String).fill_null("null") for name in _PARTS),
+        )
         lists = found.select(GROUP, pl.col(VALUE).list.head(self.k if k is None else k)).explode(VALUE)
         lists = lists.select(GROUP, one.alias("one")).group_by(GROUP, maintain_order=True).agg(pl.col("one").str.join(","))
         return lists.select(GROUP, pl.format("[{}]", pl.col("one")).alias(VALUE))
