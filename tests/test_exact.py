@@ -107,8 +107,8 @@ def test_counts_and_sums_of_integers_do_not_wrap_round() -> None:
 def _value(name: str, kind: str, numbers: list[float] | list[int], piece: int) -> float:
     """Through partial, merge and final, as a stream would go."""
     function = FUNCTIONS.find(name, Aggregate)(kind)
-    frames = [pl.DataFrame({"x": numbers[at : at + piece]}) for at in range(0, len(numbers), piece)]
-    parts = [frame.select(**function.partial(function.prepared(pl.col("x")), pl.lit(0))) for frame in frames]
+    frame = pl.DataFrame({"x": numbers}).select(function.prepared(pl.col("x")))
+    parts = [frame[at : at + piece].select(**function.partial(pl.col("x"), pl.lit(0))) for at in range(0, len(numbers), piece)]
     pieces = {column: pl.col(column) for column in parts[0].columns}
     merged = pl.concat(parts).select(**function.merge(pieces))
     value: float = merged.select(function.final(pieces)).item()

@@ -1,6 +1,6 @@
 """Arithmetic mean of a numeric column; nulls are not counted; null when there was no value.
 
-Error: one rounding of the sum and one of the division, whatever the order of the records.
+Error: that of the sum (see sum), and one rounding of the division.
 """
 
 from __future__ import annotations
