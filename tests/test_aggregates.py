@@ -293,6 +293,20 @@ def test_too_many_groups_take_bounded_memory() -> None:
     assert values.filter("other")["n"].to_list() == [299_000]
 
 
+def test_lists_keep_as_many_values_as_they_say() -> None:
+    """Also where a hundred records stand at each of a hundred instants, in many batches."""
+    call = _call("v", "list", "int", 100)
+    summary = Summary(["g"], [call], {})
+    for at in range(20):
+        frame = pl.DataFrame({"g": [1] * 10_000, "x": range(at * 10_000, (at + 1) * 10_000)})
+        summary.add(frame.with_columns(call.inputs()), pl.col("x") % 100)
+    rows = summary.groups()
+    assert rows["\0v.values"].list.len().sum() <= 100 * 100
+    summary.merge()
+    assert summary.groups()["\0v.values"].list.len().sum() == 100
+    assert summary.values(lambda rows: rows)["v"].to_list() == [list(range(0, 10_000, 100))]
+
+
 @pytest.mark.parametrize("name", ["approx_distinct", "approx_quantile", "quantile_cont", "mode", "histogram"])
 @given(seed=st.integers(0, 2**32), parts=st.integers(1, 12))
 @settings(max_examples=examples(30), deadline=None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mmh3
+import numpy as np
 import orjson
 import polars as pl
 import pytest
@@ -25,6 +26,8 @@ from clickpipe.aggregates.merge import Merge
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core import hashing
+from clickpipe.core.aggregate import SUB_KEY, VALUE
+from clickpipe.core.apache_theta import ALL
 from clickpipe.core.asked import answered, combined, union, united
 from clickpipe.core.compute import compute, json_of
 from clickpipe.core.flat import GROUP
@@ -32,6 +35,7 @@ from clickpipe.core.functions import compile
 from clickpipe.core.sketch import kinds, opened
 from clickpipe.core.summary import Call, Summary
 from clickpipe.errors import DataError
+from clickpipe.sketches.set import Set
 from clickpipe.testing import collect
 
 KINDS = {kind.name(): kind for kind in kinds().values()}
@@ -288,6 +292,47 @@ def test_large_sets_are_within_their_error() -> None:
             offs.append(off / deviation)
     assert abs(sum(offs) / len(offs)) < 3 / math.sqrt(20)
     assert 0.3 < sum(off * off for off in offs) / len(offs) < 1.5
+
+
+@pytest.mark.parametrize("share", [1e-4, 0.01, 0.3, 0.9])
+@pytest.mark.parametrize("true", [0, 1, 3, 10, 50, 1_000, 30_000])
+def test_bounds_of_sets_hold_the_truth_in_95_of_100(true: int, share: float) -> None:
+    """Of sets of `true` values, each of which is among the hashes with a probability: also where hardly any is."""
+    theta, seeds = int(share * ALL), 3_000
+    found = np.random.default_rng(true).binomial(true, share, seeds)[: 3_000_000 // (1 + int(true * share))]
+    groups = np.arange(found.size, dtype=np.uint32)
+    schema = {GROUP: pl.UInt32, SUB_KEY: pl.UInt64, "theta": pl.UInt64}
+    said = pl.DataFrame({GROUP: groups, SUB_KEY: None, "theta": theta}, schema=schema)
+    hashes = pl.DataFrame({GROUP: np.repeat(groups, found), SUB_KEY: 1, "theta": None}, schema=schema)
+    rows, sketch = pl.concat([said, hashes]), Set("str")
+    lows, highs = (told.sort(GROUP)[VALUE].to_numpy() for told in (sketch.lows(rows), sketch.highs(rows)))
+    assert (lows >= found).all()
+    assert (highs > lows).all()
+    assert ((lows <= true) & (true <= highs)).mean() >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / found.size)
+
+
+@pytest.mark.parametrize(
+    ("k", "size", "common"), [(16, 300, 5), (16, 300, 150), (256, 2_000, 4), (256, 2_000, 40), (256, 2_000, 0)]
+)
+def test_bounds_of_intersections_and_differences(k: int, size: int, common: int) -> None:
+    """Of 200 pairs of sets: as many hashes as few values have in common, or none at all."""
+    seeds = 200
+    starts = np.arange(seeds)[:, None] * 3 * size
+    first, second = (starts + np.arange(size) + off for off in (0, size - common))
+    one, other = (_of_integers(k, values) for values in (first, second))
+    for question, true in (("intersection", common), ("difference", size - common)):
+        found = combined(one, other, question)
+        low, value, high = (answered(found, told, pl.Int64(), nothing=0) for told in ("lows", "estimates", "highs"))
+        assert ((low >= 0) & (low <= value) & (value <= high) & (high > 0)).all()
+        assert ((low <= true) & (true <= high)).mean() >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / seeds)
+
+
+def _of_integers(k: int, groups: np.ndarray[Any, Any]) -> pl.Series:
+    call = Call("v", Set("int", k), pl.col("x"))
+    summary = Summary(["g"], [call], {})
+    frame = pl.DataFrame({"g": np.repeat(np.arange(groups.shape[0]), groups.shape[1]), "x": groups.ravel()})
+    summary.add(frame.select("g", *call.inputs()), pl.lit(0))
+    return summary.values(lambda rows: rows).sort("g")["v"]
 
 
 def test_what_is_left_of_sets_goes_on_being_a_set() -> None:

@@ -21,6 +21,7 @@ class Merge(Aggregate):
     takes: ClassVar[tuple[str, ...]] = ("sketch", "str")
     rolled_up: ClassVar[str] = "merge"
     has_pieces: ClassVar[bool] = True
+    width = 1_000
 
     def result(self) -> str:
         return "sketch"

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY
+from clickpipe.core.keys import number
 from clickpipe.core.refused import refuse
 
 if TYPE_CHECKING:
     import numpy as np
 
 GROUP = "\0place"
-_BYTE = "\0byte"
+_BYTE, _KEY = "\0byte", "\0key"
 
 
 def packed(rows: pl.DataFrame, groups: int, dtype: Any) -> pl.Series:
@@ -73,12 +74,14 @@ def all_groups(found: pl.DataFrame, groups: int) -> pl.DataFrame:
 
 
 def numbered(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The groups that there are, with their GROUP, and the rows with theirs."""
+    """The groups that there are, with their GROUP, and the rows with theirs. Without keys there is one, also of no rows."""
     if not keys:
         one = pl.DataFrame({GROUP: [0]}, schema={GROUP: pl.UInt32})
         return one, rows.with_columns(pl.lit(0, pl.UInt32).alias(GROUP))
-    groups = rows.select(keys).unique(maintain_order=True).with_row_index(GROUP)
-    return groups, rows.join(groups, on=list(keys), nulls_equal=True, maintain_order="left")
+    key = number(keys).alias(_KEY)
+    groups = rows.group_by(key, maintain_order=True).agg(pl.col(keys).first()).with_row_index(GROUP)
+    found = rows.with_columns(key).join(groups.select(_KEY, GROUP), on=_KEY, maintain_order="left").drop(_KEY)
+    return groups.drop(_KEY), found
 
 
 def in_order(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:

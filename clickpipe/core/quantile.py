@@ -58,7 +58,9 @@ class Between(Quantile):
 
     def at(self, q: float, *found: pl.Expr) -> pl.Expr:
         low, high = (one.cast(pl.Float64) for one in found)
-        return low + (high - low) * (self._place(q) - self._place(q).floor())
+        share, apart = self._place(q) - self._place(q).floor(), high - low
+        far = low * (1 - share) + high * share  # they may be further apart than any double
+        return pl.when(apart.is_infinite()).then(far).otherwise(low + apart * share)
 
     def _place(self, q: float) -> pl.Expr:
         return (pl.col(TOTAL) - 1) * q

@@ -40,5 +40,6 @@ class Quantiles(Counts, Buckets):
 
     def quantiles(self, rows: pl.DataFrame, q: float) -> pl.DataFrame:
         """Shape: GROUP and VALUE."""
-        rows = rows.with_columns(pl.col("n").cast(pl.Int128))  # all together they may be more than 64 bits count
-        return Buckets(self.kind, q, self.accuracy).values(rows, [GROUP], {"n": "n"}).select(GROUP, VALUE)
+        n = pl.col("n").cast(pl.Int128)  # all together they may be more than 64 bits count
+        found = Buckets(self.kind, q, self.accuracy).values(rows.rename({GROUP: "at"}).with_columns(n), ["at"], {"n": "n"})
+        return found.select(pl.col("at").alias(GROUP), VALUE)

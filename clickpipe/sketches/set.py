@@ -5,19 +5,20 @@
 set(x, 16384) keeps 16,384 hashes instead of 4,096: twice as exact, four times the memory.
 Payload: a compact theta sketch of Apache DataSketches, as it is (serial version 3, ordered).
 Error: 1 / sqrt(k - 1), one standard deviation, of a set: 1.6 %; of an intersection that times sqrt(union / intersection). Exact
-up to k values. Memory: k rows.
+up to k values. Its bounds hold the truth in 95 of 100 cases, and in no fewer where next to no hash is left. Memory: k rows.
 Source: Dasgupta et al. 2016, "A framework for estimating stream expression cardinalities"; Apache's CompactThetaSketch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from clickpipe.core import hashing
-from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
+from clickpipe.core.aggregate import SUB_KEY, VALUE, Z95, Exprs
 from clickpipe.core.apache_theta import ALL, SEED_HASH, ApacheTheta
 from clickpipe.core.calls import is_whole
 from clickpipe.core.flat import GROUP, all_groups, check_rising, in_order, little_endian, packed, unpacked
@@ -27,7 +28,7 @@ from clickpipe.errors import PlanError
 
 K, FEWEST, MOST = 4_096, 16, 1 << 20
 _THETA, _N = "theta", "n"
-_Z95 = 1.96
+_LARGEST = math.nextafter(2.0**63, 0)  # what theta says may be beyond all integers
 
 
 class Set(Sketch):
@@ -117,20 +118,13 @@ class Set(Sketch):
 
     def estimates(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Shape: GROUP and VALUE, as of all that follow."""
-        return self._off(rows, 0)
+        return _told(rows, (_FOUND / _SHARE).round())
 
     def lows(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return self._off(rows, -_Z95)
+        return _told(rows, pl.max_horizontal(_bound(-1).floor(), _FOUND))
 
     def highs(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return self._off(rows, _Z95)
-
-    def _off(self, rows: pl.DataFrame, deviations: float) -> pl.DataFrame:
-        """The estimate, so many standard deviations off: each value is among the hashes with the probability theta."""
-        share = pl.col(_THETA).min().fill_null(ALL).cast(pl.Float64) / ALL
-        n = pl.col(SUB_KEY).count()
-        value = (n + deviations * (n * (1 - share)).sqrt()) / share
-        return rows.group_by(GROUP).agg(value.round().cast(pl.Int64).alias(VALUE))
+        return _told(rows, _bound(1).ceil())
 
     def intersection(self, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
         """Rows of what both have seen."""
@@ -155,6 +149,26 @@ class Set(Sketch):
             pl.concat([first, second]).filter(pl.col(_THETA).is_not_null()).with_columns(pl.lit(None, pl.UInt64).alias(SUB_KEY))
         )
         return self.merged(pl.concat([rows, limits.select(rows.columns)]))
+
+
+# Each value is among the hashes with the probability theta: how many are found, and that share.
+_FOUND = pl.col(SUB_KEY).count().cast(pl.Float64)
+_SHARE = pl.col(_THETA).min().fill_null(ALL).cast(pl.Float64) / ALL
+
+
+def _bound(side: int) -> pl.Expr:
+    """How many values there are at the least (-1) or most (1), where so many are found: those of which as few, or as many, would
+    be 1.96 deviations off, corrected by half a value for what is counted in whole ones.
+
+    Source: Wilson 1927; Apache's BinomialBoundsN, contClassicLB and UB.
+    """
+    near = pl.when(_SHARE < 1).then((_FOUND + side / 2).clip(lower_bound=0)).otherwise(_FOUND) / _SHARE
+    variance = Z95**2 * (1 - _SHARE) / _SHARE
+    return near + variance / 2 + side * (variance * (variance / 4 + near)).sqrt()
+
+
+def _told(rows: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
+    return rows.group_by(GROUP).agg(value.clip(upper_bound=_LARGEST).cast(pl.Int64).alias(VALUE))
 
 
 def _hashes(rows: pl.DataFrame) -> pl.DataFrame:

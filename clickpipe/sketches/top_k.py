@@ -3,6 +3,7 @@
 Payload: text, a line for each value in the order of values: its count, a space and the value as JSON. Before them a line
 without a value has what no count is short by more.
 Error: at most records / (10 k, or 1,000), said with each value; none where there are no more different values than that.
+Where no counter is left top_of has one entry, without a value, that says it.
 Memory: 10 k rows, or 1,000.
 Source: Misra and Gries, see core/counters.py.
 """
@@ -54,8 +55,11 @@ class TopK(Sketch, Counters):
 
     def tops(self, rows: pl.DataFrame, k: int | None) -> pl.DataFrame:
         """Shape: GROUP and VALUE, a JSON list of value, count and error, the most frequent first."""
-        found = Counters.values(self, rows, [GROUP], {"n": "n"}).drop_nulls(VALUE)
-        one = pl.format('{{"value":{},"count":{},"error":{}}}', *(pl.col(VALUE).struct.field(name) for name in _PARTS))
+        found = Counters.values(self, rows.rename({GROUP: "at"}), ["at"], {"n": "n"}).rename({"at": GROUP}).drop_nulls(VALUE)
+        one = pl.format(
+            '{{"value":{},"count":{},"error":{}}}',
+            *(pl.col(VALUE).struct.field(name).cast(pl.String).fill_null("null") for name in _PARTS),
+        )
         lists = found.select(GROUP, pl.col(VALUE).list.head(self.k if k is None else k)).explode(VALUE)
         lists = lists.select(GROUP, one.alias("one")).group_by(GROUP, maintain_order=True).agg(pl.col("one").str.join(","))
         return lists.select(GROUP, pl.format("[{}]", pl.col("one")).alias(VALUE))
