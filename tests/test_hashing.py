@@ -62,7 +62,7 @@ def test_golden_vectors(text: str) -> None:
 
 
 def _texts(numbers: list[float]) -> list[str]:
-    return pl.DataFrame({"x": numbers}).select(hashing.text_of(pl.col("x"), "float")).to_series().to_list()
+    return pl.DataFrame({"x": numbers}).select(hashing.text_of(pl.col("x"))).to_series().to_list()
 
 
 def test_floats_have_the_texts_that_the_format_gives_them() -> None:

@@ -26,7 +26,7 @@ from clickpipe.errors import PlanError
 
 LARGEST = 10_000
 _FEWEST = 1_000
-_OFF = "\0off"
+_OFF, _ALL, _LEN = "\0off", "\0all", "\0len"
 
 
 class Counters(Values):
@@ -49,9 +49,9 @@ class Counters(Values):
         if rows.height <= self.most:
             return rows
         has_value, n = pl.col(SUB_KEY).is_not_null(), pl.col(piece["n"])
-        values = rows.filter(has_value).with_columns(pl.lit(0).alias(GROUP))
-        large = values.group_by(GROUP, *keys).agg(n.top_k(self.most + 1).min().alias(_OFF), pl.len().alias("\0len"))
-        large = large.filter(pl.col("\0len") > self.most).drop("\0len", GROUP, strict=False)
+        by = [pl.lit(0).alias(_ALL), *keys]  # also where there are no keys
+        large = rows.filter(has_value).group_by(by).agg(n.top_k(self.most + 1).min().alias(_OFF), pl.len().alias(_LEN))
+        large = large.filter(pl.col(_LEN) > self.most).drop(_LEN, _ALL)
         if not large.height:
             return rows
         if keys:
