@@ -47,9 +47,6 @@ class Buckets(Quantile):
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         return value
 
-    def ranks(self, q: float, n: pl.Expr) -> list[pl.Expr]:
-        return [((n - 1) * q).floor().cast(pl.Int64)]
-
     def at(self, q: float, *found: pl.Expr) -> pl.Expr:
         bucket = found[0]
         power = ((bucket.abs() - self.offset).cast(pl.Float64) * math.log(self.gamma)).exp()
