@@ -107,11 +107,17 @@ class Summarise(OperatorStep):
         self._check_again(window, added)
         time = TimeColumn("window_start", "ms") if window else None
         is_revised = bool({REV, FINAL} & set(added))
-        why = "--top has left out rows" if self.first() else ""
         named = [(call, self._names(call)) for call in calls]
-        merging = merges(named, has_pieces=self.keeps_pieces(), why=why) if window else {}
+        merging = merges(named, has_pieces=self.keeps_pieces(), why=self._unmergeable()) if window else {}
         more = (is_revised, given.idles, window or given.results_of, merging)
         return Columns({**types, **added}, frozenset(), time, None, key, *more)
+
+    def _unmergeable(self) -> str:
+        """Why rows do not merge into those of coarser windows; nothing: they may."""
+        if self.first():
+            return "--top has left out rows"
+        # A group may have a row of its own in one window, and be among the others in the next.
+        return "which groups --overflow other has put into one row is not the same in each window" if self.overflow == OTHER else ""
 
     def _sets_apart(self, types: Mapping[str, str], window: WindowInfo | None) -> dict[str, str]:
         """The columns that tell of a row which --by columns, or which groups, it is of."""
