@@ -19,6 +19,7 @@ from clickpipe import sql
 from clickpipe.columns import Columns, dtype
 from clickpipe.core.calls import parse_argument
 from clickpipe.core.catalog import Catalog
+from clickpipe.core.instants import with_instants
 from clickpipe.errors import DataError, PlanError
 from clickpipe.sql import Expression
 
@@ -46,11 +47,11 @@ def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
     """An expression that is computed record by record. Raises PlanError. `has_name`: it ends with AS NAME, but for a column."""
     calls = list(_calls(text)) if text not in given.types else []
     if not calls:
-        return sql.compile(text, given, expr=sql.parse(text) if has_name else None)
+        return _plain(text, given, has_name=has_name)
     parts = [_part(call, given, place) for place, call in enumerate(calls)]
     rest, known = _without(text, calls, parts), given.add({part.name: part.function.gives for part in parts})
     try:
-        inner = sql.compile(rest, known, expr=sql.parse(rest) if has_name else None)
+        inner = _plain(rest, known, has_name=has_name)
     except PlanError as error:
         raise _restored(error, calls, parts) from None
     mine = [name for name in inner.reads if name in given.types]
@@ -58,6 +59,13 @@ def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
     whole = fields.struct.with_fields(_of_fields(inner.expr).alias(_VALUE)).struct.field(_VALUE)
     reads = dict.fromkeys([*(name for part in parts for name in part.reads()), *mine])
     return replace(inner, text=text, expr=whole.alias(inner.name) if inner.name else whole, reads=tuple(reads))
+
+
+def _plain(text: str, given: Columns, *, has_name: bool) -> Expression:
+    """One without functions of our own."""
+    if text in given.types and not has_name:
+        return sql.compile(text, given)
+    return sql.compile(text, given, expr=with_instants(sql.parse(text), text, given))
 
 
 def predicate(text: str, given: Columns) -> Expression:
