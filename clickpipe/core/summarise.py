@@ -117,9 +117,7 @@ class Summarise(OperatorStep):
         if self.first():
             return "--top has left out rows"
         # A group may have a row of its own in one window, and be among the others in the next.
-        return (
-            "--overflow other has put other groups into one row in each window" if self.overflow == OTHER else ""
-        )
+        return "--overflow other has put other groups into one row in each window" if self.overflow == OTHER else ""
 
     def _sets_apart(self, types: Mapping[str, str], window: WindowInfo | None) -> dict[str, str]:
         """The columns that tell of a row which --by columns, or which groups, it is of."""
