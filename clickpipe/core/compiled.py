@@ -65,6 +65,8 @@ def _further(named: Named, function: type[Aggregate], given: Columns) -> tuple[E
     """What stands behind the first argument: what orders its records, and constants."""
     more, spoken = list(named.more), _spoken(named.function, function)
     by = compile(more.pop(0).text, given) if function.ordered_by == "argument" and more else None
+    if by is not None and not by.reads:
+        raise _same_for_all(named, function, by)
     if by is not None and function.is_weighed:
         by = _weighed(by, compile(more.pop().text, given) if more and not more[-1].is_constant else None, named)
     for said in more:
@@ -79,6 +81,14 @@ def _further(named: Named, function: type[Aggregate], given: Columns) -> tuple[E
     if is_short:
         raise PlanError(f"{named.text} has too few or too many arguments: it is {spoken}", word=named.text)
     return by, constants
+
+
+def _same_for_all(named: Named, function: type[Aggregate], by: Expression) -> PlanError:
+    """Of a constant where a column was meant."""
+    needs = "what tells records apart" if function.is_weighed else "what orders records"
+    size = f", {named.more[-1].text}" if function.is_weighed else ""
+    hint = f"as in: {named.function}({named.argument}, {'event_id' if function.is_weighed else 'latency_ms'}{size})"
+    return PlanError(f"{named.function}() needs {needs}, and {by.text} is the same for all", hint=hint, word=named.text)
 
 
 def _weighed(by: Expression, weight: Expression | None, named: Named) -> Expression:

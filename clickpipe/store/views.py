@@ -207,7 +207,7 @@ def names() -> list[str]:
 
 
 def read(name: str) -> pl.DataFrame:
-    """The rows of a view, in the order of their keys, with _rev; no columns before the first rows. Raises PlanError, StateError."""
+    """The rows of a view, by their keys, with _rev; no columns before the first rows. Raises PlanError, StateError."""
     path = path_of(name)
     if not os.path.exists(path):
         raise PlanError(f'no view "{name}"', notes=[f"there are: {', '.join(names()) or 'none'}"], word=name)
