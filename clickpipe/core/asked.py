@@ -93,8 +93,15 @@ def _alike(parts: Sequence[Opened]) -> Sketch:
     """What all of them are. Raises DataError."""
     for part in parts:
         if part.sketch.head() != parts[0].sketch.head():
-            raise DataError(f"sketches of two kinds do not go together: {parts[0].sketch}; and {part.sketch}")
+            raise DataError(_unlike(parts[0].sketch, part.sketch))
     return parts[0].sketch
+
+
+def _unlike(one: Sketch, other: Sketch) -> str:
+    said = f"unlike sketches: {one}, and {other}"
+    silent = [form for form in one.forms if not one.forms[form].says_parameter and form in other.forms]
+    is_same_kind = one.number == other.number
+    return f"{said}; sketch_from(text, '{silent[0]}', {one.parameter()[0]}) says which" if is_same_kind and silent else said
 
 
 def _able(sketch: Sketch, question: str) -> Callable[..., pl.DataFrame]:
