@@ -37,6 +37,9 @@ from clickpipe.errors import PlanError
 FUNCTIONS = Catalog("clickpipe.aggregates", "aggregate", "_")
 _TIME = TimeColumn("window_start", "ms")
 _TOTAL = "total"  # by no column
+_OF_FILE = (
+    "select --add 'window_start AS start' --drop window_start,window_end | window tumble 1d --time start | aggregate n='sum(n)'"
+)
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,7 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
         if of is None or given.time != _TIME or not set(WINDOW) <= set(given.types):
             notes = [
                 "a tool such as jq may have taken out the lines that begin with a TAB, which say it",
-                "of rows in a file: select --add 'window_start AS start' --drop window_start,window_end | "
-                "window tumble 1d --time start | aggregate n='sum(n)', and u='merge(u)' of sketches",
+                f"of rows in a file: {_OF_FILE}, and u='merge(u)' of sketches",
             ]
             hint = "as in: window tumble 1m | aggregate n='count(*)' | rollup 1h"
             raise PlanError("nothing says that these are rows of an aggregate over windows", hint=hint, notes=notes)

@@ -35,6 +35,6 @@ class Quantiles(Counts, Buckets):
     def parameter(self) -> tuple[str, float]:
         return "accuracy", self.accuracy
 
-    def quantiles(self, rows: pl.DataFrame, q: float) -> pl.DataFrame:
+    def quantiles(self, rows: pl.DataFrame, q: Any) -> pl.DataFrame:
         """Shape: GROUP and VALUE."""
         return Buckets(self.kind, q, self.accuracy).values(rows, [GROUP], {"n": "n"}).select(GROUP, VALUE)
