@@ -13,9 +13,12 @@ from clickpipe.core.aggregate import ORDER, WEIGHT, Aggregate
 from clickpipe.core.calls import SYNONYMS, Named
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.functions import compile, predicate
+from clickpipe.core.sketch import SKETCHES
 from clickpipe.core.summary import Call
 from clickpipe.errors import PlanError
 from clickpipe.sql import Expression
+
+AGGREGATES = Catalog("clickpipe.aggregates", "aggregate", "_")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Compiled:
 
 def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:
     """Raises PlanError for what these columns cannot be asked. `functions`: those that there are."""
-    function = functions.find(named.function, Aggregate, SYNONYMS)
+    function = function_of(named, functions)
     where = predicate(named.where, given) if named.where else None
     is_star = named.argument == "*"
     if is_star and not function.takes_star:
@@ -59,6 +62,20 @@ def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:
     except PlanError as error:
         error.word = error.word or named.text
         raise
+
+
+def function_of(named: Named, functions: Catalog) -> type[Aggregate]:
+    """Raises PlanError, with what another step has by that name, or says the same."""
+    if functions.has(named.function):
+        return functions.find(named.function, Aggregate)  # type: ignore[no-any-return]  # it is one of that base
+    is_sketching = functions is SKETCHES
+    error = functions.unknown(named.text.partition("(")[0].strip(), () if is_sketching else SYNONYMS)
+    if is_sketching and AGGREGATES.has(named.function):
+        like = AGGREGATES.find(named.function, Aggregate).sketched
+        error.hint = f'did you mean "{like}"?' if like else f"clickpipe aggregate has {error.word}"
+    elif SKETCHES.has(named.function):
+        error.hint = f"clickpipe sketch has {named.function}"
+    raise error
 
 
 def _further(named: Named, function: type[Aggregate], given: Columns) -> tuple[Expression | None, tuple[Any, ...]]:

@@ -13,11 +13,10 @@ from typing import ClassVar
 import polars as pl
 
 from clickpipe.columns import Columns, TimeColumn, WindowInfo, check_new
-from clickpipe.core.aggregate import Aggregate
 from clickpipe.core.calls import Named, parse_call
 from clickpipe.core.capped import OTHER
 from clickpipe.core.catalog import Catalog
-from clickpipe.core.compiled import Compiled, compiled
+from clickpipe.core.compiled import Compiled, compiled, function_of
 from clickpipe.core.counted import Counted
 from clickpipe.core.fixed import Fixed
 from clickpipe.core.groups import CLOSED_BY, DELETED, FINAL, GROUPING, REV, Emit, Grouping, Groups, Whole
@@ -254,7 +253,8 @@ class Summarise(OperatorStep):
 
     def _compiled(self, given: Columns) -> list[Compiled]:
         if not self.calls:
-            raise PlanError("nothing to compute", hint="as in: aggregate --by page clicks='count(*)'")
+            example = type(self).__dataclass_fields__["calls"].metadata["example"]
+            raise PlanError("nothing to compute", hint=f"as in: {example}")
         found = [compiled(named, given, self.functions) for named in self._named()]
         for call in found:
             if call.function.per_second and self._window(given) is None:
@@ -269,7 +269,7 @@ class Summarise(OperatorStep):
     def _named(self) -> Iterable[Named]:
         """The calls, and those whose values are their pieces."""
         for named in map(parse_call, self.calls):
-            kept = self.functions.find(named.function, Aggregate).kept if self.keeps_pieces() else {}
+            kept = function_of(named, self.functions).kept if self.keeps_pieces() else {}
             yield from with_pieces(named, kept)
 
 
