@@ -174,7 +174,7 @@ def _reads(expr: pl.Expr, text: str, given: Columns) -> tuple[str, ...]:
         given.need(names, f" (in {text!r})" if text not in names else "")
     except ClickpipeError as error:
         if f"'{error.word}'" not in text and f'"{error.word}"' in text:
-            error.hint = f"in SQL, text stands in single quotes: '{error.word}'"
+            error.hint, error.notes = f"in SQL, text stands in single quotes: '{error.word}'", error.notes[:1]
         raise
     return names
 

@@ -448,11 +448,19 @@ def test_what_cannot_be_is_refused_also_if_its_check_is_right(name: str) -> None
 @pytest.mark.parametrize(
     ("one", "other", "said"),
     [
-        (_one("distinct", 12, ["a"]), _one("distinct", 14, ["a"]), "distinct, precision 12; and distinct, precision 14"),
-        (_one("set", 16, ["a"]), _one("set", 32, ["a"]), "set, k 16; and set, k 32"),
-        (_one("quantiles", 0.01, [1.0]), _one("quantiles", 0.02, [1.0]), "accuracy 0.01; and quantiles, accuracy 0.02"),
-        (_one("quantiles", 0.01, [1.0]), _one("quantiles", 0.01 + 1e-17, [1.0]), "accuracy 0.01; and .* 0.01000000000000001"),
-        (_one("set", 4096, ["a"]), _one("distinct", 12, ["a"]), "set, k 4096; and distinct, precision 12"),
+        (
+            _one("distinct", 12, ["a"]),
+            _one("distinct", 14, ["a"]),
+            "unlike sketches: distinct with precision 12, and distinct with precision 14$",
+        ),
+        (
+            _one("set", 16, ["a"]),
+            _one("set", 32, ["a"]),
+            r"set with k 16, and set with k 32; sketch_from\(text, 'apache', k\) says which",
+        ),
+        (_one("quantiles", 0.01, [1.0]), _one("quantiles", 0.02, [1.0]), "accuracy 0.01, and quantiles with accuracy 0.02"),
+        (_one("quantiles", 0.01, [1.0]), _one("quantiles", 0.01 + 1e-17, [1.0]), "accuracy 0.01, and .* 0.01000000000000001"),
+        (_one("set", 4096, ["a"]), _one("distinct", 12, ["a"]), "set with k 4096, and distinct with precision 12$"),
     ],
     ids=["precision", "k", "accuracy", "accuracies that are nearly one", "kind"],
 )
@@ -513,7 +521,7 @@ def test_only_sketches_of_one_group_must_be_alike(rows: list[tuple[int, str | No
     texts = texts.cast(pl.String)
     mine = {group: texts.filter(groups == group) for group in groups}
     if any(len(opened(some)) > 1 for some in mine.values()):
-        with pytest.raises(DataError, match="of two kinds"):
+        with pytest.raises(DataError, match="unlike sketches"):
             united(texts, groups)
         return
     alone = {group: united(some, groups.filter(groups == group)).rows() for group, some in mine.items()}
@@ -522,7 +530,7 @@ def test_only_sketches_of_one_group_must_be_alike(rows: list[tuple[int, str | No
 
 def test_hlls_have_no_intersection() -> None:
     one = pl.Series([_one("distinct", 12, ["a"])])
-    with pytest.raises(DataError, match="only sketches of kind set tell this, and one is distinct, precision 12"):
+    with pytest.raises(DataError, match="only sketches of kind set tell this, and one is distinct with precision 12"):
         combined(one, one, "intersection")
 
 

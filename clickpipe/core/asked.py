@@ -13,7 +13,7 @@ from clickpipe.core.refused import Refusals
 from clickpipe.core.sketch import PAYLOAD, Opened, Sketch, kinds, opened
 from clickpipe.errors import DataError
 
-_UNLIKE = "sketches of two kinds do not go together: {}; and {}"
+_UNLIKE = "unlike sketches: {}, and {}{}"
 
 
 def checked(texts: pl.Series) -> pl.Series:
@@ -96,7 +96,8 @@ def _check_pairs(ones: Sequence[Opened], others: Sequence[Opened], count: int) -
     both = _heads(ones).join(_heads(others), on=GROUP)
     unlike = both.filter(pl.col("head") != pl.col("head_right"))
     refusals = Refusals(count)
-    refusals.add(unlike[GROUP], unlike.select(pl.format(_UNLIKE, "said", "said_right")).to_series())
+    hint = pl.when(pl.col("hint") == pl.col("hint_right")).then("hint").otherwise(pl.lit(""))
+    refusals.add(unlike[GROUP], unlike.select(pl.format(_UNLIKE, "said", "said_right", hint)).to_series())
     refusals.check()
 
 
@@ -106,17 +107,26 @@ def _check_alike(parts: Sequence[Opened], groups: pl.Series) -> None:
     heads = heads.with_columns(groups.gather(heads[GROUP]).alias(GROUP)).unique(maintain_order=True)
     unlike = heads.filter(pl.col(GROUP).is_duplicated())
     if unlike.height:
-        one, other, *_ = unlike.filter(pl.col(GROUP) == pl.col(GROUP).first())["said"]
-        raise DataError(_UNLIKE.format(one, other))
+        one, other, *_ = unlike.filter(pl.col(GROUP) == pl.col(GROUP).first()).iter_rows(named=True)
+        raise DataError(_UNLIKE.format(one["said"], other["said"], one["hint"] if one["hint"] == other["hint"] else ""))
 
 
 def _heads(parts: Sequence[Opened]) -> pl.DataFrame:
     """At each place what the sketch there says that it is."""
-    nothing = pl.DataFrame(schema={GROUP: pl.UInt32, "head": pl.Binary, "said": pl.String})
+    nothing = pl.DataFrame(schema={GROUP: pl.UInt32, "head": pl.Binary, "said": pl.String, "hint": pl.String})
     said = [
-        part.at.to_frame(GROUP).with_columns(head=pl.lit(part.sketch.head()), said=pl.lit(str(part.sketch))) for part in parts
+        part.at.to_frame(GROUP).with_columns(
+            head=pl.lit(part.sketch.head()), said=pl.lit(str(part.sketch)), hint=pl.lit(_hint(part.sketch))
+        )
+        for part in parts
     ]
     return pl.concat([nothing, *said])
+
+
+def _hint(sketch: Sketch) -> str:
+    """What to do about two of this kind, where a library's bytes do not say their parameter."""
+    silent = [name for name, form in sketch.forms.items() if not form.says_parameter]
+    return f"; sketch_from(text, '{silent[0]}', {sketch.parameter()[0]}) says which" if silent else ""
 
 
 def _check_able(parts: Sequence[Opened], question: str, count: int) -> None:

@@ -51,10 +51,6 @@ class Buckets(Quantile):
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         return value
 
-    def ranks(self, q: float, n: pl.Expr) -> list[pl.Expr]:
-        # Beyond 2**53 a float rounds up to what is no rank any more.
-        return [pl.min_horizontal(((n - 1) * q).floor().cast(pl.Int128), n - 1)]
-
     def at(self, q: float, *found: pl.Expr) -> pl.Expr:
         bucket = found[0]
         # The upper end of a bucket may be beyond all doubles.

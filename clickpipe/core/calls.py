@@ -78,7 +78,7 @@ def parse_call(word: str) -> Named:
     """Raises PlanError for what is not NAME=FUNCTION(…), or cannot be read."""
     match = _NAMED.fullmatch(word)
     if not match:
-        raise PlanError(f"{word!r} has no name", hint=f"NAME='{word}', as in clicks='count(*)'", word=word)
+        raise PlanError(f"{word!r} has no name", hint=f"as in: n='{word}'", word=word)
     name, text = match[1], match[2].strip()
     plain = _PLAIN.fullmatch(text)
     if plain:
@@ -129,6 +129,9 @@ def _parsed(name: str, text: str) -> Named:
         if function != "count":
             raise PlanError(f"{function}(DISTINCT …) is not supported; count(DISTINCT …) is", word=text)
         function, arguments = "count_distinct", arguments[0].expressions
+        if len(arguments) > 1:
+            hint = "of several together: count(DISTINCT a || ' ' || b)"
+            raise PlanError(f"count(DISTINCT …) is of one expression, and not of {len(arguments)}", hint=hint, word=text)
     if not arguments:
         raise _no_argument(function, text)
     argument, *more = arguments

@@ -70,7 +70,7 @@ class Sketch(Aggregate):
 
     def __str__(self) -> str:
         word, value = self.parameter()
-        return f"{self.name()}, {word} {value}"
+        return f"{self.name()} with {word} {value}"
 
     def values(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
         rows = rows.rename({column: name for name, column in piece.items()})

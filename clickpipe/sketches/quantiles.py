@@ -38,7 +38,7 @@ class Quantiles(Counts, Buckets):
     def numbers(self) -> tuple[int, int]:
         return 1 - 2 * self.offset, 2 * self.offset - 1
 
-    def quantiles(self, rows: pl.DataFrame, q: float) -> pl.DataFrame:
+    def quantiles(self, rows: pl.DataFrame, q: Any) -> pl.DataFrame:
         """Shape: GROUP and VALUE."""
         n = pl.col("n").cast(pl.Int128)  # all together they may be more than 64 bits count
         found = Buckets(self.kind, q, self.accuracy).values(rows.rename({GROUP: "at"}).with_columns(n), ["at"], {"n": "n"})
