@@ -13,7 +13,7 @@ the order of steps, not the way they are spread over processes, decides a record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -82,12 +82,12 @@ class Batch:
                 return replace(self, frame=self.frame.with_columns(leading) if self.frame.width else leading.to_frame())
         block = self.text.block()
         columns = widened(self.columns, floats)
-        parsed = read(block, columns, names, self.height)
+        parsed = read(block, columns, names, self.height, is_ours=True)
         found = {name for name in parsed.floats if name not in columns.declared and name != self._time_name()}
         if found:
             floats |= found
             columns = widened(columns, floats)
-            parsed = read(block, columns, names, self.height)
+            parsed = read(block, columns, names, self.height, is_ours=True)
         return self._with_parsed(parsed, names, columns)
 
     def _with_parsed(self, parsed: ndjson.Parsed, names: list[str], columns: Columns) -> Batch:
@@ -166,6 +166,15 @@ class Batch:
         mask = pl.Series(range(self.height), dtype=pl.Int64) < count
         return self.keep(mask)
 
+    def parts(self, most_rows: int | None) -> Iterator[Batch]:
+        """The same records in batches of at most so many."""
+        if most_rows is None or self.height <= most_rows:
+            yield self
+            return
+        rows = pl.int_range(self.height, eager=True)
+        for begin in range(0, self.height, most_rows):
+            yield self.repeat(rows[begin : begin + most_rows])
+
     def repeat(self, rows: pl.Series) -> Batch:
         """The records with these numbers, in this order, as often as they are named."""
         return replace(self, frame=self.frame[rows], text=self.text.repeat(rows) if self.text else None)
@@ -201,7 +210,7 @@ def from_lines(text: Text, columns: Columns) -> Batch:
 
 def from_columns(block: bytes, columns: Columns, names: list[str]) -> Batch | None:
     """A batch of such records of which only these columns are needed; None where a line is not in order."""
-    parsed = read(block, columns, names)
+    parsed = read(block, columns, names, is_ours=True)
     if parsed.rows is not None or not names or any(columns.types[name] == "json" for name in names):
         return None
     return aside(
@@ -216,11 +225,11 @@ def aside(batch: Batch, text: Text) -> Batch:
 
 
 def read(
-    block: bytes, columns: Columns, names: list[str], count: int | None = None, *, expect_bad: bool = False
+    block: bytes, columns: Columns, names: list[str], count: int | None = None, *, expect_bad: bool = False, is_ours: bool = False
 ) -> ndjson.Parsed:
-    """Some columns of a block of lines; of `count` lines, where which row is which must be known."""
+    """Some columns of a block of lines; of `count` lines, where which row is which must be known. `is_ours`: see `parse`."""
     nested = [name for name in names if columns.types[name] == "json"]
-    return ndjson.parse(block, count, columns.schema(names), nested, expect_bad=expect_bad)
+    return ndjson.parse(block, count, columns.schema(names), nested, expect_bad=expect_bad, is_ours=is_ours)
 
 
 def widened(columns: Columns, floats: set[str]) -> Columns:

@@ -160,8 +160,11 @@ class Columns:
     def unknown(self, name: str, because: str, giver: str = "the step before gives") -> PlanError:
         notes = [f"{giver}: {', '.join(self.types) or 'no columns'}"]
         hint = near(name, self.names())
-        if not hint and name.isidentifier():
-            notes.append(f"a field that appears only later must be declared: ingest --columns '{name}:str'")
+        is_result = bool(self.key or self.results_of)  # rows of an aggregate: no field of the input comes through
+        if not hint and name.isidentifier() and not is_result:
+            only_later = "a field that appears only later must be declared, with all others that are used"
+            takes_no_others = "ingest --columns takes no other fields than those that it names"
+            notes.append(takes_no_others if self.declared else f"{only_later}: ingest --columns '{name}:str,…'")
         return PlanError(f'no column "{name}"{because}', hint=hint, notes=notes, word=name)
 
     def add(self, types: Mapping[str, str]) -> Columns:

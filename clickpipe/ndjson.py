@@ -67,15 +67,22 @@ class Parsed:
 
 
 def parse(
-    block: bytes, count: int | None, schema: Mapping[str, Any], nested: Sequence[str] = (), *, expect_bad: bool = False
+    block: bytes,
+    count: int | None,
+    schema: Mapping[str, Any],
+    nested: Sequence[str] = (),
+    *,
+    expect_bad: bool = False,
+    is_ours: bool = False,
 ) -> Parsed:
     """Read the `count` lines of `block`, as the columns of `schema`; those in `nested` as JSON text.
 
     `count` None: nobody needs to know which line a row came from, and blank lines need not be found.
     `expect_bad`: the block before held bad lines, so trying the whole of this one first would be in vain.
+    `is_ours`: a step has written the lines, and they may be of any length.
     """
     typed = {name: kind for name, kind in schema.items() if name not in nested}
-    parsed = (None if expect_bad else _whole(block, count, typed)) or _sifted(block, typed)
+    parsed = (None if expect_bad else _whole(block, count, typed, is_ours)) or _sifted(block, typed, is_ours)
     if nested:
         parsed.frame = parsed.frame.with_columns(**_nested(block, parsed.rows, nested)).select(list(schema))
     return parsed
@@ -119,9 +126,9 @@ def _deep_recursion() -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def _whole(block: bytes, count: int | None, schema: Mapping[str, Any]) -> Parsed | None:
+def _whole(block: bytes, count: int | None, schema: Mapping[str, Any], is_ours: bool) -> Parsed | None:
     """A block that is in order. None where Polars refuses it or must not be asked."""
-    frame = None if _is_suspect(block) else _strict(block, schema)
+    frame = None if _is_suspect(block, is_ours) else _strict(block, schema)
     if frame is None:
         return None
     if count in (frame.height, None):
@@ -130,9 +137,9 @@ def _whole(block: bytes, count: int | None, schema: Mapping[str, Any]) -> Parsed
     return Parsed(frame, pl.Series(rows, dtype=pl.Int64)) if frame.height == len(rows) else None
 
 
-def _sifted(block: bytes, schema: Mapping[str, Any]) -> Parsed:
+def _sifted(block: bytes, schema: Mapping[str, Any], is_ours: bool) -> Parsed:
     """A block with something bad in it. Lines that pass a glance go to Polars together; the others are judged."""
-    sieve = _Sieve(schema)
+    sieve = _Sieve(schema, is_ours)
     at = 0
     while at < len(block):
         end = block.find(b"\n", at + _PIECE) + 1 or len(block)
@@ -140,7 +147,7 @@ def _sifted(block: bytes, schema: Mapping[str, Any]) -> Parsed:
         at = end
     frame = _strict(b"".join(sieve.good), schema)
     if frame is None or frame.height != sieve.count - len(sieve.refused):  # too quick a glance: nothing is taken for granted
-        sieve, frame = _Sieve(schema), _empty(schema)
+        sieve, frame = _Sieve(schema, is_ours), _empty(schema)
         sieve.refuse(block, 0)
     return _verdict(frame, sieve, schema)
 
@@ -148,7 +155,8 @@ def _sifted(block: bytes, schema: Mapping[str, Any]) -> Parsed:
 class _Sieve:
     """Tells the lines that seem to be in order from the others. `good`: the former, as blocks of text."""
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: Mapping[str, Any], is_ours: bool) -> None:
+        self.is_ours = is_ours
         python: dict[Any, Any] = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool}
         names = tuple(name for name, kind in schema.items() if kind in python)
         self._decoder = _glance(names, tuple(python[schema[name]] for name in names))
@@ -159,7 +167,7 @@ class _Sieve:
 
     def add(self, piece: bytes, offset: int) -> None:
         count = piece.count(b"\n") + (piece[-1:] != b"\n")
-        if _holds_traps(piece):
+        if _holds_traps(piece, self.is_ours):
             self.refuse(piece, offset)
         elif not self._is_dirty and self._passes(piece, count):
             self.good.append(piece)
@@ -220,7 +228,7 @@ def _without(lines: list[bytes], numbers: Sequence[int]) -> list[bytes]:
 
 def _verdict(frame: pl.DataFrame, sieve: _Sieve, schema: Mapping[str, Any]) -> Parsed:
     """What becomes of the lines that were refused; those that are records take their place among the others."""
-    objects, bad, blank = _judged(sieve.refused)
+    objects, bad, blank = _judged(sieve.refused, sieve.is_ours)
     skipped = [*blank, *(line.number for line, _ in bad)]
     rows = _numbers(sieve.count, skipped)
     if not objects:
@@ -233,7 +241,7 @@ def _verdict(frame: pl.DataFrame, sieve: _Sieve, schema: Mapping[str, Any]) -> P
     return Parsed(pl.concat([frame, careful.frame])[order], rows, bad, wrong, doubtful, careful.floats)
 
 
-def _judged(lines: Iterable[Line]) -> tuple[list[Line], list[tuple[Line, str]], list[int]]:
+def _judged(lines: Iterable[Line], is_ours: bool) -> tuple[list[Line], list[tuple[Line, str]], list[int]]:
     """Those that are JSON objects, those that are bad and why, and the numbers of blank ones."""
     objects: list[Line] = []
     bad: list[tuple[Line, str]] = []
@@ -241,7 +249,7 @@ def _judged(lines: Iterable[Line]) -> tuple[list[Line], list[tuple[Line, str]], 
     for line in lines:
         if not line.text or line.text.isspace():
             blank.append(line.number)
-        elif reason := _reason_against(line.text):
+        elif reason := _reason_against(line.text, is_ours):
             bad.append((line, reason))
         else:
             objects.append(line)
@@ -262,16 +270,16 @@ def _empty(schema: Mapping[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(schema=_asked(schema))
 
 
-def _is_suspect(block: bytes) -> bool:
+def _is_suspect(block: bytes, is_ours: bool) -> bool:
     """Whether the block may hold what Polars takes and we do not: lone surrogates, endless lines, packed data."""
-    return block[:1] not in _BEGINS or _holds_traps(block)
+    return block[:1] not in _BEGINS or _holds_traps(block, is_ours)
 
 
-def _holds_traps(block: bytes) -> bool:
+def _holds_traps(block: bytes, is_ours: bool) -> bool:
     # One byte is found at memory speed, two are not: most blocks hold no backslash at all.
     if b"\\" in block and _SURROGATE.search(block):
         return True
-    return any(block.find(b"\n", at, at + _PROBE) < 0 for at in range(0, len(block) - _PROBE, _PROBE))
+    return not is_ours and any(block.find(b"\n", at, at + _PROBE) < 0 for at in range(0, len(block) - _PROBE, _PROBE))
 
 
 def _strict(block: bytes, schema: Mapping[str, Any]) -> pl.DataFrame | None:
@@ -287,9 +295,9 @@ def _asked(schema: Mapping[str, Any]) -> dict[str, Any]:
     return dict(schema) or {"\0": pl.String}  # no column: the syntax is judged all the same
 
 
-def _reason_against(line: bytes) -> str:
+def _reason_against(line: bytes, is_ours: bool) -> str:
     """Why this line is not a record; empty when it is."""
-    if len(line) > LONGEST_LINE:
+    if len(line) > LONGEST_LINE and not is_ours:
         return f"longer than {LONGEST_LINE} bytes"
     try:
         value = orjson.loads(line)

@@ -18,6 +18,7 @@ import polars as pl
 
 from clickpipe.columns import Columns, kind_of
 from clickpipe.errors import ClickpipeError, PlanError, near
+from clickpipe.readable import readable
 
 # Polars reads 3.0 as a decimal, and 1 / 3.0 as 0.3333333; with an exponent it is a double.
 _LITERAL = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|(?<![\w.])(?P<number>\d+\.\d*|\.\d+)(?![\w.])""")
@@ -33,21 +34,22 @@ _COMMON = (
 
 @dataclass(frozen=True)
 class Expression:
-    """One parsed expression, the columns it reads and the type it gives. `name`: that of AS NAME, if it ends so."""
+    """One parsed expression, the columns it reads and the type it gives. `name`: that of AS NAME, if it ends so; `most_rows`: of
+    how many records it is to be computed at once."""
 
     text: str
     expr: pl.Expr
     reads: tuple[str, ...]
     kind: str
     name: str | None = None
+    most_rows: int | None = None
 
 
 def parse(text: str) -> pl.Expr:
     """Raises PlanError for what is not an SQL expression."""
-    if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
-        raise PlanError(f"the expression {text!r} is not UTF-8", word=text)
     try:
-        return _as_sql_means(pl.sql_expr(_LITERAL.sub(_as_double, text)))
+        with readable(text):
+            return _as_sql_means(pl.sql_expr(_LITERAL.sub(_as_double, text)))
     except pl.exceptions.PolarsError as error:
         raise _spoken(text, str(error)) from None
     except BaseException as error:  # a panic inside Polars is not an Exception
@@ -111,6 +113,11 @@ def _as_double(match: re.Match[str]) -> str:
 
 def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expression:
     """An expression that is computed record by record. Raises PlanError."""
+    with readable(text):
+        return _compiled(text, given, expr)
+
+
+def _compiled(text: str, given: Columns, expr: pl.Expr | None) -> Expression:
     if expr is None:  # a column alone is one, also where SQL has a word like it: user, date
         expr = pl.col(text) if text in given.types else parse(text)
     reads = _reads(expr, text, given)
@@ -167,7 +174,7 @@ def _reads(expr: pl.Expr, text: str, given: Columns) -> tuple[str, ...]:
         given.need(names, f" (in {text!r})" if text not in names else "")
     except ClickpipeError as error:
         if f"'{error.word}'" not in text and f'"{error.word}"' in text:
-            error.hint = f"in SQL, text stands in single quotes: '{error.word}'"
+            error.hint, error.notes = f"in SQL, text stands in single quotes: '{error.word}'", error.notes[:1]
         raise
     return names
 

@@ -57,7 +57,7 @@ def _values(records: Records, name: str) -> list[Any]:
 
 def _disc(values: list[Any], q: float) -> Any:
     n = len(values)
-    return sorted(values)[max(1, math.ceil(Fraction(q) * n)) - 1] if n else None
+    return sorted(values)[max(1, math.ceil(Fraction(str(q)) * n)) - 1] if n else None
 
 
 def _cont(values: list[Any], q: float) -> float | None:
@@ -66,6 +66,11 @@ def _cont(values: list[Any], q: float) -> float | None:
     place = (len(values) - 1) * q
     low, high = sorted(values)[math.floor(place)], sorted(values)[math.ceil(place)]
     return float(low + (high - low) * (place - math.floor(place)))
+
+
+def _about(value: float | None, accuracy: float) -> Any:
+    """Equal to what is within a share of the value."""
+    return None if value is None else pytest.approx(value, rel=accuracy * (1 + 1e-9), abs=0)
 
 
 def _mode(values: list[Any]) -> Any:
@@ -99,6 +104,7 @@ _CASES: dict[str, tuple[str, Callable[[Records], Any]]] = {
     ),
     "qt": ("quantile(user, 0.5)", lambda rows: _disc(_values(rows, "user"), 0.5)),
     "qc": ("quantile_cont(x, 0.25)", lambda rows: _cont(_values(rows, "x"), 0.25)),
+    "qa": ("approx_quantile(x, 0.9, 0.001)", lambda rows: _about(_disc(_values(rows, "x"), 0.9), 0.001)),
     "mo": ("mode(user)", lambda rows: _mode(_values(rows, "user"))),
     "mm": ("mode(ms)", lambda rows: _mode(_values(rows, "ms"))),
     "am": ("arg_max(user, ms)", lambda rows: _arg_max(rows, "user", "ms")),
@@ -162,7 +168,7 @@ def _is_near(value: Any, expected: Any) -> bool:
 @given(
     records=_RECORDS,
     batch=st.sampled_from([1, 200, 1 << 20]),
-    q=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.99, 1.0]),
+    q=st.sampled_from([0.0, 0.1, 0.5, 0.55, 0.9, 0.99, 1.0]),
     resumed=st.sampled_from([0, 1]),
 )
 @_SETTINGS
@@ -171,7 +177,7 @@ def test_quantiles_and_populations_as_in_duckdb(records: Records, batch: int, q:
     calls = f"d='quantile_disc(x, {q})' c='quantile_cont(x, {q})' v='var_pop(ms)' s='stddev_pop(ms)'"
     seen = collect(f"ingest {path} {_INGEST} --batch-bytes {batch} | aggregate --by page {calls}", resumed_every=resumed)
     table = f"read_ndjson('{path}', columns = {{page: 'VARCHAR', x: 'DOUBLE', ms: 'BIGINT'}})"
-    asked = f"quantile_disc(x, {q}::DOUBLE), quantile_cont(x, {q}::DOUBLE), var_pop(ms), stddev_pop(ms)"
+    asked = f"quantile_disc(x, {q}), quantile_cont(x, {q}::DOUBLE), var_pop(ms), stddev_pop(ms)"
     expected = {page: values for page, *values in duckdb.sql(f"SELECT page, {asked} FROM {table} GROUP BY 1").fetchall()}
     assert {row["page"] for row in seen.rows} == set(expected)
     for row in seen.rows:
@@ -293,6 +299,20 @@ def test_too_many_groups_take_bounded_memory() -> None:
     assert values.filter("other")["n"].to_list() == [299_000]
 
 
+def test_lists_keep_as_many_values_as_they_say() -> None:
+    """Also where a hundred records stand at each of a hundred instants, in many batches."""
+    call = _call("v", "list", "int", 100)
+    summary = Summary(["g"], [call], {})
+    for at in range(20):
+        frame = pl.DataFrame({"g": [1] * 10_000, "x": range(at * 10_000, (at + 1) * 10_000)})
+        summary.add(frame.with_columns(call.inputs()), pl.col("x") % 100)
+    rows = summary.groups()
+    assert rows["\0v.values"].list.len().sum() <= 100 * 100
+    summary.merge()
+    assert summary.groups()["\0v.values"].list.len().sum() == 100
+    assert summary.values(lambda rows: rows)["v"].to_list() == [list(range(0, 10_000, 100))]
+
+
 @pytest.mark.parametrize("name", ["approx_distinct", "approx_quantile", "quantile_cont", "mode", "histogram"])
 @given(seed=st.integers(0, 2**32), parts=st.integers(1, 12))
 @settings(max_examples=examples(30), deadline=None)
@@ -326,3 +346,11 @@ def _merged(call: Call, pieces: list[pl.DataFrame]) -> list[Any]:
 
 def _call(name: str, function: str, kind: str, *more: Any) -> Call:
     return Call(name, FUNCTIONS.find(function, Aggregate)(kind, *more), pl.col("x"), more=more)
+
+
+@pytest.mark.parametrize(("q", "place"), [(0.55, 55), (0.07, 7), (0.551, 56), (0.0, 1), (1e-300, 1), (1.0, 100)])
+def test_a_share_is_what_is_written(q: float, place: int) -> None:
+    """Not the double nearest to it: 0.55 of 100 values are 55 values."""
+    summary = Summary([], [_call("v", "quantile_disc", "int", q)], {})
+    summary.add(pl.DataFrame({"x": range(1, 101)}).select(_call("v", "quantile_disc", "int", q).inputs()), pl.lit(0))
+    assert summary.values(lambda rows: rows)["v"].item() == place

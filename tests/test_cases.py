@@ -55,8 +55,8 @@ def _forms(number: int, path: Path) -> Sequence[str]:
         return ("piped", "fused")
     if IS_THOROUGH:
         return FORMS
-    turn = (("shell", "arrow"), ("no_fuse", "piped"), ("piped",), ("arrow",))[number % 4]
-    return ("fused", "single", "workers", *turn)
+    turn = (("shell", "single"), ("arrow",), ("no_fuse",), ("piped", "single"), ("arrow", "single"), ("piped",))[number % 6]
+    return ("fused", "workers", *turn)
 
 
 @pytest.mark.parametrize(("path", "form"), _runs())

@@ -30,7 +30,7 @@ _RECORDS = st.lists(
         optional={
             "page": st.sampled_from(["/a", "/b", "/c", "", "é"]),
             "ms": st.integers(-1_000, 1_000) | st.none(),
-            "x": st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda x: x + 0.0) | st.none(),
+            "x": st.floats(-1e6, 1e6).map(lambda x: x + 0.0 if abs(x) > 1e-15 else 0.0) | st.none(),  # smaller ones are rounded
             "ok": st.booleans(),
         },
     ),

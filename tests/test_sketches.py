@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import random
 import struct
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import mmh3
+import numpy as np
+import orjson
 import polars as pl
 import pytest
 from examples import examples
@@ -19,15 +22,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from resuming import written
 
+from clickpipe.aggregates.merge import Merge
+from clickpipe.batch import Batch
+from clickpipe.columns import Columns
+from clickpipe.core import hashing
+from clickpipe.core.aggregate import SUB_KEY, VALUE
+from clickpipe.core.apache_theta import ALL
 from clickpipe.core.asked import answered, combined, union, united
+from clickpipe.core.compute import compute, json_of
 from clickpipe.core.flat import GROUP
+from clickpipe.core.functions import compile
 from clickpipe.core.sketch import kinds, opened
 from clickpipe.core.summary import Call, Summary
 from clickpipe.errors import DataError
+from clickpipe.sketches.set import Set
 from clickpipe.testing import collect
 
 KINDS = {kind.name(): kind for kind in kinds().values()}
 SEED = 9001
+POLARS: dict[type, Any] = {str: pl.String, float: pl.Float64, bool: pl.Boolean}
 Values = Sequence[Any]
 
 # --- The format, as clickpipe-sketch(5) tells it -------------------------------------------------------------------------
@@ -281,6 +294,47 @@ def test_large_sets_are_within_their_error() -> None:
     assert 0.3 < sum(off * off for off in offs) / len(offs) < 1.5
 
 
+@pytest.mark.parametrize("share", [1e-4, 0.01, 0.3, 0.9])
+@pytest.mark.parametrize("true", [0, 1, 3, 10, 50, 1_000, 30_000])
+def test_bounds_of_sets_hold_the_truth_in_95_of_100(true: int, share: float) -> None:
+    """Of sets of `true` values, each of which is among the hashes with a probability: also where hardly any is."""
+    theta, seeds = int(share * ALL), 3_000
+    found = np.random.default_rng(true).binomial(true, share, seeds)[: 3_000_000 // (1 + int(true * share))]
+    groups = np.arange(found.size, dtype=np.uint32)
+    schema = {GROUP: pl.UInt32, SUB_KEY: pl.UInt64, "theta": pl.UInt64}
+    said = pl.DataFrame({GROUP: groups, SUB_KEY: None, "theta": theta}, schema=schema)
+    hashes = pl.DataFrame({GROUP: np.repeat(groups, found), SUB_KEY: 1, "theta": None}, schema=schema)
+    rows, sketch = pl.concat([said, hashes]), Set("str")
+    lows, highs = (told.sort(GROUP)[VALUE].to_numpy() for told in (sketch.lows(rows), sketch.highs(rows)))
+    assert (lows >= found).all()
+    assert (highs > lows).all()
+    assert ((lows <= true) & (true <= highs)).mean() >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / found.size)
+
+
+@pytest.mark.parametrize(
+    ("k", "size", "common"), [(16, 300, 5), (16, 300, 150), (256, 2_000, 4), (256, 2_000, 40), (256, 2_000, 0)]
+)
+def test_bounds_of_intersections_and_differences(k: int, size: int, common: int) -> None:
+    """Of 200 pairs of sets: as many hashes as few values have in common, or none at all."""
+    seeds = 200
+    starts = np.arange(seeds)[:, None] * 3 * size
+    first, second = (starts + np.arange(size) + off for off in (0, size - common))
+    one, other = (_of_integers(k, values) for values in (first, second))
+    for question, true in (("intersection", common), ("difference", size - common)):
+        found = combined(one, other, question)
+        low, value, high = (answered(found, told, pl.Int64(), nothing=0) for told in ("lows", "estimates", "highs"))
+        assert ((low >= 0) & (low <= value) & (value <= high) & (high > 0)).all()
+        assert ((low <= true) & (true <= high)).mean() >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / seeds)
+
+
+def _of_integers(k: int, groups: np.ndarray[Any, Any]) -> pl.Series:
+    call = Call("v", Set("int", k), pl.col("x"))
+    summary = Summary(["g"], [call], {})
+    frame = pl.DataFrame({"g": np.repeat(np.arange(groups.shape[0]), groups.shape[1]), "x": groups.ravel()})
+    summary.add(frame.select("g", *call.inputs()), pl.lit(0))
+    return summary.values(lambda rows: rows).sort("g")["v"]
+
+
 def test_what_is_left_of_sets_goes_on_being_a_set() -> None:
     """Empty intersections of parts of hashes have a theta, which a later union must heed."""
     a, b, c = (_column("set", 16, [[f"{name}{n}" for n in range(500)]]) for name in "abc")
@@ -309,7 +363,7 @@ SAMPLES = {
 
 def _opened(data: bytes) -> None:
     for part in opened(pl.Series([base64.b64encode(data).decode()])):
-        part.rows()
+        assert part.rows is not None
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -333,6 +387,11 @@ def test_a_cut_or_a_longer_value_is_noticed(name: str) -> None:
             _opened(data + more)
 
 
+# Of what would be read as a number and a value, all but one spelling.
+WRONG_NUMBERS = [b'+1 "a"', b'0001 "a"', b" 1 1", b"1 1.50", b"1 1E+50", b"1 1e50", b"1 01"]
+WRONG_LINES = [*WRONG_NUMBERS, b'1  "a"', b'1 "\\u0041"', b'1 "\\/"', b'1 {"a": 1}', b'1 "a"\n']
+WRONG_COUNTS = [*WRONG_LINES, b'2 "b"\n1 "a"', b'2 "a"\n1 "a"', b"9007199254740993 1"]
+WRONG_LOTS = [*WRONG_LINES, b'2 "a"\n1 "b"', b'1 "a"\n1 "b"', b"5 "]
 _SET = bytes([2, 3, 3, 0, 0, 0x1A, 0xCC, 0x93])
 FORGED = {
     "a later version": (_value(1, 12, b"", version=2), "format version 2"),
@@ -348,6 +407,10 @@ FORGED = {
     "no such rank": (_value(1, 12, struct.pack("<I", 54)), "no such register"),
     "a register without rank": (_value(1, 12, struct.pack("<I", 7 << 8)), "no such register"),
     "half a bucket": (_value(3, 0.01, b"\0" * 13), "ends in the middle"),
+    "no such bucket": (_value(3, 0.01, struct.pack("<iq", 2**31 - 1, 1)), "no such cell or bucket"),
+    "no such negative bucket": (_value(3, 0.01, struct.pack("<iq", -(2**31), 1)), "no such cell or bucket"),
+    "no such cell": (_value(5, 16, struct.pack("<Iq", 64, 1)), "no such cell or bucket"),
+    "a count beyond 2**53": (_value(3, 0.01, struct.pack("<iq", 5, 2**53 + 1)), "too much"),
     "a count below zero": (_value(3, 0.01, struct.pack("<iq", 5, -1)), "damaged"),
     "a bucket twice": (_value(3, 0.01, struct.pack("<iqiq", 5, 1, 5, 1)), "damaged"),
     "no theta sketch": (_value(2, 16, b"\1\2\3\4\5\6\7\x08"), "theta"),
@@ -358,6 +421,20 @@ FORGED = {
     "a set that ends before its theta": (_value(2, 16, b"\3" + _SET[1:]), "theta"),
     "a register twice": (_value(1, 12, struct.pack("<II", 7 << 8 | 1, 7 << 8 | 2)), "not in order"),
     "a set of less than it says": (_value(2, 16, _SET + struct.pack("<QQ", 2, 5)), "theta"),
+    "a set of so many that their size wraps": (_value(2, 1 << 20, _SET + struct.pack("<QQQ", 2**29 + 2, 5, 7)), "theta"),
+    "a set of one as one of many": (_value(2, 16, _SET + struct.pack("<QQ", 1, 5)), "theta"),
+    "a set of too many": (_value(2, 16, _SET + struct.pack("<18Q", 17, *range(1, 18))), "theta"),
+    "a set with theta 0": (_value(2, 16, b"\3" + _SET[1:] + struct.pack("<QQ", 0, 0)), "theta"),
+    "a set of all, with theta": (_value(2, 16, b"\3" + _SET[1:] + struct.pack("<QQQ", 1, 2**63 - 1, 5)), "theta"),
+    "a set with hash 0": (_value(2, 16, _SET + struct.pack("<QQQ", 2, 0, 5)), "a hash that is none"),
+    "a set, big-endian": (_value(2, 16, _SET[:5] + b"\x1b" + _SET[6:] + struct.pack("<QQQ", 2, 5, 7)), "theta"),
+    "a set of another seed": (_value(2, 16, _SET[:6] + b"\0\0" + struct.pack("<QQQ", 2, 5, 7)), "theta"),
+    "many registers one by one": (_value(1, 4, b"".join(struct.pack("<I", i << 8 | 1) for i in range(16))), "not written so"),
+    "few registers among all": (_value(1, 4, b"\1" + bytes(15)), "not written so"),
+    **{f"counted lines {lines!r}": (_value(4, 3, lines), "damaged") for lines in WRONG_COUNTS},
+    **{f"drawn lines {lines!r}": (_value(7, 3, lines), "damaged") for lines in WRONG_LOTS},
+    "a sample of too many": (_value(7, 1, b"1 1\n2 1"), "too many"),
+    "too many values": (_value(4, 1, b"\n".join(sorted(b"1 %d" % value for value in range(1_002)))), "too many"),
 }
 
 
@@ -371,12 +448,21 @@ def test_what_cannot_be_is_refused_also_if_its_check_is_right(name: str) -> None
 @pytest.mark.parametrize(
     ("one", "other", "said"),
     [
-        (_one("distinct", 12, ["a"]), _one("distinct", 14, ["a"]), "distinct, precision 12; and distinct, precision 14"),
-        (_one("set", 16, ["a"]), _one("set", 32, ["a"]), "set, k 16; and set, k 32"),
-        (_one("quantiles", 0.01, [1.0]), _one("quantiles", 0.02, [1.0]), "accuracy 0.01; and quantiles, accuracy 0.02"),
-        (_one("set", 4096, ["a"]), _one("distinct", 12, ["a"]), "set, k 4096; and distinct, precision 12"),
+        (
+            _one("distinct", 12, ["a"]),
+            _one("distinct", 14, ["a"]),
+            "unlike sketches: distinct with precision 12, and distinct with precision 14$",
+        ),
+        (
+            _one("set", 16, ["a"]),
+            _one("set", 32, ["a"]),
+            r"set with k 16, and set with k 32; sketch_from\(text, 'apache', k\) says which",
+        ),
+        (_one("quantiles", 0.01, [1.0]), _one("quantiles", 0.02, [1.0]), "accuracy 0.01, and quantiles with accuracy 0.02"),
+        (_one("quantiles", 0.01, [1.0]), _one("quantiles", 0.01 + 1e-17, [1.0]), "accuracy 0.01, and .* 0.01000000000000001"),
+        (_one("set", 4096, ["a"]), _one("distinct", 12, ["a"]), "set with k 4096, and distinct with precision 12$"),
     ],
-    ids=["precision", "k", "accuracy", "kind"],
+    ids=["precision", "k", "accuracy", "accuracies that are nearly one", "kind"],
 )
 def test_unlike_ones_are_refused_with_both_named(one: str, other: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
@@ -385,9 +471,66 @@ def test_unlike_ones_are_refused_with_both_named(one: str, other: str, said: str
         union(pl.Series([one]), pl.Series([other]))
 
 
+ANY = [
+    *SAMPLES.values(),
+    *(text for text, _ in FORGED.values()),
+    _one("distinct", 14, ["a"]),
+    _one("set", 16, ["b"]),
+    "x",
+    "",
+    None,
+]
+QUESTIONS = (
+    "union(a, b)",
+    "intersect(a, b)",
+    "similarity(a, b)",
+    "estimate(a)",
+    "estimate_lo(union(a, b))",
+    "quantile_of(a, 0.5)",
+    "top_of(a)",
+    "export(a, 'apache')",
+    "sketch_from(a, 'apache')",
+)
+
+
+def _fates(rows: Sequence[tuple[str | None, str | None]], expr: pl.Expr) -> tuple[list[Any], list[str]]:
+    """The values of these records, and why the others are dead letters."""
+    frame = pl.DataFrame(rows, schema={"a": pl.String, "b": pl.String}, orient="row")
+    _, values, dead = compute(Batch(frame, Columns({"a": "str", "b": "str"})), [expr.alias("v")])
+    return values["v"].to_list(), dead.reason if dead else []
+
+
+@pytest.mark.parametrize("question", [*QUESTIONS, "merge"])
+@given(rows=st.lists(st.tuples(st.sampled_from(ANY), st.sampled_from(ANY)), min_size=1, max_size=12))
+@settings(max_examples=examples(60), deadline=None)
+def test_a_record_is_judged_by_itself(question: str, rows: list[tuple[str | None, str | None]]) -> None:
+    """Whatever kinds, and whatever that is none, stand in the other records of its batch."""
+    columns = Columns({"a": "str", "b": "str"})
+    expr = Merge("str").prepared(pl.col("a")) if question == "merge" else compile(question, columns).expr
+    alone = [_fates([row], expr) for row in rows]
+    values = [value for some, _ in alone for value in some]
+    assert _fates(rows, expr) == (values, [reason for _, some in alone for reason in some])
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.sampled_from([*SAMPLES.values(), None])), min_size=1, max_size=12),
+)
+@settings(max_examples=examples(60), deadline=None)
+def test_only_sketches_of_one_group_must_be_alike(rows: list[tuple[int, str | None]]) -> None:
+    groups, texts = (pl.Series(column) for column in zip(*rows, strict=True))
+    texts = texts.cast(pl.String)
+    mine = {group: texts.filter(groups == group) for group in groups}
+    if any(len(opened(some)) > 1 for some in mine.values()):
+        with pytest.raises(DataError, match="unlike sketches"):
+            united(texts, groups)
+        return
+    alone = {group: united(some, groups.filter(groups == group)).rows() for group, some in mine.items()}
+    assert sorted(united(texts, groups).rows()) == sorted(row for some in alone.values() for row in some)
+
+
 def test_hlls_have_no_intersection() -> None:
     one = pl.Series([_one("distinct", 12, ["a"])])
-    with pytest.raises(DataError, match="only sketches of kind set tell this, and one is distinct, precision 12"):
+    with pytest.raises(DataError, match="only sketches of kind set tell this, and one is distinct with precision 12"):
         combined(one, one, "intersection")
 
 
@@ -401,6 +544,45 @@ def test_the_manual_has_a_worked_example() -> None:
         text = shown[shown.index(value) + len(value) :]
         bytes_ = "".join(line[:27].split("    ")[0] for line in text[: text.index(".fi")].splitlines())
         assert bytes.fromhex(bytes_.replace(" ", "")) == base64.b64decode(value)
+
+
+_JSON = st.text() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
+
+
+@given(values=st.lists(_JSON, max_size=20))
+@settings(max_examples=examples(100), deadline=None)
+def test_no_spelling_of_ours_is_refused(values: list[Any]) -> None:
+    """Of values as the records have them, and as Polars writes columns of them."""
+    texts = {orjson.dumps([value, {"a": value}]).decode() for value in values}
+    for type_ in (str, float, bool):
+        mine = pl.DataFrame({"v": [value for value in values if type(value) is type_]}, schema={"v": POLARS[type_]})
+        texts |= set(mine.select(json_of(pl.col("v"))).to_series())
+        texts |= set(mine.select(hashing.text_of(pl.col("v"))).to_series()) if type_ is float else set()
+    lines = "\n".join(f"1 {text}" for text in sorted(texts, key=str.encode))
+    _opened(base64.b64decode(_value(4, 100, lines.encode())))
+
+
+@pytest.mark.parametrize("merge", ["merged", "in pairs"])
+def test_counts_beyond_all_counting_neither_wrap_nor_vanish(merge: str) -> None:
+    """Forged ones: nobody has seen so many values. 2**53 is as often as anything came."""
+    most = 2**53
+    first, step = (half & 2**32 - 1 for half in _halves("x"))
+    cells = sorted((first + row * step) % 16 + row * 16 for row in range(4))
+    columns: list[tuple[str, str, Any, list[Any]]] = [
+        (_value(4, 3, f'{most} "x"\n1 "y"'.encode()), "tops", pl.String(), [None]),
+        (_value(3, 0.01, b"".join(struct.pack("<iq", place, most) for place in range(2_000))), "quantiles", pl.Float64(), [0, 1]),
+        (_value(5, 16, b"".join(struct.pack("<Iq", cell, most) for cell in cells)), "frequencies", pl.Int64(), ["x"]),
+    ]
+    for text, question, type_, asked in columns:
+        many = pl.Series([text] * 1_500)
+        merged = united(many, pl.Series([0] * 1_500))["\0value"] if merge == "merged" else union(many[:1], many[:1])
+        for more in asked:
+            found, alone = (answered(one, question, type_, more).item() for one in (merged, many[:1]))
+            if question == "tops":
+                assert [one["value"] for one in json.loads(found)] == ["x", "y"]
+                assert json.loads(found)[0]["count"] == most
+            else:
+                assert found == alone is not None
 
 
 # --- Nulls, and many ------------------------------------------------------------------------------------------------------

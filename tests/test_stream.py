@@ -5,6 +5,7 @@ Real processes and pipes; nothing here looks inside.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from clickpipe.testing import environment
@@ -237,6 +239,30 @@ def test_a_damaged_stream_is_refused(shell: Shell, stream: bytes, code: int, wor
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr.decode()
     assert (shell.folder / "out.ndjson").read_text() == "yesterday\n"
     assert [path.name for path in shell.folder.glob("out*")] == ["out.ndjson"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "code"),
+    [
+        ("sketch", pl.Series([1]), 65),
+        ("sketch", pl.Series([[1]]), 65),
+        ("sketch", pl.Series([None]), 65),
+        ("str", pl.Series(["x"], dtype=pl.Categorical), 65),
+        ("int", pl.Series(["1"]), 65),
+        ("int", pl.Series([1.5]), 65),
+        ("int", pl.Series([1], dtype=pl.UInt16), 0),
+        ("float", pl.Series([1]), 0),
+    ],
+)
+def test_an_arrow_frame_of_other_types_is_refused(shell: Shell, kind: str, values: pl.Series, code: int) -> None:
+    """Than its columns have: numbers of another width are none."""
+    out = io.BytesIO()
+    values.to_frame("a").write_ipc_stream(out)
+    data = out.getvalue()
+    frame = b'\t{"@":"arrow","seq":0,"rows":1,"bytes":%d}\n%s' % (len(data), data)
+    done = shell("clickpipe sink -", STREAM.replace(b'"int"', b'"%s"' % kind.encode()) + frame + _end(1))
+    assert done.returncode == code, done.stderr.decode()
+    assert not code or b'in the column "a" of type' in done.stderr
 
 
 def test_fewer_rows_than_said_are_filtered(shell: Shell) -> None:

@@ -126,3 +126,31 @@ def test_a_view_needs_a_key(tmp_path: Path) -> None:
     (tmp_path / "in.ndjson").write_text('{"id":1}\n')
     assert _run(tmp_path, line="ingest in.ndjson | sink view:x") == 2
     assert "--key COL" in _said(tmp_path)
+
+
+def test_a_view_keeps_sketches(tmp_path: Path) -> None:
+    """As text, which functions take as it is."""
+    directory = _prepared(tmp_path)
+    line = INGEST + " | window tumble 10s | sketch --by page u='distinct(x)' | sink view:pages"
+    assert _run(directory, line=line) == 0, _said(directory)
+    assert run_steps([["view", "show", "pages"]], directory)[0] == 0
+    (directory / "rows.ndjson").write_bytes((directory / ".stdout").read_bytes())
+    asked = "ingest rows.ndjson | aggregate u='merge(u)' | select 'estimate(u) AS n' | sink n.ndjson"
+    assert _run(directory, line=asked) == 0, _said(directory)
+    assert json.loads((directory / "n.ndjson").read_text()) == {"n": 11}
+
+
+def test_every_type_of_column_has_one_in_views() -> None:
+    from clickpipe import columns
+    from clickpipe.store import views
+
+    assert set(views._TYPES) == set(columns.TYPES)
+
+
+def test_a_view_that_has_no_rows_yet_says_so(tmp_path: Path) -> None:
+    """Killed before the first ones: there is the file, and no table."""
+    directory = _prepared(tmp_path)
+    assert _run(directory, "--checkpoint 1ms", "before-view-commit:1") == -signal.SIGKILL
+    assert run_steps([["view", "show", "pages"]], directory)[0] == 2
+    assert 'view "pages" has no rows yet' in _said(directory)
+    assert run_steps([["view", "ls"]], directory)[0] == 0

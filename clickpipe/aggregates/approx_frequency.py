@@ -18,6 +18,7 @@ _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bo
 
 
 class ApproxFrequency(Tally):
+    sketched = "frequency"
     rolled_up = "sum"
     takes = tuple(_TYPES)
 

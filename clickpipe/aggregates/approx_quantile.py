@@ -1,4 +1,4 @@
-"""Quantile of a numeric column, within 1 % of its value: approx_quantile(latency_ms, 0.99).
+"""Quantile of a numeric column, within 1 % of what quantile(x, q) gives: approx_quantile(latency_ms, 0.99).
 
 With a list, as in approx_quantile(x, [0.5, 0.99]), a list. approx_quantile(x, 0.99, 0.001) is within 0.1 %.
 Negative values are as good as positive ones. Nulls are skipped; null when there was no value.

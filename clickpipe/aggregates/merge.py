@@ -1,7 +1,7 @@
 """Sketches merged: merge(users), of a column that `sketch` made, or of text that holds such sketches.
 
-Gives a sketch of all that the merged ones have seen. Sketches of two kinds or parameters are refused, and a damaged one makes its
-record a dead letter. Nulls are skipped; null when there was nothing else.
+Gives a sketch of all that the merged ones have seen. Sketches of two kinds or parameters in one group end the run, and a damaged
+one makes its record a dead letter. Nulls are skipped; null when there was nothing else.
 Memory: one sketch per group, and those that have come since the last merge.
 """
 
@@ -21,6 +21,7 @@ class Merge(Aggregate):
     takes: ClassVar[tuple[str, ...]] = ("sketch", "str")
     rolled_up: ClassVar[str] = "merge"
     has_pieces: ClassVar[bool] = True
+    width = 1_000
 
     def result(self) -> str:
         return "sketch"

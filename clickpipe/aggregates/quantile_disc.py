@@ -7,8 +7,6 @@ Source: SQL:2003, PERCENTILE_DISC.
 
 from __future__ import annotations
 
-import polars as pl
-
 from clickpipe.core.quantile import Quantile
 
 
@@ -17,6 +15,3 @@ class QuantileDisc(Quantile):
 
     def value_kind(self) -> str:
         return self.kind
-
-    def ranks(self, q: float, n: pl.Expr) -> list[pl.Expr]:
-        return [((n * q).ceil().cast(pl.Int64) - 1).clip(lower_bound=0)]

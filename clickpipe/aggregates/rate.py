@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import polars as pl
 
-from clickpipe.core import exact
 from clickpipe.core.aggregate import Exprs
 from clickpipe.core.total import Total
 
@@ -29,10 +28,7 @@ class Rate(Total):
         return {"n": piece["n"].sum()} if self._counts() else super().merge(piece)
 
     def final(self, piece: Exprs) -> pl.Expr:
-        if self._counts():
-            return piece["n"].cast(pl.Float64)
-        total = piece["whole"].cast(pl.Float64) if self.kind == "int" else exact.final(piece)
-        return pl.when(piece["n"] > 0).then(total)
+        return (piece["n"] if self._counts() else super().final(piece)).cast(pl.Float64)
 
     def _counts(self) -> bool:
         return self.kind in ("*", "bool")

@@ -1,11 +1,12 @@
 """Population standard deviation of a numeric column (n); null when there was no value.
 
-Error: a rounding of the result; the order of the records does not matter (see core/variance.py).
+Null also where a value is 1e24 or more.
+Error: a rounding of the result, whatever the order of the records, where the deviation is 1e-18 or more (see core/variance.py).
 """
 
 from __future__ import annotations
 
-import math
+import polars as pl
 
 from clickpipe.core.variance import Moments
 
@@ -13,5 +14,5 @@ from clickpipe.core.variance import Moments
 class StddevPop(Moments):
     less = 0
 
-    def of(self, variance: float) -> float:
-        return math.sqrt(variance)
+    def of(self, variance: pl.Expr) -> pl.Expr:
+        return variance.sqrt()

@@ -21,6 +21,7 @@ Exprs = Mapping[str, "pl.Expr"]
 SUB_KEY = "\0sub"
 VALUE = "\0value"
 ORDER, WEIGHT = "order", "weight"
+Z95 = 1.96  # so many standard deviations off to both sides: 95 %
 
 
 class Aggregate:
@@ -39,6 +40,8 @@ class Aggregate:
     per_second: ClassVar[bool] = False  # its value is divided by the length of the window
     has_pieces: ClassVar[bool] = False  # its argument is pieces already, which `combined` merges, and no expression
     explodes: ClassVar[bool] = False  # `prepared` gives a list: each value of it has a sub-key
+    widens: ClassVar[bool] = False  # an integer that leaves 64 bits becomes a float, and is no error
+    width: int = 1  # how many numbers a row of its pieces may hold, about
     rolled_up: ClassVar[str] = ""  # the function that makes one of the values of several; none: they cannot be merged
     kept: ClassVar[Mapping[str, str]] = {}  # functions of the same argument whose values, merged, make this one's: `again`
     sketched: ClassVar[str] = ""  # a sketch that says the same and can be merged

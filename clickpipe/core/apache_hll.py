@@ -36,6 +36,7 @@ _LIST, _SET, _REGISTERS = 0, 1, 2
 _HLL_4, _HLL_6, _HLL_8 = 0, 1, 2
 _FACTS = struct.Struct("<8B3dII")
 _SLOT_BITS = 26
+_GREATEST = 64  # rank
 
 
 class ApacheHll(Form):
@@ -49,10 +50,11 @@ class ApacheHll(Form):
         if not rows.height:
             return bytes([2, _VERSION, _FAMILY, sketch.precision, 3, _EMPTY | _COMPACT, 0, _HLL_8 << 2 | _LIST])
         ranks = dense(rows, sketch.precision)
-        powers = 2.0 ** -ranks.astype(np.float64)
-        sums = float(powers[ranks < 32].sum()), float(powers[ranks >= 32].sum())
+        counts = np.bincount(ranks, minlength=64)
+        powers = counts * 2.0 ** -np.arange(len(counts))
+        sums = float(powers[:32].sum()), float(powers[32:].sum())
         head = (10, _VERSION, _FAMILY, sketch.precision, 0, _COMPACT | _OUT_OF_ORDER, 0, _HLL_8 << 2 | _REGISTERS)
-        return _FACTS.pack(*head, 0.0, *sums, int((ranks == 0).sum()), 0) + ranks.tobytes()
+        return _FACTS.pack(*head, 0.0, *sums, int(counts[0]), 0) + ranks.tobytes()
 
     def read(self, data: bytes) -> tuple[float | None, pl.DataFrame]:
         _, version, _, precision, _, flags, _, mode = data[:8]
@@ -60,12 +62,12 @@ class ApacheHll(Form):
             raise DataError(f"an Apache HLL sketch of serial version {version}; this clickpipe reads version {_VERSION}")
         if not FEWEST <= precision <= MOST:
             raise DataError(f"an Apache HLL sketch of lg k {precision}; this clickpipe takes {FEWEST} to {MOST}")
-        if flags & _EMPTY:
-            return precision, sparse([], [], precision)
         match mode & 3:
+            case 1 if flags & _EMPTY:
+                raise _damaged()
             case 0 | 1:
                 return precision, _of_coupons(_coupons(data, mode & 3), precision)
-            case 2 if len(data) >= _FACTS.size:
+            case 2 if len(data) >= _FACTS.size and not flags & _EMPTY:
                 return precision, _of_registers(data, mode >> 2 & 3, precision)
         raise _damaged()
 
@@ -109,9 +111,10 @@ def _of_nibbles(body: np.ndarray[Any, Any], least: int, exceptions: np.ndarray[A
     ranks = nibbles + np.uint8(least)
     exceptions = exceptions[exceptions != 0]
     slots = exceptions & (k - 1)
-    if not np.array_equal(np.sort(slots), np.nonzero(nibbles == 15)[0]):
+    beyond = exceptions >> _SLOT_BITS
+    if least > _GREATEST or (beyond < least + 15).any() or not np.array_equal(np.sort(slots), np.nonzero(nibbles == 15)[0]):
         raise _damaged()
-    ranks[slots] = exceptions >> _SLOT_BITS
+    ranks[slots] = beyond
     return ranks
 
 

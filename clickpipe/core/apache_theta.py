@@ -39,15 +39,14 @@ class ApacheTheta(Form):
 
     def read(self, data: bytes) -> tuple[float | None, pl.DataFrame]:
         _check(data)
-        longs = data[0]
-        if data[5] & _EMPTY:
+        longs, is_empty = data[0], bool(data[5] & _EMPTY)
+        n = int(not is_empty) if longs == 1 else int.from_bytes(data[8:12], "little")
+        if len(data) != 8 * (longs + n) or (is_empty and n):
+            raise DataError("a damaged theta sketch: it ends in the middle, or has more behind its end")
+        if is_empty:
             return None, _rows([], None)
         theta = int.from_bytes(data[16:24], "little") if longs == 3 else ALL
-        n = 1 if longs == 1 else int.from_bytes(data[8:12], "little")
-        hashes = data[8 * longs :]
-        if len(hashes) != 8 * n:
-            raise DataError("a damaged theta sketch: it ends in the middle, or has more behind its end")
-        found = list(struct.unpack(f"<{n}Q", hashes))
+        found = list(struct.unpack(f"<{n}Q", data[8 * longs :]))
         if len(set(found)) != n or not all(0 < hash_ < theta for hash_ in found) or not 0 < theta <= ALL:
             raise DataError("a damaged theta sketch: its hashes are not those of a set")
         return None, _rows(found, theta if theta < ALL else None)

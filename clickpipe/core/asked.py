@@ -9,40 +9,41 @@ import polars as pl
 
 from clickpipe.core.aggregate import VALUE
 from clickpipe.core.flat import GROUP
+from clickpipe.core.refused import Refusals
 from clickpipe.core.sketch import PAYLOAD, Opened, Sketch, kinds, opened
 from clickpipe.errors import DataError
 
+_UNLIKE = "unlike sketches: {}, and {}{}"
+
 
 def checked(texts: pl.Series) -> pl.Series:
-    """The same, if each of them is a sketch. Raises ComputeError, as an expression does that a value refuses."""
-    try:
-        opened(texts)
-    except DataError as error:
-        raise pl.exceptions.ComputeError(str(error)) from None
+    """The same, if each of them is a sketch. Raises Refused."""
+    opened(texts)
     return texts
 
 
 def united(texts: pl.Series, groups: pl.Series) -> pl.DataFrame:
     """Values and the numbers of their groups -> GROUP and VALUE, of those that have any. Raises DataError."""
-    parts = opened(texts)
-    if not parts:
-        return pl.DataFrame(schema={GROUP: pl.UInt32, VALUE: pl.String})
-    sketch = _alike(parts)
-    groups, rows = groups.cast(pl.UInt32), parts[0].rows()
-    merged = sketch.merged(rows.with_columns(groups.gather(rows[GROUP]).alias(GROUP)))
-    return _valued(sketch, merged, groups.gather(parts[0].at))
+    parts, groups = opened(texts), groups.cast(pl.UInt32)
+    _check_alike(parts, groups)
+    found = [pl.DataFrame(schema={GROUP: pl.UInt32, VALUE: pl.String})]
+    for part in parts:
+        rows = part.rows.with_columns(groups.gather(part.rows[GROUP]).alias(GROUP))
+        found.append(_valued(part.sketch, part.sketch.merged(rows), groups.gather(part.at)))
+    return pl.concat(found)
 
 
 def union(first: pl.Series, second: pl.Series) -> pl.Series:
-    """Of two columns, where both have a sketch. Raises DataError."""
-    one, other = _both(first, second)
-    places = pl.Series(range(first.len()), dtype=pl.UInt32)
-    found = united(pl.concat([one, other.alias(one.name)]), pl.concat([places, places]))
-    return _by_place([found], first, pl.String())
+    """Of two columns, where both have a sketch. Raises Refused."""
+
+    def answer(sketch: Sketch, places: pl.Series, *rows: pl.DataFrame) -> pl.DataFrame:
+        return _valued(sketch, sketch.merged(pl.concat(rows)), places)
+
+    return _of_both(first, second, "merged", answer, pl.String())
 
 
 def combined(first: pl.Series, second: pl.Series, question: str) -> pl.Series:
-    """Of two columns, where both have one, the sketch that their method `question` makes of the rows of both."""
+    """Of two columns, where both have one, the sketch that their method `question` makes of the rows of both. Raises Refused."""
 
     def answer(sketch: Sketch, places: pl.Series, *rows: pl.DataFrame) -> pl.DataFrame:
         return _valued(sketch, getattr(sketch, question)(*rows), places)
@@ -51,7 +52,7 @@ def combined(first: pl.Series, second: pl.Series, question: str) -> pl.Series:
 
 
 def compared(first: pl.Series, second: pl.Series, question: str, type_: pl.DataType) -> pl.Series:
-    """Of two columns, where both have a sketch, what their method `question` tells of the rows of both."""
+    """Of two columns, where both have a sketch, what their method `question` tells of the rows of both. Raises Refused."""
 
     def answer(sketch: Sketch, places: pl.Series, *rows: pl.DataFrame) -> pl.DataFrame:
         return pl.DataFrame({GROUP: places}).join(getattr(sketch, question)(*rows), on=GROUP, how="left")
@@ -60,13 +61,14 @@ def compared(first: pl.Series, second: pl.Series, question: str, type_: pl.DataT
 
 
 def answered(texts: pl.Series, question: str, type_: pl.DataType, *more: Any, nothing: Any = None) -> pl.Series:
-    """What each of the sketches tells, by their method `question`; null of null. Raises DataError.
+    """What each of the sketches tells, by their method `question`; null of null. Raises Refused.
 
     `nothing`: what a sketch tells that has seen nothing.
     """
-    found = []
-    for part in opened(texts):
-        answers = _able(part.sketch, question)(part.rows(), *more).select(GROUP, VALUE)
+    parts, found = opened(texts), []
+    _check_able(parts, question, texts.len())
+    for part in parts:
+        answers = getattr(part.sketch, question)(part.rows, *more).select(GROUP, VALUE)
         answers = pl.DataFrame({GROUP: part.at}).join(answers, on=GROUP, how="left")
         found.append(answers if nothing is None else answers.with_columns(pl.col(VALUE).fill_null(nothing)))
     return _by_place(found, texts, type_)
@@ -75,12 +77,12 @@ def answered(texts: pl.Series, question: str, type_: pl.DataType, *more: Any, no
 def _of_both(
     first: pl.Series, second: pl.Series, question: str, answer: Callable[..., pl.DataFrame], type_: pl.DataType
 ) -> pl.Series:
-    one, other = (opened(texts) for texts in _both(first, second))
-    if not one:
-        return _by_place([], first, type_)
-    sketch = _alike([*one, *other])
-    _able(sketch, question)
-    return _by_place([answer(sketch, one[0].at, one[0].rows(), other[0].rows())], first, type_)
+    ones, others = (opened(texts) for texts in _both(first, second))
+    _check_pairs(ones, others, first.len())
+    _check_able(ones, question, first.len())
+    second_rows = {part.sketch.head(): part.rows for part in others}
+    found = [answer(part.sketch, part.at, part.rows, second_rows[part.sketch.head()]) for part in ones]
+    return _by_place(found, first, type_)
 
 
 def _both(first: pl.Series, second: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -89,21 +91,52 @@ def _both(first: pl.Series, second: pl.Series) -> tuple[pl.Series, pl.Series]:
     return first.set(is_missing, None), second.set(is_missing, None)
 
 
-def _alike(parts: Sequence[Opened]) -> Sketch:
-    """What all of them are. Raises DataError."""
+def _check_pairs(ones: Sequence[Opened], others: Sequence[Opened], count: int) -> None:
+    """Raises Refused unless at each place both are alike."""
+    both = _heads(ones).join(_heads(others), on=GROUP)
+    unlike = both.filter(pl.col("head") != pl.col("head_right"))
+    refusals = Refusals(count)
+    hint = pl.when(pl.col("hint") == pl.col("hint_right")).then("hint").otherwise(pl.lit(""))
+    refusals.add(unlike[GROUP], unlike.select(pl.format(_UNLIKE, "said", "said_right", hint)).to_series())
+    refusals.check()
+
+
+def _check_alike(parts: Sequence[Opened], groups: pl.Series) -> None:
+    """Raises DataError unless all of a group are alike."""
+    heads = _heads(parts)
+    heads = heads.with_columns(groups.gather(heads[GROUP]).alias(GROUP)).unique(maintain_order=True)
+    unlike = heads.filter(pl.col(GROUP).is_duplicated())
+    if unlike.height:
+        one, other, *_ = unlike.filter(pl.col(GROUP) == pl.col(GROUP).first()).iter_rows(named=True)
+        raise DataError(_UNLIKE.format(one["said"], other["said"], one["hint"] if one["hint"] == other["hint"] else ""))
+
+
+def _heads(parts: Sequence[Opened]) -> pl.DataFrame:
+    """At each place what the sketch there says that it is."""
+    nothing = pl.DataFrame(schema={GROUP: pl.UInt32, "head": pl.Binary, "said": pl.String, "hint": pl.String})
+    said = [
+        part.at.to_frame(GROUP).with_columns(
+            head=pl.lit(part.sketch.head()), said=pl.lit(str(part.sketch)), hint=pl.lit(_hint(part.sketch))
+        )
+        for part in parts
+    ]
+    return pl.concat([nothing, *said])
+
+
+def _hint(sketch: Sketch) -> str:
+    """What to do about two of this kind, where a library's bytes do not say their parameter."""
+    silent = [name for name, form in sketch.forms.items() if not form.says_parameter]
+    return f"; sketch_from(text, '{silent[0]}', {sketch.parameter()[0]}) says which" if silent else ""
+
+
+def _check_able(parts: Sequence[Opened], question: str, count: int) -> None:
+    """Raises Refused if kinds of them cannot be asked this."""
+    refusals = Refusals(count)
     for part in parts:
-        if part.sketch.head() != parts[0].sketch.head():
-            raise DataError(f"sketches of two kinds do not go together: {parts[0].sketch}; and {part.sketch}")
-    return parts[0].sketch
-
-
-def _able(sketch: Sketch, question: str) -> Callable[..., pl.DataFrame]:
-    """The method that answers. Raises DataError if this kind cannot."""
-    if not hasattr(sketch, question):
-        able = " and ".join(kind.name() for kind in kinds().values() if hasattr(kind, question))
-        raise DataError(f"only sketches of kind {able} tell this, and one is {sketch}")
-    method: Callable[..., pl.DataFrame] = getattr(sketch, question)
-    return method
+        if not hasattr(part.sketch, question):
+            able = " and ".join(kind.name() for kind in kinds().values() if hasattr(kind, question))
+            refusals.add(part.at, f"only sketches of kind {able} tell this, and one is {part.sketch}")
+    refusals.check()
 
 
 def _valued(sketch: Sketch, rows: pl.DataFrame, groups: pl.Series) -> pl.DataFrame:

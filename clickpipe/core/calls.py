@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from clickpipe.errors import PlanError
+from clickpipe.readable import readable
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -20,6 +21,8 @@ _NAMED = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)", re.DOTALL)
 _PLAIN = re.compile(
     r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*\(\s*(\*|[A-Za-z_][A-Za-z0-9_]*)\s*((?:,\s*(?:[0-9]+(?:\.[0-9]+)?)\s*)*)\)\s*"
 )
+_WHOLE, _SHOWN = 2.0**63, 40
+_HELD = "integers of 64 bits, and finite doubles"
 _FUNCTION = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*\(")
 SYNONYMS = {
     "mean": "avg",
@@ -72,19 +75,30 @@ class Named:
 
 
 def parse_call(word: str) -> Named:
-    """Raises PlanError for what is not NAME=FUNCTION(…)."""
+    """Raises PlanError for what is not NAME=FUNCTION(…), or cannot be read."""
     match = _NAMED.fullmatch(word)
     if not match:
-        raise PlanError(f"{word!r} has no name", hint=f"NAME='{word}', as in clicks='count(*)'", word=word)
+        raise PlanError(f"{word!r} has no name", hint=f"as in: n='{word}'", word=word)
     name, text = match[1], match[2].strip()
     plain = _PLAIN.fullmatch(text)
     if plain:
-        return Named(name, text, _spoken(plain[1]), plain[2], tuple(map(_number, plain[3].split(",")[1:])))
-    return _parsed(name, text)
+        return Named(name, text, _spoken(plain[1]), plain[2], tuple(map(_plain_number, plain[3].split(",")[1:])))
+    with readable(text):
+        return _parsed(name, text)
 
 
-def _number(text: str) -> Argument:
-    return Argument(text.strip(), True, float(text) if "." in text else int(text))
+def _plain_number(text: str) -> Argument:
+    return Argument(text.strip(), True, _number(text.strip()))
+
+
+def _number(text: str) -> int | float:
+    """Raises PlanError for what no column can hold."""
+    number = float(text)
+    is_whole = set(text).isdisjoint(".eE")
+    if math.isinf(number) or (is_whole and number > _WHOLE):
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        raise PlanError(f"{shown} is more than a column can hold", hint=_HELD, word=text)
+    return int(text) if is_whole else number
 
 
 def _spoken(function: str) -> str:
@@ -115,6 +129,9 @@ def _parsed(name: str, text: str) -> Named:
         if function != "count":
             raise PlanError(f"{function}(DISTINCT …) is not supported; count(DISTINCT …) is", word=text)
         function, arguments = "count_distinct", arguments[0].expressions
+        if len(arguments) > 1:
+            hint = "of several together: count(DISTINCT a || ' ' || b)"
+            raise PlanError(f"count(DISTINCT …) is of one expression, and not of {len(arguments)}", hint=hint, word=text)
     if not arguments:
         raise _no_argument(function, text)
     argument, *more = arguments
@@ -152,7 +169,7 @@ def _constant(node: exp.Expr) -> Any:
         case exp.Literal(is_string=True) | exp.Boolean():
             return node.this
         case exp.Literal():
-            return float(node.this) if set(node.this) & set(".eE") else int(node.this)
+            return _number(node.this)
         case exp.Neg():
             return -_constant(node.this)
         case exp.Array():

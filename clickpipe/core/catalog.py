@@ -52,15 +52,17 @@ class Catalog:
         doc = ast.get_docstring(ast.parse(path.read_bytes())) or ""
         return doc.split("\n", 1)[0]
 
+    def unknown(self, name: str, also: Iterable[str] = ()) -> PlanError:
+        known = self.names()
+        notes = [f"there are: {', '.join(known)}"]
+        return PlanError(f'no {self._word} "{name}"', hint=near(name, [*known, *also]), notes=notes, word=name)
+
     def find(self, name: str, base: type, also: Iterable[str] = ()) -> Any:
         """The part's class. Raises PlanError with the nearest name. `also`: other names that are understood."""
         if name.replace("-", "_") not in self._modules and name in self._outside:
             return self._outside[name].load()
         if not self.has(name):
-            known = self.names()
-            raise PlanError(
-                f'no {self._word} "{name}"', hint=near(name, [*known, *also]), notes=[f"there are: {', '.join(known)}"], word=name
-            )
+            raise self.unknown(name, also)
         module = importlib.import_module(f"{self._package}.{name.replace('-', '_')}")
         return next(
             part

@@ -12,10 +12,13 @@ from clickpipe.columns import Columns
 from clickpipe.core.aggregate import ORDER, WEIGHT, Aggregate
 from clickpipe.core.calls import SYNONYMS, Named
 from clickpipe.core.catalog import Catalog
-from clickpipe.core.functions import compile, predicate
+from clickpipe.core.functions import compile, least, predicate
+from clickpipe.core.sketch import SKETCHES
 from clickpipe.core.summary import Call
 from clickpipe.errors import PlanError
 from clickpipe.sql import Expression
+
+AGGREGATES = Catalog("clickpipe.aggregates", "aggregate", "_")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,14 @@ class Compiled:
 
     def reads(self) -> tuple[str, ...]:
         """The columns."""
-        return tuple(name for read in (self.value, self.by, self.where) if read for name in read.reads)
+        return tuple(name for read in self._expressions() for name in read.reads)
+
+    def most_rows(self) -> int | None:
+        """Of how many records they are to be computed at once."""
+        return least(read.most_rows for read in self._expressions())
+
+    def _expressions(self) -> list[Expression]:
+        return [read for read in (self.value, self.by, self.where) if read]
 
     def call(self) -> Call:
         # A star that is filtered counts a constant; one that is not counts rows.
@@ -44,7 +54,7 @@ class Compiled:
 
 def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:
     """Raises PlanError for what these columns cannot be asked. `functions`: those that there are."""
-    function = functions.find(named.function, Aggregate, SYNONYMS)
+    function = function_of(named, functions)
     where = predicate(named.where, given) if named.where else None
     is_star = named.argument == "*"
     if is_star and not function.takes_star:
@@ -52,6 +62,8 @@ def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:
     value = None if is_star else compile(named.argument, given)
     if value and function.takes and value.kind not in function.takes:
         raise PlanError(_unfit(named, function, value), word=named.text)
+    if value and function.has_pieces and not value.reads:
+        raise PlanError(f"{named.function}() needs a column, and {named.argument} is a constant", word=named.text)
     by, constants = _further(named, function, given)
     kind = value.kind if value else "bool" if where else "*"
     try:
@@ -61,10 +73,26 @@ def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:
         raise
 
 
+def function_of(named: Named, functions: Catalog) -> type[Aggregate]:
+    """Raises PlanError, with what another step has by that name, or says the same."""
+    if functions.has(named.function):
+        return functions.find(named.function, Aggregate)  # type: ignore[no-any-return]  # it is one of that base
+    is_sketching = functions is SKETCHES
+    error = functions.unknown(named.text.partition("(")[0].strip(), () if is_sketching else SYNONYMS)
+    if is_sketching and AGGREGATES.has(named.function):
+        like = AGGREGATES.find(named.function, Aggregate).sketched
+        error.hint = f'did you mean "{like}"?' if like else f"clickpipe aggregate has {error.word}"
+    elif SKETCHES.has(named.function):
+        error.hint = f"clickpipe sketch has {named.function}"
+    raise error
+
+
 def _further(named: Named, function: type[Aggregate], given: Columns) -> tuple[Expression | None, tuple[Any, ...]]:
     """What stands behind the first argument: what orders its records, and constants."""
     more, spoken = list(named.more), _spoken(named.function, function)
     by = compile(more.pop(0).text, given) if function.ordered_by == "argument" and more else None
+    if by is not None and not by.reads:
+        raise _same_for_all(named, function, by)
     if by is not None and function.is_weighed:
         by = _weighed(by, compile(more.pop().text, given) if more and not more[-1].is_constant else None, named)
     for said in more:
@@ -79,6 +107,14 @@ def _further(named: Named, function: type[Aggregate], given: Columns) -> tuple[E
     if is_short:
         raise PlanError(f"{named.text} has too few or too many arguments: it is {spoken}", word=named.text)
     return by, constants
+
+
+def _same_for_all(named: Named, function: type[Aggregate], by: Expression) -> PlanError:
+    """Of a constant where a column was meant."""
+    needs = "what tells records apart" if function.is_weighed else "what orders records"
+    size = f", {named.more[-1].text}" if function.is_weighed else ""
+    hint = f"as in: {named.function}({named.argument}, {'event_id' if function.is_weighed else 'latency_ms'}{size})"
+    return PlanError(f"{named.function}() needs {needs}, and {by.text} is the same for all", hint=hint, word=named.text)
 
 
 def _weighed(by: Expression, weight: Expression | None, named: Named) -> Expression:

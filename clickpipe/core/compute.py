@@ -7,18 +7,22 @@ from collections.abc import Sequence
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
+from clickpipe.core.refused import Refused
+from clickpipe.errors import DataError
+
+_REFUSALS = (pl.exceptions.PolarsError, DataError)
 
 
 def compute(batch: Batch, exprs: Sequence[pl.Expr]) -> tuple[Batch, pl.DataFrame, Dead | None]:
     """The records whose expressions have values, those values, and the other records."""
     try:
         return batch, _select(batch.frame, exprs), None
-    except pl.exceptions.PolarsError:
-        reasons = _reasons(batch.frame, exprs)
-    series = pl.Series(reasons, dtype=pl.String)
-    good = batch.keep(series.is_null())
-    bad = batch.keep(series.is_not_null())
-    return good, _select(good.frame, exprs), bad.as_dead(series.drop_nulls())
+    except _REFUSALS:
+        found = [_reasons(batch.frame, expr) for expr in exprs]
+    reasons = pl.select(pl.coalesce(found)).to_series()
+    good, bad = batch.keep(reasons.is_null()), batch.keep(reasons.is_not_null())
+    values = _select(good.frame, exprs) if good.height else _none(good.frame, exprs)
+    return good, values, bad.as_dead(reasons.drop_nulls())
 
 
 def _select(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
@@ -46,13 +50,23 @@ def json_of(value: pl.Expr) -> pl.Expr:
     return pl.when(value.is_not_null()).then(said.str.slice(5).str.head(-1))
 
 
-def _reasons(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> list[str | None]:
-    """Per record, why it has no value. Halving finds the few that have none; many are rare here."""
+def _none(frame: pl.DataFrame, exprs: Sequence[pl.Expr]) -> pl.DataFrame:
+    """The values of no record: a constant has one all the same, and may be what is refused."""
+    return pl.DataFrame(schema=frame.lazy().select(*exprs).collect_schema())
+
+
+def _reasons(frame: pl.DataFrame, expr: pl.Expr) -> pl.Series:
+    """Per record, why it has no value. What does not say that of each, halving finds: it is rare."""
+    nothing = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
     try:
-        _select(frame, exprs)
-    except pl.exceptions.PolarsError as error:
-        if frame.height == 1:
-            return [str(error).split("\n", 1)[0]]
+        _select(frame, [expr])
+    except _REFUSALS as error:
+        reasons = error.reasons() if isinstance(error, Refused) else nothing
+        if reasons.len() == frame.height and reasons.count():
+            rest = reasons.is_null().arg_true()
+            return reasons.scatter(rest, _reasons(frame[rest], expr))
+        if frame.height < 2:
+            return nothing.fill_null(str(error).split("\n", 1)[0])
         half = frame.height // 2
-        return _reasons(frame[:half], exprs) + _reasons(frame[half:], exprs)
-    return [None] * frame.height
+        return pl.concat([_reasons(frame[:half], expr), _reasons(frame[half:], expr)])
+    return nothing

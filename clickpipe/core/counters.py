@@ -20,17 +20,18 @@ import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.calls import is_whole
+from clickpipe.core.flat import GROUP, numbered
 from clickpipe.core.values import Values
 from clickpipe.errors import PlanError
 
 LARGEST = 10_000
 _FEWEST = 1_000
-_GROUP, _OFF = "\0group", "\0off"
+_OFF, _ALL, _LEN = "\0off", "\0all", "\0len"
 
 
 class Counters(Values):
     """`k`: how many values are given. Shape of the value: a list of {"value", "count", "error"}, the most frequent first: it came
-    from count to count + error times."""
+    from count to count + error times. Where no counter is left one of them without a value: none came more than `error` times."""
 
     def __init__(self, kind: str, k: Any = 10) -> None:
         super().__init__(kind)
@@ -48,9 +49,9 @@ class Counters(Values):
         if rows.height <= self.most:
             return rows
         has_value, n = pl.col(SUB_KEY).is_not_null(), pl.col(piece["n"])
-        values = rows.filter(has_value).with_columns(pl.lit(0).alias(_GROUP))
-        large = values.group_by(_GROUP, *keys).agg(n.top_k(self.most + 1).min().alias(_OFF), pl.len().alias("\0len"))
-        large = large.filter(pl.col("\0len") > self.most).drop("\0len", _GROUP, strict=False)
+        by = [pl.lit(0).alias(_ALL), *keys]  # also where there are no keys
+        large = rows.filter(has_value).group_by(by).agg(n.top_k(self.most + 1).min().alias(_OFF), pl.len().alias(_LEN))
+        large = large.filter(pl.col(_LEN) > self.most).drop(_LEN, _ALL)
         if not large.height:
             return rows
         if keys:
@@ -63,19 +64,15 @@ class Counters(Values):
         nothing = pl.lit(None, rows.schema[SUB_KEY]).alias(SUB_KEY)
         taken = large.select(*keys, nothing, pl.col(_OFF).alias(piece["n"])).select(rows.columns)
         both = pl.concat([kept.select(rows.columns), taken])
-        return both.group_by(*keys, SUB_KEY).agg(n.sum()).select(rows.columns)
+        return both.group_by(*keys, SUB_KEY).agg(self.merge({"n": n})["n"].alias(piece["n"])).select(rows.columns)
 
     def values(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
-        has_value = pl.col(SUB_KEY).is_not_null()
-        n = pl.col(piece["n"])
-        group = list(keys) or [_GROUP]
-        rows = rows if keys else rows.with_columns(pl.lit(0).alias(_GROUP))
-        errors = rows.group_by(group).agg(n.filter(~has_value).sum().alias(_OFF))
+        groups, rows = numbered(rows, keys)
+        n, has_value = pl.col(piece["n"]), pl.col(SUB_KEY).is_not_null()
+        errors = rows.group_by(GROUP).agg(n.filter(~has_value).sum().alias(_OFF)).filter(pl.col(_OFF) > 0)
         top = rows.filter(has_value & (n > 0)).sort([n, pl.col(SUB_KEY)], descending=[True, False])
-        top = (
-            top.group_by(group, maintain_order=True).head(self.k).join(errors, on=group, nulls_equal=True, maintain_order="left")
-        )
-        one = pl.struct(pl.col(SUB_KEY).alias("value"), n.alias("count"), pl.col(_OFF).alias("error"))
-        lists = top.group_by(group, maintain_order=True).agg(one.alias(VALUE))
-        found = errors.select(group).join(lists, on=group, how="left", nulls_equal=True, maintain_order="left")
-        return found.select(*keys, VALUE)
+        top = top.group_by(GROUP, maintain_order=True).head(self.k)
+        top = top.join(errors, on=GROUP, how="full", coalesce=True, maintain_order="left_right")
+        one = pl.struct(pl.col(SUB_KEY).alias("value"), n.fill_null(0).alias("count"), pl.col(_OFF).fill_null(0).alias("error"))
+        lists = top.group_by(GROUP, maintain_order=True).agg(one.alias(VALUE))
+        return groups.join(lists, on=GROUP, how="left", maintain_order="left").select(*keys, VALUE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -13,6 +13,7 @@ from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.calls import is_whole
 from clickpipe.core.flat import GROUP
 from clickpipe.core.forms import Form
+from clickpipe.core.refused import Refusals
 from clickpipe.core.sketch import Opened, Sketch, kinds, opened
 from clickpipe.errors import DataError, PlanError, near
 
@@ -45,29 +46,42 @@ def check_parameter(form: str, parameter: Any) -> int | None:
 
 
 def exported(texts: pl.Series, form: str) -> pl.Series:
-    """Sketches in this form; null of null. Raises DataError."""
+    """Sketches in this form; null of null. Raises Refused."""
     found: list[str | None] = [None] * texts.len()
+    refusals = Refusals(texts.len())
     for part in opened(texts):
-        for place, data in zip(part.at, _written(part, form), strict=True):
-            found[place] = base64.b64encode(data).decode()
+        try:
+            for place, data in zip(part.at, _written(part, form), strict=True):
+                found[place] = base64.b64encode(data).decode()
+        except DataError as error:
+            refusals.add(part.at, error)
+    refusals.check()
     return pl.Series(texts.name, found, dtype=pl.String)
 
 
 def imported(texts: pl.Series, form: str, parameter: float | None) -> pl.Series:
-    """Sketches of what has this form; null of null. `parameter`: for forms that do not say it. Raises DataError."""
-    found = [None if text is None else _sketch_of(_decoded(text), form, parameter) for text in texts]
+    """Sketches of what has this form; null of null. `parameter`: for forms that do not say it. Raises Refused."""
+    found: list[str | None] = [None] * texts.len()
+    refusals = Refusals(texts.len())
+    for place, text in enumerate(texts):
+        try:
+            found[place] = None if text is None else _sketch_of(_decoded(text), form, parameter)
+        except DataError as error:
+            refusals.add([place], error)
+    refusals.check()
     return pl.Series(texts.name, found, dtype=pl.String)
 
 
-def _written(part: Opened, name: str) -> list[bytes]:
+def _written(part: Opened, name: str) -> Iterator[bytes]:
+    """The bytes of each. Raises DataError if that kind and parameter has none."""
     form = part.sketch.forms.get(name)
     if form is None:
         has = f"it has {' and '.join(sorted(part.sketch.forms))}" if part.sketch.forms else "it has none"
         raise DataError(f"a sketch of kind {part.sketch.name()} has no form {name}: {has}")
-    rows = part.sketch.unpacked(part.payloads)
-    by_place = rows.partition_by(GROUP, as_dict=True, include_key=False)
-    nothing = rows.drop(GROUP).clear()
-    return [form.written(part.sketch, by_place.get((place,), nothing)) for place in range(part.payloads.len())]
+    by_place = part.rows.partition_by(GROUP, as_dict=True, include_key=False)
+    nothing = part.rows.drop(GROUP).clear()
+    for place in part.at:
+        yield form.written(part.sketch, by_place.get((place,), nothing))
 
 
 def _sketch_of(data: bytes, name: str, parameter: float | None) -> str:

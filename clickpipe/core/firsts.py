@@ -12,10 +12,11 @@ import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate, Exprs
 from clickpipe.core.calls import is_whole
+from clickpipe.core.flat import GROUP, all_groups, in_order
 from clickpipe.errors import PlanError
 
 MOST = 100_000
-_GROUP = "\0group"
+_LEFT = "\0left"  # how many values there is still a place for
 
 
 class Firsts(Aggregate):
@@ -27,7 +28,7 @@ class Firsts(Aggregate):
         super().__init__(kind)
         if not is_whole(most, 1, MOST):
             raise PlanError(f"the number of values is from 1 to {MOST:,}, and not {most}")
-        self._most = most
+        self.width = self._most = most
 
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         return pl.when(value.is_not_null()).then(order)
@@ -40,19 +41,18 @@ class Firsts(Aggregate):
         return {"values": piece["values"].list.explode(keep_nulls=False, empty_as_null=False).implode()}
 
     def trimmed(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
-        rows = rows.with_columns(pl.col(piece["values"]).list.head(self._most))
-        if rows.height <= self._most:
-            return rows
-        place = pl.col(SUB_KEY).rank("ordinal")
-        return rows.filter(((place.over(keys) if keys else place) <= self._most) | pl.col(SUB_KEY).is_null())
+        values = pl.col(piece["values"])
+        count = values.list.len().cast(pl.Int64)
+        upto = count.cum_sum().over(keys, order_by=SUB_KEY) if keys else count.cum_sum()
+        rows = (rows if keys else rows.sort(SUB_KEY)).with_columns((self._most - upto + count).alias(_LEFT))
+        rows = rows.filter((pl.col(_LEFT) > 0) | pl.col(SUB_KEY).is_null())
+        return rows.with_columns(values.list.head(pl.col(_LEFT))).drop(_LEFT)
 
     def values(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
-        group = list(keys) or [_GROUP]
-        rows = rows if keys else rows.with_columns(pl.lit(0).alias(_GROUP))
-        values = pl.col(piece["values"])
-        exploded = values.list.explode(keep_nulls=False, empty_as_null=False).implode()
-        lists = rows.sort(SUB_KEY, maintain_order=True).group_by(group, maintain_order=True).agg(exploded)
-        return lists.select(*keys, self.told(values.list.head(self._most)).alias(VALUE))
+        groups, rows = in_order(rows, keys)
+        exploded = pl.col(piece["values"]).list.explode(keep_nulls=False, empty_as_null=False).implode()
+        lists = all_groups(rows.group_by(GROUP).agg(exploded.alias(VALUE)), groups.height)
+        return groups.select(*keys, lists.select(self.told(pl.col(VALUE).list.head(self._most))).to_series().alias(VALUE))
 
     def told(self, values: pl.Expr) -> pl.Expr:
         """The value, of the list."""

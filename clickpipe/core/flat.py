@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY
-from clickpipe.errors import DataError
+from clickpipe.core.keys import number
+from clickpipe.core.refused import refuse
 
 if TYPE_CHECKING:
     import numpy as np
 
 GROUP = "\0place"
-_BYTE = "\0byte"
+_BYTE, _KEY = "\0byte", "\0key"
 
 
 def packed(rows: pl.DataFrame, groups: int, dtype: Any) -> pl.Series:
@@ -34,22 +35,22 @@ def packed(rows: pl.DataFrame, groups: int, dtype: Any) -> pl.Series:
 
 
 def unpacked(payloads: pl.Series, dtype: Any) -> tuple[pl.Series, np.ndarray[Any, Any]]:
-    """The bytes of groups -> of each record its group, and the records. Raises DataError."""
+    """The bytes of groups -> of each record its group, and the records. Raises Damaged."""
     import numpy as np
 
     sizes, width = payloads.bin.size(), np.dtype(dtype).itemsize
-    if (sizes % width != 0).any():
-        raise DataError("a sketch is damaged: it ends in the middle")
+    places = pl.int_range(payloads.len(), dtype=pl.UInt32, eager=True)
+    refuse(places, sizes % width != 0, "it ends in the middle")
     flat = payloads.filter(sizes > 0).cast(pl.List(pl.UInt8)).explode(empty_as_null=False).to_numpy()
-    owners = np.repeat(np.arange(payloads.len(), dtype=np.uint32), (sizes // width).to_numpy())
+    owners = np.repeat(places.to_numpy(), (sizes // width).to_numpy())
     return pl.Series(owners), np.ascontiguousarray(flat).view(dtype)
 
 
 def check_rising(owners: pl.Series, numbers: np.ndarray[Any, Any]) -> None:
-    """Raises DataError unless the numbers of each group rise: none comes twice, and a sketch is one value."""
+    """Raises Damaged unless the numbers of each group rise: none comes twice, and a sketch is one value."""
     of = owners.to_numpy()
-    if not ((numbers[1:] > numbers[:-1]) | (of[1:] != of[:-1])).all():
-        raise DataError("a sketch is damaged: it is not in order")
+    falls = (numbers[1:] <= numbers[:-1]) & (of[1:] == of[:-1])
+    refuse(owners[1:], pl.Series(falls), "it is not in order")
 
 
 def of_arrays(arrays: np.ndarray[Any, Any]) -> pl.Series:
@@ -73,12 +74,14 @@ def all_groups(found: pl.DataFrame, groups: int) -> pl.DataFrame:
 
 
 def numbered(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The groups that there are, with their GROUP, and the rows with theirs."""
+    """The groups that there are, with their GROUP, and the rows with theirs. Without keys there is one, also of no rows."""
     if not keys:
         one = pl.DataFrame({GROUP: [0]}, schema={GROUP: pl.UInt32})
         return one, rows.with_columns(pl.lit(0, pl.UInt32).alias(GROUP))
-    groups = rows.select(keys).unique(maintain_order=True).with_row_index(GROUP)
-    return groups, rows.join(groups, on=list(keys), nulls_equal=True, maintain_order="left")
+    key = number(keys).alias(_KEY)
+    groups = rows.group_by(key, maintain_order=True).agg(pl.col(keys).first()).with_row_index(GROUP)
+    found = rows.with_columns(key).join(groups.select(_KEY, GROUP), on=_KEY, maintain_order="left").drop(_KEY)
+    return groups.drop(_KEY), found
 
 
 def in_order(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -9,7 +9,7 @@ other columns. So all of it is one expression, as everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,11 +19,15 @@ from clickpipe import sql
 from clickpipe.columns import Columns, dtype
 from clickpipe.core.calls import parse_argument
 from clickpipe.core.catalog import Catalog
-from clickpipe.errors import DataError, PlanError
+from clickpipe.core.instants import with_instants
+from clickpipe.errors import PlanError
+from clickpipe.readable import readable
 from clickpipe.sql import Expression
 
 FUNCTIONS = Catalog("clickpipe.functions", "function", "_")
+MORE = "…"  # in place of a last argument: as many more columns as one likes
 _VALUE = "\0value"
+_DEPTH = {"L_PAREN": 1, "R_PAREN": -1, "L_BRACKET": 1, "R_BRACKET": -1}
 _Token = tuple[str, str, int, int]  # kind, text, begin, end
 
 
@@ -35,29 +39,48 @@ class Function:
     sketches: ClassVar[int] = 1
     column_types: ClassVar[tuple[str, ...]] = ("sketch", "str")  # the types of these columns
     column_word: ClassVar[str] = "sketches"  # and what they are called
-    gives: ClassVar[str]
+    gives: str
+    most_rows: ClassVar[int | None] = None  # that it takes at once, where a value may be much larger than a sketch
 
     def values(self, *columns: pl.Series) -> pl.Series:
-        """Record by record; null where one of them is null. Raises DataError."""
+        """Record by record; null where one of them is null. Raises Refused."""
         raise NotImplementedError
 
 
 def compile(text: str, given: Columns, *, has_name: bool = False) -> Expression:
     """An expression that is computed record by record. Raises PlanError. `has_name`: it ends with AS NAME, but for a column."""
+    with readable(text):
+        return _compiled(text, given, has_name)
+
+
+def _compiled(text: str, given: Columns, has_name: bool) -> Expression:
     calls = list(_calls(text)) if text not in given.types else []
     if not calls:
-        return sql.compile(text, given, expr=sql.parse(text) if has_name else None)
+        return _plain(text, given, has_name=has_name)
     parts = [_part(call, given, place) for place, call in enumerate(calls)]
     rest, known = _without(text, calls, parts), given.add({part.name: part.function.gives for part in parts})
     try:
-        inner = sql.compile(rest, known, expr=sql.parse(rest) if has_name else None)
+        inner = _plain(rest, known, has_name=has_name)
     except PlanError as error:
         raise _restored(error, calls, parts) from None
     mine = [name for name in inner.reads if name in given.types]
     fields = pl.struct(*mine, *(part.expr().alias(part.name) for part in parts))
     whole = fields.struct.with_fields(_of_fields(inner.expr).alias(_VALUE)).struct.field(_VALUE)
     reads = dict.fromkeys([*(name for part in parts for name in part.reads()), *mine])
-    return replace(inner, text=text, expr=whole.alias(inner.name) if inner.name else whole, reads=tuple(reads))
+    whole = whole.alias(inner.name) if inner.name else whole
+    most_rows = least(rows for part in parts for rows in part.most_rows())
+    return replace(inner, text=text, expr=whole, reads=tuple(reads), most_rows=most_rows)
+
+
+def least(rows: Iterable[int | None]) -> int | None:
+    return min((some for some in rows if some is not None), default=None)
+
+
+def _plain(text: str, given: Columns, *, has_name: bool) -> Expression:
+    """One without functions of our own."""
+    if text in given.types and not has_name:
+        return sql.compile(text, given)
+    return sql.compile(text, given, expr=with_instants(sql.parse(text), text, given))
 
 
 def predicate(text: str, given: Columns) -> Expression:
@@ -86,16 +109,16 @@ class _Part:
     def reads(self) -> list[str]:
         return list(dict.fromkeys(name for argument in self.arguments for name in argument.reads))
 
+    def most_rows(self) -> list[int | None]:
+        return [self.function.most_rows, *(argument.most_rows for argument in self.arguments)]
+
     def expr(self) -> pl.Expr:
         return pl.struct(self.reads()).map_batches(self._values, return_dtype=dtype(self.function.gives), is_elementwise=True)
 
     def _values(self, records: pl.Series) -> pl.Series:
         frame = records.struct.unnest()
         columns = [frame.select(argument.expr.alias(_VALUE)).to_series() for argument in self.arguments]
-        try:
-            return self.function.values(*columns)
-        except DataError as error:  # so that, of many records, the one that it refuses is found
-            raise pl.exceptions.ComputeError(str(error)) from None
+        return self.function.values(*columns)
 
 
 def _calls(text: str) -> Iterator[_Call]:
@@ -127,7 +150,7 @@ def _end(tokens: Sequence[_Token], at: int) -> int:
         return 0
     depth = 0
     for place in range(at + 1, len(tokens)):
-        depth += {"L_PAREN": 1, "R_PAREN": -1}.get(tokens[place][0], 0)
+        depth += _DEPTH.get(tokens[place][0], 0)
         if depth <= 0:
             return place if place > at + 1 else 0
     return 0
@@ -137,7 +160,7 @@ def _between(tokens: Sequence[_Token]) -> Iterator[tuple[int, int]]:
     """Where arguments begin and end, in `(a, f(b, c))`."""
     depth, begin = 0, tokens[0][3]
     for kind, _, start, end in tokens[:-1]:
-        depth += {"L_PAREN": 1, "R_PAREN": -1}.get(kind, 0)
+        depth += _DEPTH.get(kind, 0)
         if kind == "COMMA" and depth == 1:
             yield begin, start
             begin = end
@@ -147,10 +170,12 @@ def _between(tokens: Sequence[_Token]) -> Iterator[tuple[int, int]]:
 def _part(call: _Call, given: Columns, place: int) -> _Part:
     function: type[Function] = FUNCTIONS.find(call.function, Function)
     spoken = f"{call.function}({', '.join(function.takes)})"
-    least = sum(not name.startswith("[") for name in function.takes)
-    if not least <= len(call.arguments) <= len(function.takes):
+    has_more = function.takes[-1] == MORE
+    least = sum(not name.startswith(("[", MORE)) for name in function.takes)
+    if len(call.arguments) < least or (len(call.arguments) > len(function.takes) and not has_more):
         raise PlanError(f"{call.function}() has too few or too many arguments: it is {spoken}", word=call.function)
-    arguments = tuple(compile(text, given) for text in call.arguments[: function.sketches])
+    sketches = len(call.arguments) if has_more else function.sketches
+    arguments = tuple(compile(text, given) for text in call.arguments[:sketches])
     for argument in arguments:
         if argument.kind not in function.column_types:
             raise PlanError(
@@ -158,7 +183,7 @@ def _part(call: _Call, given: Columns, place: int) -> _Part:
             )
         if not argument.reads:
             raise PlanError(f"{call.function}() needs a column of {function.column_word}", word=argument.text)
-    constants = [_constant(text, spoken) for text in call.arguments[function.sketches :]]
+    constants = [_constant(text, spoken) for text in call.arguments[sketches:]]
     name = f"{call.function}_{place}"
     while name in given.types:
         name += "_"

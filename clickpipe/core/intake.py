@@ -156,11 +156,11 @@ class IngestFeed(Feed):
         return Columns(types)
 
     def _nameable(self, types: dict[str, str]) -> dict[str, str]:
-        """Fields that can be columns. In NDJSON the others stay what they are: text that nobody looks at."""
+        """The same, if all fields can be columns: one that cannot would be lost at the first step that makes records anew."""
         for name in types:
-            if not can_be_named(name) and not self._format.has_text:
-                raise DataError(f'a column cannot be called "{name}"')
-        return {name: kind for name, kind in types.items() if can_be_named(name)}
+            if not can_be_named(name):
+                raise DataError(f"the input has a field {name!r}, and no column can be called so: rename it first")
+        return types
 
     # What the records are.
 

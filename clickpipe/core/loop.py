@@ -121,7 +121,8 @@ class Loop:
         batch, watch = self._watched(batch, ledger)
         batch = self._judged(batch, stage.needs, ledger, watch)
         before, gone = batch.height, 0
-        for out in _named(stage, stage.operator.on_batch(batch)):
+        outs = (out for part in batch.parts(stage.operator.most_rows) for out in stage.operator.on_batch(part))
+        for out in _named(stage, outs):
             match out:
                 case Late():
                     gone += out.batch.height

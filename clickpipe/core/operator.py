@@ -28,6 +28,7 @@ class Operator:
     """A running step. One thread, no locks, no I/O, no clock."""
 
     done = False  # needs no more input
+    most_rows: int | None = None  # that a batch may have which it is given; None: any number
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
         return (batch,)

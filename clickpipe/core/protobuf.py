@@ -11,7 +11,7 @@ Source: protobuf.dev/programming-guides/encoding
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from clickpipe.errors import DataError
 
@@ -84,6 +84,11 @@ def message(value: int | bytes) -> bytes:
     if isinstance(value, int):
         raise _damaged()
     return value
+
+
+def joined(found: Iterable[tuple[int, int | bytes]], number: int) -> bytes:
+    """The message of a field. What comes in parts is one, and its parts behind each other are that."""
+    return b"".join(message(value) for at, value in found if at == number)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

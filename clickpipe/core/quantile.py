@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import polars as pl
@@ -15,7 +16,10 @@ from clickpipe.errors import PlanError
 
 
 class Quantile(Values):
-    """`q`: from 0 to 1, or a list of such; then the value is a list."""
+    """The least value that is not below a share `q` of all. `q`: from 0 to 1, or a list of such; then the value is a list.
+
+    Source: SQL:2003, PERCENTILE_DISC.
+    """
 
     takes: ClassVar[tuple[str, ...]] = NUMBERS
     sketched: ClassVar[str] = "quantiles"
@@ -43,7 +47,10 @@ class Quantile(Values):
 
     def ranks(self, q: float, n: pl.Expr) -> list[pl.Expr]:
         """Which ranks, from 0, are needed of n values."""
-        raise NotImplementedError
+        # Of q as it is meant: 0.55 of 100 values are 55, though as doubles 55.00000000000001.
+        share = Fraction(str(q)).limit_denominator(10**9)
+        not_below = (n.cast(pl.Int128) * share.numerator + (share.denominator - 1)) // share.denominator
+        return [not_below.clip(lower_bound=1) - 1]
 
     def at(self, q: float, *found: pl.Expr) -> pl.Expr:
         """The quantile, of what stands at these ranks."""
@@ -58,7 +65,9 @@ class Between(Quantile):
 
     def at(self, q: float, *found: pl.Expr) -> pl.Expr:
         low, high = (one.cast(pl.Float64) for one in found)
-        return low + (high - low) * (self._place(q) - self._place(q).floor())
+        share, apart = self._place(q) - self._place(q).floor(), high - low
+        far = low * (1 - share) + high * share  # they may be further apart than any double
+        return pl.when(apart.is_infinite()).then(far).otherwise(low + apart * share)
 
     def _place(self, q: float) -> pl.Expr:
         return (pl.col(TOTAL) - 1) * q

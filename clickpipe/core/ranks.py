@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import polars as pl
 
 from clickpipe.core.aggregate import SUB_KEY
-from clickpipe.core.keys import number
+from clickpipe.core.flat import GROUP, numbered
 
 TOTAL = "\0total"  # how many values a group has
-_GROUP, _UPTO, _KEY = "\0group", "\0upto", "\0key"
+_UPTO = "\0upto"
 
 
 def at_ranks(rows: pl.DataFrame, keys: Sequence[str], counts: str, ranks: Sequence[pl.Expr]) -> pl.DataFrame:
@@ -23,27 +23,18 @@ def at_ranks(rows: pl.DataFrame, keys: Sequence[str], counts: str, ranks: Sequen
 
     `ranks`: from 0, as expressions of TOTAL.
     """
+    groups, rows = numbered(rows, keys)
     values = rows.filter(pl.col(SUB_KEY).is_not_null() & (pl.col(counts) > 0))
-    groups, values = _numbered(rows, values, keys)
-    values = values.select(_GROUP, SUB_KEY, counts).sort(_GROUP, SUB_KEY)
+    values = values.select(GROUP, SUB_KEY, counts).sort(GROUP, SUB_KEY)
     upto = pl.col(counts).cum_sum()
-    begins = pl.col(_GROUP) != pl.col(_GROUP).shift(1, fill_value=-1)
+    begins = pl.col(GROUP).ne_missing(pl.col(GROUP).shift(1))
     before = pl.when(begins).then(upto - pl.col(counts)).forward_fill()
     values = values.with_columns((upto - before).alias(_UPTO))
-    totals = values.group_by(_GROUP).agg(pl.col(_UPTO).max().alias(TOTAL))
-    values = values.join(totals, on=_GROUP, maintain_order="left")
-    groups = groups.join(totals, on=_GROUP, how="left", maintain_order="left")
+    totals = values.group_by(GROUP).agg(pl.col(_UPTO).max().alias(TOTAL))
+    values = values.join(totals, on=GROUP, maintain_order="left")
+    groups = groups.join(totals, on=GROUP, how="left", maintain_order="left")
     for place, rank in enumerate(ranks):
         is_there = (pl.col(_UPTO) > rank) & (pl.col(_UPTO) - pl.col(counts) <= rank)
-        found = values.filter(is_there).select(_GROUP, pl.col(SUB_KEY).alias(str(place)))
-        groups = groups.join(found, on=_GROUP, how="left", maintain_order="left")
-    return groups.drop(_GROUP)
-
-
-def _numbered(rows: pl.DataFrame, values: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The groups of the rows with their numbers, and the values with theirs."""
-    if not keys:
-        return pl.DataFrame({_GROUP: [0]}), values.with_columns(pl.lit(0).alias(_GROUP))
-    key = number(keys).alias(_KEY)
-    groups = rows.group_by(key).agg(pl.col(keys).first()).with_row_index(_GROUP)
-    return groups.drop(_KEY), values.with_columns(key).join(groups.select(_KEY, _GROUP), on=_KEY)
+        found = values.filter(is_there).select(GROUP, pl.col(SUB_KEY).alias(str(place)))
+        groups = groups.join(found, on=GROUP, how="left", maintain_order="left")
+    return groups.drop(GROUP)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from clickpipe.core import hashing
-from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate, Exprs
+from clickpipe.core.aggregate import SUB_KEY, VALUE, Z95, Aggregate, Exprs
 from clickpipe.core.calls import is_whole
 from clickpipe.errors import DataError, PlanError
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 PRECISION = 12
 FEWEST, MOST = 4, 18
-_Z95 = 1.96
 _ALPHA = 1 / (2 * math.log(2))
 
 
@@ -79,10 +78,10 @@ class Registers(Aggregate):
     def _estimates(self, met: pl.Series, powers: pl.Series, full: pl.Series) -> pl.Series:
         m = float(2**self.precision)
         indicator = powers + m * _tau(1 - full / m) * 2.0 ** (self.precision - 64) + m * _sigma(1 - met / m)
-        return (_ALPHA * m * m / indicator).round().cast(pl.Int64)
+        return (_ALPHA * m * m / indicator).round().clip(upper_bound=2.0**62).cast(pl.Int64)  # all that no hash has is infinite
 
     def bounds(self, estimate: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-        off = _Z95 * 1.04 / math.sqrt(2**self.precision) * estimate
+        off = Z95 * 1.04 / math.sqrt(2**self.precision) * estimate
         return (estimate - off).round().cast(pl.Int64), (estimate + off).round().cast(pl.Int64)
 
 

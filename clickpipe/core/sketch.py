@@ -29,6 +29,7 @@ from clickpipe.core.aggregate import SUB_KEY, VALUE, Aggregate
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.flat import GROUP, little_endian
 from clickpipe.core.forms import Form
+from clickpipe.core.refused import Damaged, Refusals
 from clickpipe.core.summary import grouped
 from clickpipe.errors import DataError, PlanError
 
@@ -69,7 +70,7 @@ class Sketch(Aggregate):
 
     def __str__(self) -> str:
         word, value = self.parameter()
-        return f"{self.name()}, {word} {value:g}"
+        return f"{self.name()} with {word} {value}"
 
     def values(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
         rows = rows.rename({column: name for name, column in piece.items()})
@@ -80,7 +81,7 @@ class Sketch(Aggregate):
         raise NotImplementedError
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
-        """The rows of payloads: GROUP, the place of the payload, SUB_KEY and the pieces by their names. Raises DataError."""
+        """The rows of payloads: GROUP, the place of the payload, SUB_KEY and the pieces by their names. Raises Damaged."""
         raise NotImplementedError
 
     def head(self) -> bytes:
@@ -105,16 +106,12 @@ class Sketch(Aggregate):
 
 @dataclass(frozen=True)
 class Opened:
-    """Values of one kind and parameter. `at`: their places among all that were opened."""
+    """Values of one kind and parameter. `at`: their places among all that were opened; GROUP of their rows is that too."""
 
     sketch: Sketch
     at: pl.Series
     payloads: pl.Series
-
-    def rows(self) -> pl.DataFrame:
-        """Of all of them: GROUP is the place among all."""
-        rows = self.sketch.unpacked(self.payloads)
-        return rows.with_columns(self.at.gather(rows[GROUP]).alias(GROUP))
+    rows: pl.DataFrame
 
 
 @cache
@@ -125,28 +122,53 @@ def kinds() -> Mapping[int, type[Sketch]]:
 
 
 def opened(texts: pl.Series) -> list[Opened]:
-    """Values as text, nulls among them -> what they are, by kind and parameter. Raises DataError for what is no sketch."""
+    """Values as text, nulls among them -> what they are, by kind and parameter. Raises Refused if some are no sketches."""
+    refusals = Refusals(texts.len())
     frame = pl.DataFrame({"text": texts}).with_row_index("at").drop_nulls("text")
     frame = frame.with_columns(pl.col("text").str.decode("base64", strict=False).alias("bytes"))
     head = pl.col("bytes").bin.head(_HEAD.size)
     is_one = (pl.col("bytes").bin.size() >= _BEGIN) & pl.col("bytes").bin.starts_with(_MAGIC)
     frame = frame.with_columns(pl.when(is_one).then(head).alias("head"))
-    if frame["head"].null_count():
-        raise DataError(f"{_shown(frame.filter(pl.col('head').is_null())['text'][0])} is no sketch")
-    return [_opened(some) for some in frame.partition_by("head", maintain_order=True)]
-
-
-def _opened(frame: pl.DataFrame) -> Opened:
-    head = frame["head"][0]
-    sketch = _sketch(head)
-    read = frame.select(
+    others = frame.filter(pl.col("head").is_null())
+    refusals.add(others["at"], others.select(pl.format("{} is no sketch", _shown())).to_series())
+    frame = frame.drop_nulls("head").select(
+        "at",
+        "text",
+        "head",
         pl.col("bytes").bin.slice(_BEGIN).alias(PAYLOAD),
         pl.col("bytes").bin.slice(_HEAD.size, 4).bin.reinterpret(dtype=pl.UInt32, endianness="little").alias("check"),
+        hashing.check_of(pl.col("head"), hashing.SEED).alias("seed"),
     )
-    is_whole = read.select(pl.col("check") == hashing.check_of(pl.col(PAYLOAD), _seed_of(head))).to_series()
+    found = [_opened(some, refusals) for some in frame.partition_by("head", maintain_order=True)]
+    refusals.check()
+    return [part for part in found if part]
+
+
+def _opened(frame: pl.DataFrame, refusals: Refusals) -> Opened | None:
+    """Those of one head that are whole."""
+    try:
+        sketch = _sketch(frame["head"][0])
+    except DataError as error:
+        refusals.add(frame["at"], error)
+        return None
+    is_whole = frame["check"] == frame.select(hashing.check_of(pl.col(PAYLOAD), frame["seed"][0])).to_series()
     if not is_whole.all():
-        raise DataError(f"a sketch is damaged: {_shown(frame.filter(~is_whole)['text'][0])}")
-    return Opened(sketch, frame["at"], read[PAYLOAD])
+        changed, frame = frame.filter(~is_whole), frame.filter(is_whole)
+        refusals.add(changed["at"], changed.select(pl.format("a sketch is damaged: {}", _shown())).to_series())
+    return _unpacked(sketch, frame, refusals)
+
+
+def _unpacked(sketch: Sketch, frame: pl.DataFrame, refusals: Refusals) -> Opened:
+    """Those that their kind takes. Each turn finds all that one check has against them."""
+    while True:
+        try:
+            rows = sketch.unpacked(frame[PAYLOAD])
+        except Damaged as error:
+            refusals.add(frame["at"].gather(error.places), error)
+            frame = frame.with_row_index(GROUP).filter(~pl.col(GROUP).is_in(error.places.implode())).drop(GROUP)
+        else:
+            rows = rows.with_columns(frame["at"].gather(rows[GROUP]).alias(GROUP))
+            return Opened(sketch, frame["at"], frame[PAYLOAD], rows)
 
 
 def _sketch(head: bytes) -> Sketch:
@@ -175,5 +197,7 @@ def _bytes(binary: pl.Expr) -> pl.Expr:
     return binary.cast(pl.List(pl.UInt8))
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 24 else f"{text[:24]}…")
+def _shown() -> pl.Expr:
+    """The beginning of a text, in quotes."""
+    text = pl.col("text")
+    return pl.format("'{}{}'", text.str.head(24), pl.when(text.str.len_chars() > 24).then(pl.lit("…")).otherwise(pl.lit("")))

@@ -13,13 +13,13 @@ from typing import ClassVar
 import polars as pl
 
 from clickpipe.columns import Columns, TimeColumn, WindowInfo, check_new
-from clickpipe.core.aggregate import Aggregate
 from clickpipe.core.calls import Named, parse_call
 from clickpipe.core.capped import OTHER
 from clickpipe.core.catalog import Catalog
-from clickpipe.core.compiled import Compiled, compiled
+from clickpipe.core.compiled import Compiled, compiled, function_of
 from clickpipe.core.counted import Counted
 from clickpipe.core.fixed import Fixed
+from clickpipe.core.functions import least
 from clickpipe.core.groups import CLOSED_BY, DELETED, FINAL, GROUPING, REV, Emit, Grouping, Groups, Whole
 from clickpipe.core.merging import merges, with_pieces
 from clickpipe.core.operator import Operator
@@ -108,11 +108,17 @@ class Summarise(OperatorStep):
         self._check_again(window, added)
         time = TimeColumn("window_start", "ms") if window else None
         is_revised = bool({REV, FINAL} & set(added))
-        why = "--top has left out rows" if self.first() else ""
         named = [(call, self._names(call)) for call in calls]
-        merging = merges(named, has_pieces=self.keeps_pieces(), why=why) if window else {}
+        merging = merges(named, has_pieces=self.keeps_pieces(), why=self._unmergeable()) if window else {}
         more = (is_revised, given.idles, window or given.results_of, merging)
         return Columns({**types, **added}, frozenset(), time, None, key, *more)
+
+    def _unmergeable(self) -> str:
+        """Why rows do not merge into those of coarser windows; nothing: they may."""
+        if self.first():
+            return "--top has left out rows"
+        # A group may have a row of its own in one window, and be among the others in the next.
+        return "--overflow other has put other groups into one row in each window" if self.overflow == OTHER else ""
 
     def _sets_apart(self, types: Mapping[str, str], window: WindowInfo | None) -> dict[str, str]:
         """The columns that tell of a row which --by columns, or which groups, it is of."""
@@ -233,6 +239,10 @@ class Summarise(OperatorStep):
         window = self._window(given)
         return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by]))
 
+    def most_rows(self, given: Columns) -> int | None:
+        """Of how many records the arguments are to be computed at once."""
+        return least(call.most_rows() for call in self._compiled(given))
+
     def keys(self, given: Columns) -> tuple[str, ...]:
         if self.first() or self.max_groups is not None:
             return ()
@@ -269,7 +279,8 @@ class Summarise(OperatorStep):
 
     def _compiled(self, given: Columns) -> list[Compiled]:
         if not self.calls:
-            raise PlanError("nothing to compute", hint="as in: aggregate --by page clicks='count(*)'")
+            example = type(self).__dataclass_fields__["calls"].metadata["example"]
+            raise PlanError("nothing to compute", hint=f"as in: {example}")
         found = [compiled(named, given, self.functions) for named in self._named()]
         for call in found:
             if call.function.per_second and self._window(given) is None:
@@ -284,7 +295,7 @@ class Summarise(OperatorStep):
     def _named(self) -> Iterable[Named]:
         """The calls, and those whose values are their pieces."""
         for named in map(parse_call, self.calls):
-            kept = self.functions.find(named.function, Aggregate).kept if self.keeps_pieces() else {}
+            kept = function_of(named, self.functions).kept if self.keeps_pieces() else {}
             yield from with_pieces(named, kept)
 
 

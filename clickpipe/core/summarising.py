@@ -30,10 +30,12 @@ class Summarising(Operator):
     def __init__(self, step: Summarise, given: Columns, saved: Tables) -> None:
         self._step, self._given = step, given
         self._columns = step.columns(given)
+        self.most_rows = step.most_rows(given)
         self._widened = set(saved["widened"]["name"].to_list()) if "widened" in saved else set()
         self._grouping = step.grouping(given)
         self._calls = [call.wide() if call.name in self._widened else call for call in self._grouping.calls]
         self._integers = {call.name for call in self._calls if call.aggregate.kind == "int"}
+        self._widening = {call.name for call in self._calls if call.aggregate.widens}
         self._is_timed = any(call.aggregate.ordered_by == "time" for call in self._calls)
         self._window = self._grouping.window
         keys = step.kept_by(given)
@@ -127,8 +129,8 @@ class Summarising(Operator):
             if name not in rows.columns:
                 rows = rows.with_columns(_left_out(name, kind, closed_by))
             elif kind == "int" and rows.schema[name] == pl.Int128:
-                rows = rows.with_columns(_in_64_bits(rows, name))
-            elif kind == "int" and rows.schema[name].is_float():
+                rows = rows.with_columns(_in_64_bits(rows[name], widens=name in self._widening))
+            if kind == "int" and rows.schema[name].is_float():
                 types[name] = "float"
         keys = [
             *(("window_end", "window_start") if self._window else ()),
@@ -174,10 +176,12 @@ def _left_out(name: str, kind: str, closed_by: str | None) -> pl.Expr:
     return pl.lit(value, dtype(kind)).alias(name)
 
 
-def _in_64_bits(rows: pl.DataFrame, name: str) -> pl.Series:
-    values = rows[name].cast(pl.Int64, strict=False)
-    if values.null_count() > rows[name].null_count():
-        raise DataError(
-            f"{name} leaves 64 bits: a sum of integers became too large", hint="sum doubles instead: sum(CAST(x AS DOUBLE))"
-        )
-    return values
+def _in_64_bits(wide: pl.Series, *, widens: bool) -> pl.Series:
+    values = wide.cast(pl.Int64, strict=False)
+    if values.null_count() == wide.null_count():
+        return values
+    if widens:
+        return wide.cast(pl.Float64)
+    raise DataError(
+        f"{wide.name} leaves 64 bits: a sum of integers became too large", hint="sum doubles instead: sum(CAST(x AS DOUBLE))"
+    )

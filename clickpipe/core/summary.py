@@ -24,7 +24,6 @@ from clickpipe.core.keys import number
 
 Select = Callable[["pl.DataFrame"], "pl.DataFrame"]
 _WORTH_MERGING = 1_000_000  # numbers: rows by pieces
-_SKETCHES_WORTH_MERGING = 1_000
 _LOOSE = 0.7
 _SMALL = 20_000  # rows: parts that have fewer are put together
 _NUMBER = HIDDEN + "number"
@@ -125,8 +124,8 @@ class Table:
         self._pieces = Pieces(calls[:1] if is_fine else calls)
         self._subs = [SUB_KEY] if is_fine else []
         self._has_pieces = any(call.aggregate.has_pieces for call in calls)
-        pieces = max(1, len(self._pieces.partials(pl.lit(0))))
-        self._worth_merging = _SKETCHES_WORTH_MERGING if self._has_pieces else _WORTH_MERGING // pieces
+        width = max((call.aggregate.width for call in calls), default=1)
+        self._worth_merging = _WORTH_MERGING // width // max(1, len(self._pieces.partials(pl.lit(0))))
         self._parts: list[pl.DataFrame] = [] if saved is None else [saved]
         self._merged_rows = 0  # rows of the first part, one per key; 0 if it may hold several
         self._new_rows = 0 if saved is None else saved.height

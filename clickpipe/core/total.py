@@ -30,6 +30,10 @@ class Total(Aggregate):
         n = {"n": piece["n"].sum()}
         return n | ({"whole": piece["whole"].sum()} if self.kind == "int" else exact.merge(piece))
 
+    def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
+        """The sum."""
+        return pl.when(piece["n"] > 0).then(piece["whole"] if self.kind == "int" else exact.final(piece))
+
     def widened(self, piece: Mapping[str, pl.Expr]) -> Exprs:
         nothing = {"high": pl.lit(0, pl.Int128), "low": pl.lit(0, pl.Int128), "beyond": pl.lit(0.0)}
         return {**piece, **nothing}

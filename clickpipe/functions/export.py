@@ -18,6 +18,7 @@ from clickpipe.core.functions import Function
 class Export(Function):
     takes = ("s", "form")
     gives = "str"
+    most_rows = 128  # of up to 350 KB each, made of a register
 
     def __init__(self, form: Any) -> None:
         self._form = check_form(form)

@@ -1,8 +1,8 @@
 """A sketch of the bytes of another library, in base64: sketch_from(text, 'apache'), 'datasketch' or 'ddsketch'.
 
 What export gives is read back; and what those libraries wrote, if they were given values as text and hashed them as here (see
-clickpipe-sketch.5). A theta sketch does not say how many hashes it keeps: sketch_from(text, 'apache', 16384) does; it is 4,096
-otherwise, or more if it has more.
+clickpipe-sketch.5). A theta sketch does not say how many hashes it keeps: sketch_from(text, 'apache', 4096) does, and drops
+those that are more; without a number it is 4,096, or the next power of 2 if there are more.
 """
 
 from __future__ import annotations

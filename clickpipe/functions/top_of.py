@@ -1,6 +1,7 @@
 """The most frequent values that a sketch has seen: top_of(s), or top_of(s, 3), of top_k.
 
 A list of {"value", "count", "error"}, the most frequent first: a value came from count to count + error times.
+Where none stands out: one without a value, since none came more than `error` times.
 """
 
 from __future__ import annotations

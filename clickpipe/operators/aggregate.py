@@ -20,17 +20,15 @@ from dataclasses import dataclass
 
 from clickpipe.columns import Columns
 from clickpipe.core.calls import parse_call
-from clickpipe.core.catalog import Catalog
+from clickpipe.core.compiled import AGGREGATES
 from clickpipe.core.option import option
 from clickpipe.core.summarise import First, Summarise
 from clickpipe.errors import PlanError
 
-FUNCTIONS = Catalog("clickpipe.aggregates", "aggregate", "_")
-
 
 @dataclass(frozen=True)
 class Aggregate(Summarise):
-    functions = FUNCTIONS
+    functions = AGGREGATES
 
     top: int | None = option("only the first N rows of each window, by --order", default=None, metavar="N", example="10")
     order: str | None = option(
@@ -55,7 +53,11 @@ Examples:
     clickpipe sink -
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts | clickpipe window tumble 1d |
     clickpipe aggregate --by page --also total --top 3 --bounds users='approx_distinct(user_id)' |
-    clickpipe sink -"""
+    clickpipe sink -
+  printf '{"page":"/a","n":1,"rev":0}\\n{"page":"/a","n":2,"rev":1}\\n' |
+    clickpipe aggregate --by page n='arg_max(n, rev)' | clickpipe sink -
+
+The last example takes, of rows that came again when they changed and were kept in a file, the newest."""
 
     def first(self) -> First | None:
         return None if self.top is None else First(self.top, *self._ordered_by())

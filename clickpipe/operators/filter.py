@@ -51,6 +51,7 @@ Text stands in single quotes: filter "event = 'click'"."""
 class FilterOperator(Operator):
     def __init__(self, predicate: Expression) -> None:
         self._expr = predicate.expr.alias("keep")
+        self.most_rows = predicate.most_rows
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Dead]:
         batch, verdict, dead = compute(batch, [self._expr])

@@ -73,7 +73,9 @@ class Ingest(SourceStep):
     )
     format: str | None = option("format of the input; by default csv for *.csv, else ndjson", default=None, metavar="FORMAT")
     columns: str | None = option(
-        "take these columns instead of inferring them from the first 1,000 records", default=None, example="ts:int,page:str"
+        "take these columns and no others, instead of inferring them from the first 1,000 records",
+        default=None,
+        example="ts:int,page:str",
     )
     strict: bool = option("judge the types of all columns here, not where one is first used", default=False)
     name: str | None = option("name of the pipeline; its state lives under it", default=None)

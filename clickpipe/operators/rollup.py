@@ -21,6 +21,7 @@ from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, Merging, TimeColumn, WindowInfo
 from clickpipe.core.aggregate import Aggregate
 from clickpipe.core.catalog import Catalog
+from clickpipe.core.compiled import AGGREGATES
 from clickpipe.core.compute import compute
 from clickpipe.core.groups import CLOSED_BY, DELETED, FINAL, GROUPING, REV, Grouping, Groups
 from clickpipe.core.operator import Late, Operator
@@ -34,9 +35,11 @@ from clickpipe.core.units import format_duration
 from clickpipe.core.windows import WINDOW, Windows
 from clickpipe.errors import PlanError
 
-FUNCTIONS = Catalog("clickpipe.aggregates", "aggregate", "_")
 _TIME = TimeColumn("window_start", "ms")
 _TOTAL = "total"  # by no column
+_OF_FILE = (
+    "select --add 'window_start AS start' --drop window_start,window_end | window tumble 1d --time start | aggregate n='sum(n)'"
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
         if of is None or given.time != _TIME or not set(WINDOW) <= set(given.types):
             notes = [
                 "a tool such as jq may have taken out the lines that begin with a TAB, which say it",
-                "rows in a file can be added up: window tumble 1h --time window_start | aggregate n='sum(n)'",
+                f"of rows in a file: {_OF_FILE}, and u='merge(u)' of sketches",
             ]
             hint = "as in: window tumble 1m | aggregate n='count(*)' | rollup 1h"
             raise PlanError("nothing says that these are rows of an aggregate over windows", hint=hint, notes=notes)
@@ -169,7 +172,7 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
             raise _unmergeable(
                 name, f"{_spoken(merging)} of a window is not known from those of finer ones", _instead(name, merging)
             )
-        if is_by_fewer and FUNCTIONS.find(merging.by, Aggregate).ordered_by:
+        if is_by_fewer and AGGREGATES.find(merging.by, Aggregate).ordered_by:
             reason = f"which of several rows of one window has the {merging.of} value is not known"
             raise _unmergeable(name, reason, drop)
 
@@ -185,9 +188,9 @@ def _spoken(merging: Merging) -> str:
 def _instead(name: str, merging: Merging) -> str:
     """What to do about a column that does not merge."""
     drop = f"drop it before: select --drop {name}"
-    if not FUNCTIONS.has(merging.of):
+    if not AGGREGATES.has(merging.of):
         return drop
-    function = FUNCTIONS.find(merging.of, Aggregate)
+    function = AGGREGATES.find(merging.of, Aggregate)
     if function.kept:
         return "keep what it is made of: aggregate --keep-pieces"
     if function.sketched:
@@ -205,7 +208,7 @@ def _within(given: Columns, window: WindowInfo) -> Columns:
 class _Merge(Summarise):
     """What is done to the rows: a summary, over the coarse windows. `whole`: by which columns they are."""
 
-    functions: ClassVar[Catalog] = FUNCTIONS
+    functions: ClassVar[Catalog] = AGGREGATES
 
     whole: Names = field(default=())
 
@@ -252,6 +255,6 @@ class RollupOperator(Summarising):
 
 
 def _again(merging: Merging) -> pl.Expr:
-    function = FUNCTIONS.find(merging.of, Aggregate)("float")
+    function = AGGREGATES.find(merging.of, Aggregate)("float")
     value: pl.Expr = function.again({piece: pl.col(name) for piece, name in merging.pieces.items()})
     return value

@@ -14,7 +14,7 @@ import polars as pl
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import HIDDEN, Columns, Merging, check_new
 from clickpipe.core.compute import compute
-from clickpipe.core.functions import compile
+from clickpipe.core.functions import compile, least
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
@@ -48,6 +48,8 @@ Examples:
         added = {name: expression.kind for name, expression in self._named(given).items()}
         given.need(self.drop, " to drop")
         kept = {} if self.exprs else {name: kind for name, kind in given.types.items() if name not in self.drop}
+        if not (kept or added):
+            raise PlanError("no column is left", word=",".join(self.drop))
         columns = given.only({**kept, **added})
         columns = replace(columns, merges=self._merges(given, columns))
         self._check_window(given, columns)
@@ -121,7 +123,9 @@ class SelectOperator(Operator):
     def __init__(self, step: Select, given: Columns) -> None:
         self._step, self._given = step, given
         self._columns = step.columns(given)
-        self._exprs = [expression.expr.alias(name) for name, expression in step._named(given).items()]
+        named = step._named(given)
+        self._exprs = [expression.expr.alias(name) for name, expression in named.items()]
+        self.most_rows = least(expression.most_rows for expression in named.values())
         self._splices = step.passes() and not step._replaces(given)
 
     def on_batch(self, batch: Batch) -> Iterable[Batch | Dead]:

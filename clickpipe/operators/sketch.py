@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clickpipe.core.option import argument
 from clickpipe.core.sketch import SKETCHES
 from clickpipe.core.summarise import Summarise
 
@@ -18,11 +19,13 @@ from clickpipe.core.summarise import Summarise
 class Sketch(Summarise):
     functions = SKETCHES
 
+    calls: tuple[str, ...] = argument("sketches with names", metavar="NAME=EXPR", example="users='distinct(user_id)'")
+
     epilog = """\
 Sketches: distinct(x), set(x), quantiles(x), top_k(x, k), frequency(x), similarity(x), sample(x, id, k, weight).
 Each takes expressions, and FILTER (WHERE …). What they tell, in select, filter and aggregate: estimate(s), estimate_lo(s),
-estimate_hi(s) of distinct and set; quantile_of(s, q); top_of(s); frequency_of(s, 'value'); sample_of(s); similarity(a, b)
-of similarity and set; intersect(a, b) and difference(a, b) of set; union(a, b) of all.
+estimate_hi(s) of distinct and set; quantile_of(s, q), where a list gives a list; top_of(s); frequency_of(s, 'value');
+sample_of(s); similarity(a, b) of similarity and set; intersect(a, b) and difference(a, b) of set; union(a, b, …) of all.
 For other programs: export(s, 'apache'), sketch_from(text, 'apache'); see clickpipe-sketch(5).
 
 Examples:

@@ -17,9 +17,9 @@ from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.apache_hll import ApacheHll
 from clickpipe.core.datasketch_hll import DatasketchHll
 from clickpipe.core.flat import GROUP, all_groups, check_rising, in_order, of_arrays, packed, unpacked
+from clickpipe.core.refused import refuse
 from clickpipe.core.registers import Registers
 from clickpipe.core.sketch import PAYLOAD, Sketch
-from clickpipe.errors import DataError
 
 _CODE = "code"
 
@@ -57,17 +57,20 @@ class Distinct(Sketch, Registers):
 
         is_full = payloads.bin.size() == 2**self.precision
         places = pl.Series(np.arange(payloads.len(), dtype=np.uint32))
-        owners, codes = unpacked(payloads.filter(~is_full), [(_CODE, "<u4")])
+        owners, codes = unpacked(payloads.zip_with(~is_full, pl.Series([b""])), [(_CODE, "<u4")])
         check_rising(owners, codes[_CODE] >> 8)
-        sparse = _rows(places.filter(~is_full).gather(owners), codes[_CODE] >> 8, (codes[_CODE] & 255).astype(np.uint8))
+        sparse = _rows(owners, codes[_CODE] >> 8, (codes[_CODE] & 255).astype(np.uint8))
         _, flat = unpacked(payloads.filter(is_full), [(_CODE, "u1")])
         ranks = flat[_CODE].reshape(-1, 2**self.precision)
+        refuse(places, payloads.bin.size() > 2**self.precision, "it was not written so")
+        is_sparse = pl.Series(np.count_nonzero(ranks, axis=1) * 4 < 2**self.precision)
+        refuse(places.filter(is_full), is_sparse, "it was not written so")
         of, register = np.nonzero(ranks)
         owners = places.filter(is_full).gather(pl.Series(of.astype(np.uint32)))
         dense = _rows(owners, register.astype(np.uint32), ranks[of, register])
         rows = pl.concat([sparse, dense])
-        if (rows[SUB_KEY] >= 2**self.precision).any() or ((rows["rank"] < 1) | (rows["rank"] > 65 - self.precision)).any():
-            raise DataError("a sketch is damaged: no such register")
+        is_bad = (rows[SUB_KEY] >= 2**self.precision) | (rows["rank"] < 1) | (rows["rank"] > 65 - self.precision)
+        refuse(rows[GROUP], is_bad, "no such register")
         return rows
 
     def estimates(self, rows: pl.DataFrame) -> pl.DataFrame:

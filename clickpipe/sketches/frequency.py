@@ -23,7 +23,7 @@ from clickpipe.core.calls import is_whole
 from clickpipe.core.counts import Counts
 from clickpipe.core.flat import GROUP
 from clickpipe.core.values import Values
-from clickpipe.errors import DataError, PlanError
+from clickpipe.errors import PlanError
 
 WIDTH, FEWEST, MOST, DEPTH = 2_048, 16, 1 << 20, 4
 
@@ -54,11 +54,8 @@ class Frequency(Counts, Values):
     def sub_key(self, value: pl.Expr, order: pl.Expr) -> pl.Expr:
         return value
 
-    def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
-        rows = super().unpacked(payloads)
-        if (rows[SUB_KEY] >= DEPTH * self.width).any():
-            raise DataError("a sketch is damaged: no such cell")
-        return rows
+    def numbers(self) -> tuple[int, int]:
+        return 0, DEPTH * self.width - 1
 
     def frequencies(self, rows: pl.DataFrame, value: Any) -> pl.DataFrame:
         """Shape: GROUP and VALUE; none where it is 0."""

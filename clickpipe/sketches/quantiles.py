@@ -35,6 +35,11 @@ class Quantiles(Counts, Buckets):
     def parameter(self) -> tuple[str, float]:
         return "accuracy", self.accuracy
 
-    def quantiles(self, rows: pl.DataFrame, q: float) -> pl.DataFrame:
+    def numbers(self) -> tuple[int, int]:
+        return 1 - 2 * self.offset, 2 * self.offset - 1
+
+    def quantiles(self, rows: pl.DataFrame, q: Any) -> pl.DataFrame:
         """Shape: GROUP and VALUE."""
-        return Buckets(self.kind, q, self.accuracy).values(rows, [GROUP], {"n": "n"}).select(GROUP, VALUE)
+        n = pl.col("n").cast(pl.Int128)  # all together they may be more than 64 bits count
+        found = Buckets(self.kind, q, self.accuracy).values(rows.rename({GROUP: "at"}).with_columns(n), ["at"], {"n": "n"})
+        return found.select(pl.col("at").alias(GROUP), VALUE)

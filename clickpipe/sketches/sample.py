@@ -25,8 +25,9 @@ import polars as pl
 from clickpipe.core import hashing
 from clickpipe.core.aggregate import ORDER, SUB_KEY, VALUE, WEIGHT, Exprs
 from clickpipe.core.calls import is_whole
-from clickpipe.core.counted_json import JSON, NUMBER, as_said, packed_lines, unpacked_lines
-from clickpipe.core.flat import GROUP, check_rising, in_order
+from clickpipe.core.counted_json import JSON, NUMBER, as_said, check_lines, packed_lines, unpacked_lines
+from clickpipe.core.flat import GROUP, in_order
+from clickpipe.core.refused import refuse
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import PlanError
 
@@ -77,7 +78,8 @@ class Sample(Sketch):
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
         rows = unpacked_lines(payloads, pl.UInt64)
-        check_rising(rows[GROUP], rows[NUMBER].to_numpy())
+        refuse(rows[GROUP], rows[JSON].is_null(), "a lot without a value")
+        check_lines(rows, NUMBER, self.k)
         return rows.rename({NUMBER: SUB_KEY})
 
     def samples(self, rows: pl.DataFrame) -> pl.DataFrame:

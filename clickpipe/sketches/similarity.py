@@ -22,8 +22,9 @@ from clickpipe.core.aggregate import SUB_KEY, VALUE, Exprs
 from clickpipe.core.calls import is_whole
 from clickpipe.core.datasketch_minhash import DatasketchMinHash
 from clickpipe.core.flat import GROUP, in_order, of_arrays, packed, unpacked
+from clickpipe.core.refused import refuse
 from clickpipe.core.sketch import PAYLOAD, Sketch
-from clickpipe.errors import DataError, PlanError
+from clickpipe.errors import PlanError
 
 PERMUTATIONS, FEWEST, MOST = 128, 16, 1_024
 _SEED = 1
@@ -68,8 +69,8 @@ class Similarity(Sketch):
         return groups.select(*keys, packed(rows, groups.height, _DTYPE).alias(PAYLOAD))
 
     def unpacked(self, payloads: pl.Series) -> pl.DataFrame:
-        if (payloads.bin.size() != 4 * self.permutations).any():
-            raise DataError(f"a sketch is damaged: it has not {self.permutations} hashes")
+        places = pl.int_range(payloads.len(), dtype=pl.UInt32, eager=True)
+        refuse(places, payloads.bin.size() != 4 * self.permutations, f"it has not {self.permutations} hashes")
         owners, records = unpacked(payloads, _DTYPE)
         place = pl.int_range(pl.len(), dtype=pl.UInt32) % self.permutations
         return pl.DataFrame({GROUP: owners, "least": records["least"]}).select(GROUP, place.alias(SUB_KEY), "least")

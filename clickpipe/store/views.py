@@ -37,7 +37,7 @@ _WAYS_OUT = (
 )
 _PATIENCE = 10.0  # seconds that a writer waits for another's transaction
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
-_TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "time": "TEXT", "str": "TEXT", "json": "TEXT"}
+_TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "time": "TEXT", "str": "TEXT", "json": "TEXT", "sketch": "TEXT"}
 _REV, _DELETED = "rev", "deleted"  # columns of revised rows
 _MARKER = "CREATE TABLE IF NOT EXISTS _marker (one INTEGER PRIMARY KEY CHECK (one = 1), lineage TEXT, epoch INTEGER)"
 
@@ -207,13 +207,15 @@ def names() -> list[str]:
 
 
 def read(name: str) -> pl.DataFrame:
-    """The rows of a view, in the order of their keys, with _rev. Raises PlanError, StateError."""
+    """The rows of a view, by their keys, with _rev; no columns before the first rows. Raises PlanError, StateError."""
     path = path_of(name)
     if not os.path.exists(path):
         raise PlanError(f'no view "{name}"', notes=[f"there are: {', '.join(names()) or 'none'}"], word=name)
     with _told(path):
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_PATIENCE)
         try:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", [name]).fetchone():
+                return pl.DataFrame()
             cursor = connection.execute(f"SELECT * FROM {_quoted(name)} ORDER BY _key")
             columns = [description[0] for description in cursor.description]
             frame = pl.DataFrame(cursor.fetchall(), schema=columns, orient="row", infer_schema_length=None)

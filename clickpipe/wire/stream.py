@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from clickpipe.batch import Batch
-from clickpipe.columns import HIDDEN, Columns
+from clickpipe.columns import HIDDEN, Columns, dtype
 from clickpipe.errors import DataError, OutsideError, StepBeforeFailed
 from clickpipe.wire import codec
 from clickpipe.wire.buffer import Buffer
@@ -151,8 +151,18 @@ def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
     missing = [name for name in columns.types if name not in frame.columns]
     if missing:
         raise DataError(f'frame {end.seq} lacks the column "{missing[0]}"')
+    for name, kind in columns.types.items():
+        if not _can_hold(frame.schema[name], kind):
+            raise DataError(f'frame {end.seq} has values of type {frame.schema[name]} in the column "{name}" of type {kind}')
     sketches = [name for name, kind in columns.types.items() if kind == "sketch" and frame.schema[name] == pl.Binary]
     return frame.with_columns(pl.col(name).bin.encode("base64") for name in sketches)
+
+
+def _can_hold(type_: Any, kind: str) -> bool:
+    wanted = dtype(kind)
+    if wanted.is_numeric():
+        return bool(type_.is_integer() or (type_.is_float() and wanted.is_float()))
+    return type_ == wanted or (kind, type_) == ("sketch", pl.Binary)
 
 
 class StreamWriter:

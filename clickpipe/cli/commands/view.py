@@ -42,6 +42,10 @@ def command(action: str, name: str, form: str | None, rows: int) -> None:
     if not name:
         raise PlanError("view show needs a view", notes=[f"there are: {', '.join(views.names()) or 'none'}"])
     frame = views.read(name)
+    if not frame.width:
+        raise PlanError(
+            f'view "{name}" has no rows yet: they come with the first checkpoint, or at the end of the run', word=name
+        )
     columns = Columns({column: kind_of(kind) for column, kind in frame.schema.items()})
     writer = Sink("-", form or ("table" if sys.stdout.isatty() else "ndjson"), rows=rows).open(columns)
     writer.write(Batch(frame, columns))
