@@ -144,6 +144,8 @@ def test_in_windows(records: Records, batch: int, window: str, tmp_path: Path) -
 
     def mine(row: dict[str, Any]) -> Records:
         inside = [record for record in records if row["window_start"] <= record["ts"] < row["window_end"]]
+        if "hop" in window:  # by slides, of equals that of the earliest comes first
+            inside.sort(key=lambda record: record["ts"] // 10_000)
         return [record for record in inside if record["page"] == row["page"]]
 
     _check(collect(line).rows, mine)

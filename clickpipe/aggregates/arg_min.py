@@ -1,6 +1,6 @@
 """Value of the record that is least by another column: arg_min(page, latency_ms); of equals the first that arrived.
 
-Records where either is null are skipped.
+Records where either is null are skipped. In windows that overlap equals are of the earliest slide, and of it the first.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ class Fixed(Groups):
 
         def put_together(rows: pl.DataFrame) -> pl.DataFrame:
             if self._is_ordered:  # of records of one instant those came first that had missed less
-                rows = rows.sort("window_end", *([_FIRED] if self._is_corrected else []))
+                rows = rows.sort("window_end", *([_FIRED] if self._is_corrected else []), maintain_order=True)
             rows = rows.join(spread, on=WINDOW, maintain_order="left" if self._is_ordered else None)
             if tally_piece(REV) in rows.columns:
                 had_fired = pl.col(_FIRED).fill_null(-FOREVER) >= pl.col(END)
