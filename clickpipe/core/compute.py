@@ -7,17 +7,15 @@ from collections.abc import Sequence
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.core.refused import Refused
+from clickpipe.core.refused import reasons_of
 from clickpipe.errors import DataError
-
-_REFUSALS = (pl.exceptions.PolarsError, DataError)
 
 
 def compute(batch: Batch, exprs: Sequence[pl.Expr]) -> tuple[Batch, pl.DataFrame, Dead | None]:
     """The records whose expressions have values, those values, and the other records."""
     try:
         return batch, _select(batch.frame, exprs), None
-    except _REFUSALS:
+    except (pl.exceptions.PolarsError, DataError):
         found = [_reasons(batch.frame, expr) for expr in exprs]
     reasons = pl.select(pl.coalesce(found)).to_series()
     good, bad = batch.keep(reasons.is_null()), batch.keep(reasons.is_not_null())
@@ -60,9 +58,9 @@ def _reasons(frame: pl.DataFrame, expr: pl.Expr) -> pl.Series:
     nothing = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
     try:
         _select(frame, [expr])
-    except _REFUSALS as error:
-        reasons = error.reasons() if isinstance(error, Refused) else nothing
-        if reasons.len() == frame.height and reasons.count():
+    except (pl.exceptions.PolarsError, DataError) as error:
+        reasons = reasons_of(error)
+        if reasons is not None and reasons.len() == frame.height and reasons.count():
             rest = reasons.is_null().arg_true()
             return reasons.scatter(rest, _reasons(frame[rest], expr))
         if frame.height < 2:

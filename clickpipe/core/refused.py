@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import orjson
 import polars as pl
@@ -10,17 +11,20 @@ import polars as pl
 from clickpipe.errors import DataError
 
 
-class Refused(DataError, pl.exceptions.ComputeError):
-    """Of the values of a column: its first line is why the first is refused, its second has them all.
+@cache
+def _refused() -> type[DataError]:
+    """The error Refused, made when it is needed: it is one of Polars' errors too, which hands on its class and its text, and
+    nothing else. Its first line is why the first value is refused, its second has them all."""
+    return type("Refused", (DataError, pl.exceptions.ComputeError), {})
 
-    Polars hands on the class and the text of an error, and nothing else.
-    """
 
-    def reasons(self) -> pl.Series:
-        """Why each value is refused; null of those that are not."""
-        said = orjson.loads(self.what.split("\n")[1])
-        nothing = pl.repeat(None, said["of"], dtype=pl.String, eager=True)
-        return nothing.scatter(said["at"], pl.Series(said["why"], dtype=pl.String))
+def reasons_of(error: BaseException) -> pl.Series | None:
+    """Why each value of a column is refused, null of those that are not; None: the error does not say."""
+    if not isinstance(error, _refused()):
+        return None
+    said = orjson.loads(str(error).split("\n")[1])
+    nothing = pl.repeat(None, said["of"], dtype=pl.String, eager=True)
+    return nothing.scatter(said["at"], pl.Series(said["why"], dtype=pl.String))
 
 
 class Damaged(DataError):
@@ -49,7 +53,7 @@ class Refusals:
         found = pl.concat(self._found) if self._found else pl.DataFrame()
         if found.height:
             said = {"of": self._count, "at": found["at"].to_list(), "why": found["why"].to_list()}
-            raise Refused(f"{found['why'][0]}\n{orjson.dumps(said).decode()}")
+            raise _refused()(f"{found['why'][0]}\n{orjson.dumps(said).decode()}")
 
 
 def refuse(owners: pl.Series, is_bad: pl.Series, why: str) -> None:

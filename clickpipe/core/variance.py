@@ -29,7 +29,7 @@ _STEP = float(2**60)
 _LARGEST = float(2**80)
 _X, _XX = ([prefix + name for name in exact.PIECES] for prefix in ("x.", "xx."))
 _SUMS = [*_X, *_XX, "xx.top"]
-_LANES = {name: pl.Float64() if name.endswith("beyond") else pl.Int128() for name in _SUMS} | {"largest": pl.Float64()}
+_LANES = (*_SUMS, "largest")
 
 
 class Moments(Aggregate):
@@ -47,7 +47,7 @@ class Moments(Aggregate):
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
         # In steps, and not as one expression: that would be of thousands of nodes.
-        return value.map_batches(_lanes, return_dtype=pl.Struct(_LANES), is_elementwise=True)
+        return value.map_batches(_lanes, return_dtype=_lanes_type(), is_elementwise=True)
 
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         largest = value.struct.field("largest")
@@ -98,3 +98,7 @@ def _lanes(values: pl.Series) -> pl.Series:
 def _whole_lanes(x: pl.Expr) -> Exprs:
     square, step = x * x, pl.lit(2**60, pl.Int128)
     return {"x.whole": x, "xx.top": square // step, "xx.whole": square % step}
+
+
+def _lanes_type() -> pl.Struct:
+    return pl.Struct({name: pl.Int128() if name in _SUMS and not name.endswith("beyond") else pl.Float64() for name in _LANES})

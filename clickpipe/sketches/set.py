@@ -118,10 +118,10 @@ class Set(Sketch):
 
     def estimates(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Shape: GROUP and VALUE, as of all that follow."""
-        return _told(rows, (_FOUND / _SHARE).round())
+        return _told(rows, (_found() / _share()).round())
 
     def lows(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return _told(rows, pl.max_horizontal(_bound(-1).floor(), _FOUND))
+        return _told(rows, pl.max_horizontal(_bound(-1).floor(), _found()))
 
     def highs(self, rows: pl.DataFrame) -> pl.DataFrame:
         return _told(rows, _bound(1).ceil())
@@ -152,8 +152,12 @@ class Set(Sketch):
 
 
 # Each value is among the hashes with the probability theta: how many are found, and that share.
-_FOUND = pl.col(SUB_KEY).count().cast(pl.Float64)
-_SHARE = pl.col(_THETA).min().fill_null(ALL).cast(pl.Float64) / ALL
+def _found() -> pl.Expr:
+    return pl.col(SUB_KEY).count().cast(pl.Float64)
+
+
+def _share() -> pl.Expr:
+    return pl.col(_THETA).min().fill_null(ALL).cast(pl.Float64) / ALL
 
 
 def _bound(side: int) -> pl.Expr:
@@ -162,8 +166,9 @@ def _bound(side: int) -> pl.Expr:
 
     Source: Wilson 1927; Apache's BinomialBoundsN, contClassicLB and UB.
     """
-    near = pl.when(_SHARE < 1).then((_FOUND + side / 2).clip(lower_bound=0)).otherwise(_FOUND) / _SHARE
-    variance = Z95**2 * (1 - _SHARE) / _SHARE
+    found, share = _found(), _share()
+    near = pl.when(share < 1).then((found + side / 2).clip(lower_bound=0)).otherwise(found) / share
+    variance = Z95**2 * (1 - share) / share
     return near + variance / 2 + side * (variance * (variance / 4 + near)).sqrt()
 
 
