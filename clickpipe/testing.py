@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from clickpipe.core.loop import Stage
     from clickpipe.core.operator import Feed, Operator, Pull
 from clickpipe.core.meter import Ledger
-from clickpipe.core.step import OperatorStep, SourceStep, Step
+from clickpipe.core.step import MergeStep, OperatorStep, PartitionStep, SourceStep, Step
 from clickpipe.core.summarise import Summarise
 
 FORMS = ("shell", "piped", "fused", "no_fuse", "arrow", "single", "workers")
@@ -207,7 +207,8 @@ def _is_divisible(step: Step) -> bool:
     """Whether workers can run it, as far as can be told without its columns."""
     is_whole = any(getattr(step, name, None) for name in ("top", "max_groups", "also"))
     has_key = bool(getattr(step, "by", ())) or not isinstance(step, Summarise)
-    return isinstance(step, OperatorStep) and has_key and not is_whole and type(step).__name__ not in ("Limit", "Sort")
+    is_one = isinstance(step, (PartitionStep, MergeStep)) or type(step).__name__ in ("Limit", "Sort")
+    return isinstance(step, OperatorStep) and has_key and not is_whole and not is_one
 
 
 _FORMS: Mapping[str, Callable[[Pipeline, Path], _Ran]] = {

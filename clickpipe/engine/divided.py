@@ -21,11 +21,11 @@ from clickpipe.wire.stream import StreamWriter
 class DividedEnd(End):
     """`line`: that of the stream which is divided; `by`: records equal in these columns go to the same worker."""
 
-    def __init__(self, outboxes: Sequence[Outbox], line: StreamLine, by: Sequence[str]) -> None:
+    def __init__(self, outboxes: Sequence[Outbox], line: StreamLine, by: Sequence[str], *, keeps_text: bool) -> None:
         self._by = tuple(by)
         workers = [Worker(number, len(outboxes), self._by) for number in range(len(outboxes))]
         self._streams = [
-            StreamWriter(outbox, replace(line, worker=worker), arrow=True)
+            StreamWriter(outbox, replace(line, worker=worker), arrow=True, keeps_text=keeps_text)
             for outbox, worker in zip(outboxes, workers, strict=True)
         ]
 

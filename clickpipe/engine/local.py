@@ -66,7 +66,7 @@ def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outco
         return _Run(plan, say, arrow).run()
     _share_the_cores(max(part.processes for part in parts))
     with forked(parts, say, is_saved=plan.takes_checkpoints) as role:
-        return _Run(replace(plan, nodes=role.segment.nodes), say, arrow or role.is_worker, role).run()
+        return _Run(replace(plan, nodes=role.segment.nodes), say, arrow, role).run()
 
 
 def _share_the_cores(workers: int) -> None:
@@ -84,7 +84,8 @@ def _write_raw(step: RawStep) -> Outcome:
 
 class _Run:
     def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool, role: Role = ALONE) -> None:
-        self._plan, self._say, self._arrow, self._role = plan, say, arrow or bool(role.outputs), role
+        self._plan, self._say, self._role = plan, say, role
+        self._arrow = arrow or (role.workers is not None and not role.workers.keeps_text)
         self._space = Space(say, watched(plan))
         self._feed, begins, self._checkpoints = open_feed(plan, self._space, role.inputs)
         for note in self._feed.notes:
@@ -316,7 +317,8 @@ class _Run:
         line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more, feed.worker)
         if self._role.outputs:
             return self._divided(line)
-        stream = StreamWriter(standard_output(), line, arrow=self._arrow)
+        is_worker = self._role.is_worker
+        stream = StreamWriter(standard_output(), line, arrow=self._arrow or is_worker, keeps_text=is_worker and not self._arrow)
         self._end = StreamEnd(stream, feed)
 
         def hand_on(watermark: int | None, is_idle: bool) -> None:
@@ -330,7 +332,8 @@ class _Run:
         assert isinstance(partition, PartitionStep)
         assert following is not None
         check_covered(partition, following.nodes, self._columns)
-        end = DividedEnd([Outbox(one, "a worker") for one in self._role.outputs], line, partition.by)
+        outboxes = [Outbox(one, "a worker") for one in self._role.outputs]
+        end = DividedEnd(outboxes, line, partition.by, keeps_text=following.keeps_text)
         self._end = end
 
         def hand_on(watermark: int | None, is_idle: bool) -> None:

@@ -44,6 +44,11 @@ class Role:
     def is_worker(self) -> bool:
         return self.segment.partition is not None
 
+    @property
+    def workers(self) -> Segment | None:
+        """What is run by the workers that it is one of, or that it writes to."""
+        return self.segment if self.is_worker else self.following
+
 
 ALONE = Role(Segment(()))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clickpipe.columns import Columns
-from clickpipe.core.step import MergeStep, OperatorStep, PartitionStep
+from clickpipe.core.step import FlowStep, MergeStep, OperatorStep, PartitionStep
 from clickpipe.errors import ClickpipeError
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
@@ -27,6 +27,11 @@ class Segment:
     @property
     def processes(self) -> int:
         return self.partition.workers if self.partition else 1
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether records leave it as they came, with fields that are in no column."""
+        return all(isinstance(node.step, FlowStep) and node.step.passes() for node in self.nodes)
 
 
 def segments(plan: Plan) -> list[Segment]:

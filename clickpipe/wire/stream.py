@@ -168,11 +168,12 @@ def _can_hold(type_: Any, kind: str) -> bool:
 class StreamWriter:
     """Writes a framed stream.
 
-    `arrow`: records as Arrow where nothing is lost by it: a batch with unparsed columns stays text.
+    `arrow`: records as Arrow where no column is lost by it: a batch with unparsed ones stays text. `keeps_text`: nor any field:
+    a batch that has its text stays text.
     """
 
-    def __init__(self, outbox: Outbox, line: StreamLine, *, arrow: bool = False) -> None:
-        self._outbox, self._arrow = outbox, arrow
+    def __init__(self, outbox: Outbox, line: StreamLine, *, arrow: bool = False, keeps_text: bool = False) -> None:
+        self._outbox, self._arrow, self._keeps_text = outbox, arrow, keeps_text
         self._types = dict(line.columns.types)
         self._seq = self._rows = 0
         self._watermark: int | None = None
@@ -221,12 +222,15 @@ class StreamWriter:
             self._types = dict(batch.columns.types)
             self._outbox.put(codec.encode(ColumnsChange(self._types)))
         end = FrameEnd(self._seq, batch.height, watermark, batch.late_count(), idle)
-        frame = self._binary(batch) if self._arrow and _is_whole(batch) else None
+        frame = self._binary(batch) if self._arrow and _is_whole(batch) and not self._must_stay(batch) else None
         if frame is not None:
             self._send_arrow(frame, end)
         else:
             self._outbox.put(batch.to_ndjson())
             self._send_end(end)
+
+    def _must_stay(self, batch: Batch) -> bool:
+        return self._keeps_text and (batch.text is not None or batch.origin is not None)
 
     def _send_end(self, end: FrameEnd) -> None:
         self._outbox.put(codec.encode(end))
