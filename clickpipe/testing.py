@@ -89,7 +89,8 @@ class Pipeline:
         steps = list(dropwhile(lambda node: isinstance(node.step, SourceStep), nodes))
         steps = list(takewhile(lambda node: node.written.text == text and _is_divisible(node.step), steps))
         keyed = [set(by) for node in steps if (by := getattr(node.step, "by", ()))]
-        common = sorted(set.intersection(*keyed)) if keyed else []
+        made = {name for name in set().union(*keyed) if re.search(rf"(?i)\bAS\s+{re.escape(name)}\b", text)}
+        common = sorted(set.intersection(*keyed) - made) if keyed else []
         if not common:
             return None
         begin, end = steps[0].written.start, steps[-1].written.end

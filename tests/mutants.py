@@ -129,8 +129,8 @@ MUTANTS = [
     Mutant(
         "a state file of an earlier run is taken for one of this run",
         "engine/checkpoints.py",
-        'f"{place.hop}-{place.name}.{self.run}"',
-        'f"{place.hop}-{place.name}"',
+        'f"{place.label}.{self.run}"',
+        "place.label",
         "test_state.py::test_a_state_file_of_another_run_is_not_waited_for",
         quick=True,
     ),
@@ -261,8 +261,8 @@ MUTANTS = [
     Mutant(
         "the steps behind the source do not hear of a stop",
         "engine/feeds.py",
-        "self.is_stopped = frame.is_stopped",
-        "self.is_stopped = False",
+        "self.is_stopped, self.before = end.is_stopped, end.before",
+        "self.is_stopped, self.before = False, end.before",
         "test_stop.py::test_a_shell_pipeline_is_stopped_at_its_source",
     ),
     Mutant(
@@ -358,7 +358,7 @@ MUTANTS = [
     Mutant(
         "operators begin empty",
         "engine/checkpoints.py",
-        "return snapshot.from_bytes(self.directory.read(self.restore.epoch, entry)) if entry else {}",
+        'return redivided(saved, len(self.restore.all_of(place.hop, "step")), place.worker)',
         "return {}",
         _FUSED.format("after-commit"),
         quick=True,
@@ -388,7 +388,7 @@ MUTANTS = [
     Mutant(
         "floats are forgotten",
         "engine/checkpoints.py",
-        'return {name for place in places for name in self.restore.entry(place.hop, "floats") or ()}',
+        'return {name for place in places for entry in self.restore.all_of(place.hop, "floats") for name in entry["floats"]}',
         "return set()",
         "test_crash.py::test_a_csv_that_was_killed_spells_numbers_the_same",
     ),

@@ -119,7 +119,7 @@ def _committer(say: Callable[[str], None]) -> Committer:
 def test_the_last_process_is_patient_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step that it waits for may wait for space."""
     monkeypatch.setattr(commit, "_USUAL", -1.0)
-    monkeypatch.setattr(commit, "_step_before_is_gone", lambda: False)
+    monkeypatch.setattr(commit, "_are_gone", lambda _: False)
     answers, said = iter([False] * 20 + [True]), list[str]()
     _committer(said.append)._wait_for(4, "2-aggregate.state", lambda: next(answers) or None)
     assert said == ["checkpoint 4 waits for 2-aggregate.state: its step writes slowly, or waits for space itself"]
@@ -127,6 +127,6 @@ def test_the_last_process_is_patient_and_says_so_once(monkeypatch: pytest.Monkey
 
 def test_the_last_process_does_not_wait_for_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit, "_GRACE", 0.01)
-    monkeypatch.setattr(commit, "_step_before_is_gone", lambda: True)
+    monkeypatch.setattr(commit, "_are_gone", lambda _: True)
     with pytest.raises(OutsideError, match=r"2-aggregate\.state did not come"):
         _committer(lambda _: None)._wait_for(4, "2-aggregate.state", lambda: None)

@@ -243,7 +243,7 @@ def test_a_start_finishes_what_the_manifest_names(tmp_path: Path) -> None:
 def test_a_checkpoint_waits_for_its_files(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not come leaves no manifest behind."""
     monkeypatch.setattr(commit_module, "_GRACE", 0.0)
-    monkeypatch.setattr(commit_module, "_step_before_is_gone", lambda: True)
+    monkeypatch.setattr(commit_module, "_are_gone", lambda _: True)
     directory = _saved(tmp_path)
     checkpoints = Checkpoints(directory, 1, None)
     committer = _committer(checkpoints)

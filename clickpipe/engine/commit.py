@@ -56,6 +56,8 @@ class Committer:
     whoever wrote that may have died before.
     """
 
+    _inputs: Sequence[int] = (0,)
+
     def __init__(
         self,
         pipeline: str,
@@ -67,7 +69,7 @@ class Committer:
         inputs: Sequence[int] = (),
     ) -> None:
         """`inputs`: descriptors of the steps before it, where that is not standard input."""
-        self._inputs = inputs or (0,)
+        self._inputs = inputs or self._inputs
         self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
         self._kind, self._say = kind, say
         self._commits: dict[int, Commits] = {}
