@@ -18,7 +18,6 @@ import polars as pl
 
 from clickpipe.columns import Columns, kind_of
 from clickpipe.errors import ClickpipeError, PlanError, near
-from clickpipe.readable import readable
 
 # Polars reads 3.0 as a decimal, and 1 / 3.0 as 0.3333333; with an exponent it is a double.
 _LITERAL = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|(?<![\w.])(?P<number>\d+\.\d*|\.\d+)(?![\w.])""")
@@ -48,8 +47,7 @@ class Expression:
 def parse(text: str) -> pl.Expr:
     """Raises PlanError for what is not an SQL expression."""
     try:
-        with readable(text):
-            return _as_sql_means(pl.sql_expr(_LITERAL.sub(_as_double, text)))
+        return _as_sql_means(pl.sql_expr(_LITERAL.sub(_as_double, text)))
     except pl.exceptions.PolarsError as error:
         raise _spoken(text, str(error)) from None
     except BaseException as error:  # a panic inside Polars is not an Exception
@@ -113,11 +111,6 @@ def _as_double(match: re.Match[str]) -> str:
 
 def compile(text: str, given: Columns, *, expr: pl.Expr | None = None) -> Expression:
     """An expression that is computed record by record. Raises PlanError."""
-    with readable(text):
-        return _compiled(text, given, expr)
-
-
-def _compiled(text: str, given: Columns, expr: pl.Expr | None) -> Expression:
     if expr is None:  # a column alone is one, also where SQL has a word like it: user, date
         expr = pl.col(text) if text in given.types else parse(text)
     reads = _reads(expr, text, given)

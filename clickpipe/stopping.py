@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
+_PR_SET_PDEATHSIG = 1
 _CLEANUPS: list[Callable[[], None]] = []
 _ASKED: list[Callable[[int], bool]] = []
 _KEPT: list[int] = []  # signals that came before there was anybody to ask
@@ -38,6 +39,14 @@ def parent() -> int | None:
     """The supervisor that this process belongs to: it decides what a second request means, and ends who does not end."""
     told = os.environ.get(PARENT)
     return int(told) if told else None
+
+
+def die_with_parent(number: int) -> None:
+    """From here on the death of the process that started this one sends it this signal. Where that cannot be had, it does not."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def on_ask(take: Callable[[int], bool]) -> None:

@@ -112,7 +112,7 @@ def test_a_disk_that_stays_full_holds_the_stream_up(tmp_path: Path) -> None:
 def _committer(say: Callable[[str], None]) -> Committer:
     committer = object.__new__(Committer)
     committer._checkpoints = SimpleNamespace(check=lambda: None, is_saving=False)  # type: ignore[assignment]
-    committer._say = say
+    committer._say, committer._inputs = say, (0,)
     return committer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
@@ -15,9 +14,7 @@ from clickpipe import __version__
 from clickpipe.cli import catalog
 from clickpipe.cli.words import say
 from clickpipe.errors import ClickpipeError, DiskError, OursError, OutsideError, PlanError, ReaderGone, StepBeforeFailed, near
-from clickpipe.stopping import clean_up, ends_by_itself, keep, parent
-
-_PR_SET_PDEATHSIG = 1
+from clickpipe.stopping import clean_up, die_with_parent, ends_by_itself, keep, parent
 
 EPILOG = """\
 A pipeline is ordinary commands in a shell, or the same line in a recipe:
@@ -111,10 +108,7 @@ def _die_with_parent() -> None:
     told = parent()
     if told is None:
         return
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     if os.getppid() != told:  # it had died before we said so
         os._exit(75)
 

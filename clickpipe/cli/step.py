@@ -73,9 +73,11 @@ _QUIET = click.Option(["--quiet", "-q"], is_flag=True, default=False, help="do n
 
 
 def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
+    from clickpipe.engine.limits import share_the_cores
     from clickpipe.engine.local import run
 
-    _share_the_cores()
+    if _has_neighbours():
+        share_the_cores(2)
     if codec not in CODECS:
         raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
     try:
@@ -89,7 +91,6 @@ def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
         report(outcome)
 
 
-def _share_the_cores() -> None:
-    """A step of a shell pipeline has neighbours: each takes half the cores, so that they do not fight."""
-    if stat.S_ISFIFO(os.fstat(0).st_mode) or stat.S_ISFIFO(os.fstat(1).st_mode):
-        os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
+def _has_neighbours() -> bool:
+    """Whether it is a step of a shell pipeline."""
+    return stat.S_ISFIFO(os.fstat(0).st_mode) or stat.S_ISFIFO(os.fstat(1).st_mode)

@@ -32,7 +32,7 @@ def moved(parts: Sequence[Mapping[str, pl.DataFrame]]) -> list[Mapping[str, pl.D
     found: list[Mapping[str, pl.DataFrame]] = []
     for tables in parts:
         found.append({name: _moved(table, first) for name, table in tables.items()})
-        first += int(tables["ids"].item()) if "ids" in tables else 0
+        first += int(tables[_IDS].item()) if _IDS in tables else 0
     return found
 
 

@@ -94,11 +94,11 @@ def _plain_number(text: str) -> Argument:
 def _number(text: str) -> int | float:
     """Raises PlanError for what no column can hold."""
     number = float(text)
-    is_whole = set(text).isdisjoint(".eE")
-    if math.isinf(number) or (is_whole and number > _WHOLE):
+    has_digits_only = set(text).isdisjoint(".eE")
+    if math.isinf(number) or (has_digits_only and number > _WHOLE):
         shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         raise PlanError(f"{shown} is more than a column can hold", hint=_HELD, word=text)
-    return int(text) if is_whole else number
+    return int(text) if has_digits_only else number
 
 
 def _spoken(function: str) -> str:

@@ -36,10 +36,6 @@ class Compiled:
         """The columns."""
         return tuple(name for read in self._expressions() for name in read.reads)
 
-    def most_rows(self) -> int | None:
-        """Of how many records they are to be computed at once."""
-        return least(read.most_rows for read in self._expressions())
-
     def _expressions(self) -> list[Expression]:
         return [read for read in (self.value, self.by, self.where) if read]
 
@@ -47,9 +43,9 @@ class Compiled:
         # A star that is filtered counts a constant; one that is not counts rows.
         value = self.value.expr if self.value else pl.lit(True)
         where, by = (None if said is None else said.expr for said in (self.where, self.by))
-        return Call(
-            self.named.name, self.function, value, where, by, self.constants, (self.named.argument, self.named.where or "")
-        )
+        said = (self.named.argument, self.named.where or "")
+        most_rows = least(read.most_rows for read in self._expressions())
+        return Call(self.named.name, self.function, value, where, by, self.constants, said, most_rows)
 
 
 def compiled(named: Named, given: Columns, functions: Catalog) -> Compiled:

@@ -47,17 +47,17 @@ def lanes(value: pl.Expr, prefix: str = "") -> dict[str, pl.Expr]:
     }
 
 
-def merge(piece: Mapping[str, pl.Expr], prefix: str = "") -> dict[str, pl.Expr]:
-    return {prefix + name: piece[prefix + name].sum() for name in PIECES}
+def merge(piece: Mapping[str, pl.Expr]) -> dict[str, pl.Expr]:
+    return {name: piece[name].sum() for name in PIECES}
 
 
-def final(piece: Mapping[str, pl.Expr], prefix: str = "") -> pl.Expr:
+def final(piece: Mapping[str, pl.Expr]) -> pl.Expr:
     """The sum as a double."""
-    whole, high, low = _carried(*(piece[prefix + name] for name in PIECES[:3]))
+    whole, high, low = _carried(*(piece[name] for name in PIECES[:3]))
     # Below zero the lanes would be a large whole and what is missing to it: the digits of a small sum would be lost.
     zero = pl.lit(0, pl.Int128)  # Polars 2.1 has no minus sign for 128 bits
     positive, negative = _rounded(whole, high, low), -_rounded(*_carried(*(zero - lane for lane in (whole, high, low))))
-    return pl.when(whole < 0).then(negative).otherwise(positive) + piece[prefix + "beyond"]
+    return pl.when(whole < 0).then(negative).otherwise(positive) + piece["beyond"]
 
 
 def _carried(whole: pl.Expr, high: pl.Expr, low: pl.Expr) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
@@ -72,7 +72,7 @@ def _rounded(whole: pl.Expr, high: pl.Expr, low: pl.Expr) -> pl.Expr:
     return whole.cast(pl.Float64) + fraction
 
 
-def as_integers(groups: pl.DataFrame, prefix: str = "") -> Any:
+def as_integers(groups: pl.DataFrame, prefix: str) -> Any:
     """What the lanes of a sum hold, times 2**120: of each group, as integers of any size."""
     whole, high, low = (integers(groups[prefix + name]) for name in PIECES[:3])
     return (whole << 120) + (high << 60) + low

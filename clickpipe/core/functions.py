@@ -171,8 +171,8 @@ def _part(call: _Call, given: Columns, place: int) -> _Part:
     function: type[Function] = FUNCTIONS.find(call.function, Function)
     spoken = f"{call.function}({', '.join(function.takes)})"
     has_more = function.takes[-1] == MORE
-    least = sum(not name.startswith(("[", MORE)) for name in function.takes)
-    if len(call.arguments) < least or (len(call.arguments) > len(function.takes) and not has_more):
+    fewest = sum(not name.startswith(("[", MORE)) for name in function.takes)
+    if len(call.arguments) < fewest or (len(call.arguments) > len(function.takes) and not has_more):
         raise PlanError(f"{call.function}() has too few or too many arguments: it is {spoken}", word=call.function)
     sketches = len(call.arguments) if has_more else function.sketches
     arguments = tuple(compile(text, given) for text in call.arguments[:sketches])

@@ -17,12 +17,11 @@ import polars as pl
 from clickpipe.core.apart import ID, moved, of_those
 from clickpipe.core.held import alike
 from clickpipe.core.keygroups import worker_of
+from clickpipe.core.step import Tables
 from clickpipe.wire.frames import Worker
 
 _FACTS = frozenset({"reached", "fired", "watermark", "ids"})  # tables that have no keys; what is greatest is newest
 _SETS = frozenset({"widened", "form"})  # and those of which all different rows count
-
-Tables = Mapping[str, "pl.DataFrame"]
 
 
 def redivided(saved: Mapping[int, Tables], before: int, worker: Worker | None) -> Tables:

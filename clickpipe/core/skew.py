@@ -1,5 +1,7 @@
 """How unequally records are spread over keys: the hottest keys, and what each key group has had.
 
+    a batch -> its keys with their counts -> those that stand out -> as JSON, added to those of the batches before
+
 Memory: 128 counters, and 1,000 for keys.
 Error: a key's count is too low by one in 1,000 of all records at most (core/counters.py).
 """
@@ -8,38 +10,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
+from clickpipe.core.aggregate import SUB_KEY, VALUE
 from clickpipe.core.compute import json_of
 from clickpipe.core.counters import Counters
 from clickpipe.core.keygroups import GROUPS, worker_of
 from clickpipe.core.step import Tables
-from clickpipe.core.summary import Call, Summary
 
+_GROUPS, _KEYS = "groups", "keys"  # tables
 _GROUP, _N = "group", "n"
-_KEYS = "keys"
 _SHOWN = 5
 
 
 class Skew:
     def __init__(self, by: Sequence[str], saved: Tables) -> None:
         self._by = list(by)
-        self._groups = saved.get(_GROUP, pl.DataFrame(schema={_GROUP: pl.UInt32, _N: pl.Int64}))
-        self._keys = _summary({name: table for name, table in saved.items() if name != _GROUP})
+        self._groups = saved.get(_GROUPS, pl.DataFrame(schema={_GROUP: pl.UInt32, _N: pl.Int64}))
+        self._keys = saved.get(_KEYS, pl.DataFrame(schema={SUB_KEY: pl.String, _N: pl.Int64}))
 
     def add(self, frame: pl.DataFrame) -> None:
         """Shape: the key columns, and others."""
-        keys = json_of(pl.col(self._by[0])) if len(self._by) == 1 else json_of(pl.struct(self._by))
-        found = frame.select(keys.alias(_KEYS), worker_of(self._by, GROUPS).alias(_GROUP))
-        counted = found.group_by(_GROUP).agg(pl.len().cast(pl.Int64).alias(_N))
-        self._groups = pl.concat([self._groups, counted]).group_by(_GROUP).agg(pl.col(_N).sum())
-        call = _call()
-        self._keys.add(found.select(call.inputs()), pl.lit(0))
+        counted = frame.group_by(self._by).agg(pl.len().cast(pl.Int64).alias(_N))
+        found = counted.select(worker_of(self._by, GROUPS).alias(_GROUP), _N)
+        self._groups = pl.concat([self._groups, found]).group_by(_GROUP).agg(pl.col(_N).sum())
+        keys = _trimmed(counted.select(pl.struct(self._by).alias(SUB_KEY), _N))
+        keys = keys.with_columns(pl.when(pl.col(SUB_KEY).is_not_null()).then(self._said()).alias(SUB_KEY))
+        self._keys = _trimmed(pl.concat([self._keys, keys]).group_by(SUB_KEY).agg(pl.col(_N).sum()))
+
+    def _said(self) -> pl.Expr:
+        """A key as JSON, a null too; of several columns an object."""
+        key = pl.col(SUB_KEY)
+        return json_of(key.struct.field(self._by[0])).fill_null("null") if len(self._by) == 1 else json_of(key)
 
     def snapshot(self) -> Tables:
-        return {_GROUP: self._groups, **self._keys.snapshot()}
+        return {_GROUPS: self._groups, _KEYS: self._keys}
 
 
 @dataclass(frozen=True)
@@ -61,17 +67,16 @@ class Spread:
 
 def spread(saved: Tables, workers: int) -> Spread:
     """Of what a snapshot holds."""
-    groups = saved[_GROUP].with_columns(pl.col(_GROUP) * workers // GROUPS)
+    groups = saved[_GROUPS].with_columns(pl.col(_GROUP) * workers // GROUPS)
     counts = dict(groups.group_by(_GROUP).agg(pl.col(_N).sum()).iter_rows())
-    value = _summary({name: table for name, table in saved.items() if name != _GROUP}).values(lambda rows: rows)[_KEYS]
-    top: list[Any] = value.to_list()[0] if len(value) else []
-    hottest = [(str(one["value"]), int(one["count"])) for one in top or ()]
+    (top,) = _counters().values(saved[_KEYS], [], {_N: _N})[VALUE].to_list()
+    hottest = [(one["value"], one["count"]) for one in top or () if one["value"] is not None]
     return Spread([counts.get(number, 0) for number in range(workers)], hottest)
 
 
-def _call() -> Call:
-    return Call(_KEYS, Counters("str", _SHOWN), pl.col(_KEYS))
+def _trimmed(keys: pl.DataFrame) -> pl.DataFrame:
+    return _counters().trimmed(keys, [], {_N: _N})
 
 
-def _summary(saved: Tables) -> Summary:
-    return Summary([], [_call()], saved)
+def _counters() -> Counters:
+    return Counters("str", _SHOWN)

@@ -19,7 +19,6 @@ from clickpipe.core.catalog import Catalog
 from clickpipe.core.compiled import Compiled, compiled, function_of
 from clickpipe.core.counted import Counted
 from clickpipe.core.fixed import Fixed
-from clickpipe.core.functions import least
 from clickpipe.core.groups import CLOSED_BY, DELETED, FINAL, GROUPING, REV, Emit, Grouping, Groups, Whole
 from clickpipe.core.merging import merges, with_pieces
 from clickpipe.core.operator import Operator
@@ -37,7 +36,7 @@ _GROUPS: Mapping[str, Callable[[Grouping, Tables], Groups]] = {
     "session": Sessions,
     "count": Counted,
 }
-_TOTAL = "total"  # of --also: all records
+TOTAL = "total"  # of --also and of a rollup's --by: no column, all records
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ class Summarise(OperatorStep):
             for name in names:
                 if name not in self.by:
                     raise PlanError(f'--also {text}: "{name}" is none of the --by columns', word=text)
-            if text == _TOTAL and _TOTAL in self.by:
+            if text == TOTAL and TOTAL in self.by:
                 hint = 'rename the column before: select --add "total AS amount" --drop total'
                 raise PlanError("--also total: is it the column, or all records?", hint=hint, word=f"--also {text}")
             if frozenset(names) in known:
@@ -239,10 +238,6 @@ class Summarise(OperatorStep):
         window = self._window(given)
         return tuple(dict.fromkeys([*(window.columns() if window else ()), *self.by]))
 
-    def most_rows(self, given: Columns) -> int | None:
-        """Of how many records the arguments are to be computed at once."""
-        return least(call.most_rows() for call in self._compiled(given))
-
     def keys(self, given: Columns) -> tuple[str, ...]:
         if self.first() or self.max_groups is not None:
             return ()
@@ -301,4 +296,4 @@ class Summarise(OperatorStep):
 
 def _set(text: str) -> tuple[str, ...]:
     """`page,country` -> its columns; `total` -> none."""
-    return () if text == _TOTAL else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    return () if text == TOTAL else tuple(dict.fromkeys(name.strip() for name in text.split(",")))

@@ -13,6 +13,7 @@ from clickpipe.columns import Columns, dtype
 from clickpipe.core.agreed import Agreed, with_one_zero
 from clickpipe.core.capped import Cap, Capped
 from clickpipe.core.compute import as_json, compute, finite
+from clickpipe.core.functions import least
 from clickpipe.core.groups import CLOSED_BY, DELETED, GROUPING, REV, SET
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.step import Tables
@@ -30,10 +31,10 @@ class Summarising(Operator):
     def __init__(self, step: Summarise, given: Columns, saved: Tables) -> None:
         self._step, self._given = step, given
         self._columns = step.columns(given)
-        self.most_rows = step.most_rows(given)
         self._widened = set(saved["widened"]["name"].to_list()) if "widened" in saved else set()
         self._grouping = step.grouping(given)
         self._calls = [call.wide() if call.name in self._widened else call for call in self._grouping.calls]
+        self.most_rows = least(call.most_rows for call in self._calls)
         self._integers = {call.name for call in self._calls if call.aggregate.kind == "int"}
         self._widening = {call.name for call in self._calls if call.aggregate.widens}
         self._is_timed = any(call.aggregate.ordered_by == "time" for call in self._calls)

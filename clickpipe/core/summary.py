@@ -32,7 +32,8 @@ _NUMBER = HIDDEN + "number"
 @dataclass(frozen=True)
 class Call:
     """A named aggregate over an argument. `mask`: where the FILTER clause holds; `by`: what else its records are ordered by;
-    `more`: its constants; `said`: argument and FILTER clause, as they were typed."""
+    `more`: its constants; `said`: argument and FILTER clause, as they were typed; `most_rows`: of how many records these are to
+    be computed at once."""
 
     name: str
     aggregate: Aggregate
@@ -41,6 +42,7 @@ class Call:
     by: pl.Expr | None = None
     more: tuple[Any, ...] = ()
     said: tuple[str, str] = ("", "")
+    most_rows: int | None = None
 
     def inputs(self) -> list[pl.Expr]:
         """What it reads of each record: the argument, null where the FILTER clause does not hold, and what it is ordered by."""

@@ -56,8 +56,6 @@ class Committer:
     whoever wrote that may have died before.
     """
 
-    _inputs: Sequence[int] = (0,)
-
     def __init__(
         self,
         pipeline: str,
@@ -66,10 +64,10 @@ class Committer:
         kind: str,
         place: Place,
         say: Callable[[str], None],
-        inputs: Sequence[int] = (),
+        inputs: Sequence[int] = (0,),
     ) -> None:
-        """`inputs`: descriptors of the steps before it, where that is not standard input."""
-        self._inputs = inputs or self._inputs
+        """`inputs`: descriptors of the streams of the steps before it."""
+        self._inputs = inputs
         self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
         self._kind, self._say = kind, say
         self._commits: dict[int, Commits] = {}

@@ -34,9 +34,9 @@ class DividedEnd(End):
         for number, stream in enumerate(self._streams):
             stream.write(batch.keep(workers == number))
 
-    def advance(self, watermark: int | None, *, is_idle: bool) -> None:
+    def advance(self, watermark: int | None, *, idle: bool) -> None:
         for stream in self._streams:
-            stream.advance(watermark, idle=is_idle)
+            stream.advance(watermark, idle=idle)
 
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
         said = tuple(ledger.to_json() for ledger in accounts)

@@ -1,7 +1,8 @@
-"""What a process must be allowed before it begins."""
+"""What a process must be allowed before it begins, and how much it takes."""
 
 from __future__ import annotations
 
+import os
 import resource
 
 from clickpipe.errors import OutsideError
@@ -14,3 +15,8 @@ def need_open_files() -> None:
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= allowed < _FILES:
         raise OutsideError(f"only {allowed} files may be open at once", hint="ulimit -n raises the limit of this shell")
+
+
+def share_the_cores(processes: int) -> None:
+    """Of so many that compute at once each takes its part of the cores, so that they do not fight. Before Polars is loaded."""
+    os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 2) // processes)))

@@ -24,7 +24,7 @@ from clickpipe.engine.checkpoints import Place
 from clickpipe.engine.commit import Committer
 from clickpipe.engine.divided import DividedEnd
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
-from clickpipe.engine.limits import need_open_files
+from clickpipe.engine.limits import need_open_files, share_the_cores
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_without_pipe, wait_until_complete
 from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
@@ -64,14 +64,9 @@ def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outco
     parts = segments(plan)
     if len(parts) == 1:
         return _Run(plan, say, arrow).run()
-    _share_the_cores(max(part.processes for part in parts))
+    share_the_cores(max(part.processes for part in parts))
     with forked(parts, say, is_saved=plan.takes_checkpoints) as role:
         return _Run(replace(plan, nodes=role.segment.nodes), say, arrow, role).run()
-
-
-def _share_the_cores(workers: int) -> None:
-    """Each process computes with its share of them."""
-    os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 2) // workers)))
 
 
 def _write_raw(step: RawStep) -> Outcome:
@@ -316,31 +311,27 @@ class _Run:
         more = (self._limit.text, feed.restore, dead, tuple(self._written_to), late)
         line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more, feed.worker)
         if self._role.outputs:
-            return self._divided(line)
+            self._end = divided = self._divided(line)
+            return self._into(divided)
         is_worker = self._role.is_worker
         stream = StreamWriter(standard_output(), line, arrow=self._arrow or is_worker, keeps_text=is_worker and not self._arrow)
         self._end = StreamEnd(stream, feed)
+        return self._into(stream)
 
+    def _into(self, stream: StreamWriter | DividedEnd) -> Tail:
         def hand_on(watermark: int | None, is_idle: bool) -> None:
             self._check_background()
             stream.advance(watermark, idle=is_idle)
 
         return Tail(stream.write, hand_on, (), self._barrier)
 
-    def _divided(self, line: StreamLine) -> Tail:
+    def _divided(self, line: StreamLine) -> DividedEnd:
         partition, following = self._plan.nodes[-1].step, self._role.following
         assert isinstance(partition, PartitionStep)
         assert following is not None
         check_covered(partition, following.nodes, self._columns)
         outboxes = [Outbox(one, "a worker") for one in self._role.outputs]
-        end = DividedEnd(outboxes, line, partition.by, keeps_text=following.keeps_text)
-        self._end = end
-
-        def hand_on(watermark: int | None, is_idle: bool) -> None:
-            self._check_background()
-            end.advance(watermark, is_idle=is_idle)
-
-        return Tail(end.write, hand_on, (), self._barrier)
+        return DividedEnd(outboxes, line, partition.by, keeps_text=following.keeps_text)
 
     def _said_sides(self) -> tuple[str | None, str | None]:
         """Where late records and dead letters go, if a person has said it: the steps behind this one put theirs there too."""
@@ -384,7 +375,7 @@ class _Run:
     def _sink_end(self, writer: Writer, kind: str, place: Place) -> End:
         if self._checkpoints is None:
             return SinkEnd(writer)
-        committer = Committer(self._pipeline, self._checkpoints, writer, kind, place, self._say, self._role.inputs)
+        committer = Committer(self._pipeline, self._checkpoints, writer, kind, place, self._say, self._role.inputs or (0,))
         return CommittedEnd(committer, self._checkpoints, writer, self._floats)
 
     def _write_to(self, writer: Writer, batch: Batch) -> None:

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 from clickpipe.core.meter import Ledger, added, joined
 from clickpipe.core.operator import FOREVER, Feed, Pull
@@ -162,11 +163,4 @@ def _all(ends: Sequence[Barrier] | Sequence[End]) -> list[Ledger]:
     own = [[Ledger.from_json(said) for said in end.accounts] for end in ends]
     if len({len(some) for some in own}) > 1:
         raise DataError("the streams that are merged have not come through the same steps")
-    return joined(before, [_sum(some) for some in zip(*own, strict=True)])
-
-
-def _sum(ledgers: Sequence[Ledger]) -> Ledger:
-    total = Ledger()
-    for ledger in ledgers:
-        total = added(total, ledger)
-    return total
+    return joined(before, [reduce(added, some) for some in zip(*own, strict=True)])

@@ -10,7 +10,6 @@ with the code of the one that failed, who has said why.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import time
@@ -21,10 +20,9 @@ from dataclasses import dataclass, replace
 from clickpipe.engine.group import verdict
 from clickpipe.errors import OutsideError, ReaderGone, StepBeforeFailed
 from clickpipe.plan.blocks import Segment
-from clickpipe.stopping import on_ask
+from clickpipe.stopping import die_with_parent, on_ask
 from clickpipe.wire.failing import pass_on_failure
 
-_PR_SET_PDEATHSIG = 1
 _GRACE = 5.0  # seconds that the others have, to end by themselves, when one has failed
 _LOOK = 0.01
 _GONE = 0.1  # seconds after which a process that has closed its streams has ended too
@@ -122,8 +120,7 @@ def _close(descriptors: set[int]) -> None:
 
 
 def _die_with(parent: int, number: signal.Signals) -> None:
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    die_with_parent(number)
     if os.getppid() != parent:  # it had died before we said so
         os.kill(os.getpid(), number)
 

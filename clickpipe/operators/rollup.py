@@ -28,7 +28,7 @@ from clickpipe.core.operator import Late, Operator
 from clickpipe.core.option import Duration, Names, argument, option
 from clickpipe.core.rolled import CHILD, CHILD_END, Rolled
 from clickpipe.core.step import OperatorStep, Tables
-from clickpipe.core.summarise import Summarise
+from clickpipe.core.summarise import TOTAL, Summarise
 from clickpipe.core.summarising import Summarising
 from clickpipe.core.timed import timed
 from clickpipe.core.units import format_duration
@@ -36,7 +36,6 @@ from clickpipe.core.windows import WINDOW, Windows
 from clickpipe.errors import PlanError
 
 _TIME = TimeColumn("window_start", "ms")
-_TOTAL = "total"  # by no column
 _OF_FILE = (
     "select --add 'window_start AS start' --drop window_start,window_end | window tumble 1d --time start | aggregate n='sum(n)'"
 )
@@ -113,7 +112,7 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
         if not given.key and not self.by:
             hint = "name those that are left: --by COL,… or --by total"
             raise PlanError("a step before has dropped columns that the rows are by", hint=hint)
-        by = () if self.by == (_TOTAL,) and _TOTAL not in key else tuple(dict.fromkeys(self.by)) if self.by else key
+        by = () if self.by == (TOTAL,) and TOTAL not in key else tuple(dict.fromkeys(self.by)) if self.by else key
         given.need(by, " for --by")
         for name in by:
             if name in (*WINDOW, REV, FINAL, CLOSED_BY) or name in given.merges or (given.key and name not in key):
