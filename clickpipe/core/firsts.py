@@ -1,6 +1,7 @@
 """The first values of a group, by event time, as a list: what list and string_agg share.
 
-Kept as rows of (group, instant, values of that instant as they came).
+Kept as rows of (group, instant, values of that instant as they came). Where that is not known, as of records of several workers,
+the values of an instant are in order.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Firsts(Aggregate):
         return {"values": piece["values"].list.explode(keep_nulls=False, empty_as_null=False).implode()}
 
     def trimmed(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
-        rows = rows.with_columns(pl.col(piece["values"]).list.head(self._most))
+        values = pl.col(piece["values"])
+        rows = rows.with_columns((values.list.sort() if self.by_value else values).list.head(self._most))
         if rows.height <= self._most:
             return rows
         place = pl.col(SUB_KEY).rank("ordinal")
