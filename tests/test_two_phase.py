@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
@@ -15,11 +16,15 @@ from hypothesis import strategies as st
 from phases import Input, Manner, by_key, in_phases, read, whole
 from resuming import written
 
+from clickpipe.batch import Batch
+from clickpipe.cli.accounts import report
 from clickpipe.columns import Columns, TimeColumn, WindowInfo
-from clickpipe.core.meter import check
+from clickpipe.core.meter import Ledger, check
+from clickpipe.core.pieces import COLUMNS, unpacked
 from clickpipe.core.summarise import Summarise
 from clickpipe.core.two_phase import in_two
-from clickpipe.errors import Unsupported
+from clickpipe.engine.local import Outcome
+from clickpipe.errors import DataError, OursError, Unsupported
 from clickpipe.plan.flags import parse_step
 
 BEGIN = 1_700_000_000_000
@@ -167,3 +172,282 @@ def test_in_windows(records: Records, manner: Manner, batch: int, window: str, b
 def test_sketches(records: Records, manner: Manner, batch: int, window: str, tmp_path: Path) -> None:
     """The same bytes."""
     _check_equal(_read(records, tmp_path, batch, f"window {window} | sketch --by page {_said(_SKETCHES)}"), manner, tmp_path)
+
+
+@given(records=_APART, manner=_MANNER, batch=_BATCH, by=st.sampled_from(["", "--by page", "--by ms"]), data=st.data())
+@_SETTINGS
+def test_integers_that_become_floats(
+    records: Records, manner: Manner, batch: int, by: str, data: st.DataObject, tmp_path: Path
+) -> None:
+    """In one worker, and not yet, or never, in another."""
+    for place in data.draw(st.sets(st.integers(0, len(records) - 1), max_size=2)):
+        records[place]["ms"] = data.draw(st.sampled_from([0.5, 3.25, -7.0]))
+    names = ["n", "k", "s", "a", "v", "d", "md", "hg", "bo", "l"]
+    more = {"cm": "count(DISTINCT ms)", "mm": "mode(ms)", "mi": "min(ms)", "fi": "arg_min(user, ms * 1000 + n)", "lm": "list(ms)"}
+    more |= {"am": "approx_distinct(ms)", "aq": "approx_quantile(ms, 0.5)", "qm": "quantile(ms, [0, 1])", "e": "sum(ms * 2 + 1)"}
+    calls = _said({name: _CALLS[name] for name in names} | more)
+    window = data.draw(st.sampled_from(["", "window tumble 10s |", "window hop 20s --slide 10s |"]))
+    given = _read(records, tmp_path, batch, f"{window} aggregate {by} {calls}", is_declared=False)
+    _check_equal(given, manner, tmp_path)
+
+
+_AGAIN = "n='count(*)' s='sum(ms)' md='median(ms)' u='count(DISTINCT user)' f='first(user)'"
+
+
+@given(
+    records=_APART,
+    manner=_MANNER,
+    batch=_BATCH,
+    window=st.sampled_from([*(f"{window} --allowed-lateness 15s" for window in _WINDOWS), *_WINDOWS]),
+    emit=st.sampled_from(["final", "update", "early=2s"]),
+    by=st.sampled_from(["", "--by page"]),
+)
+@_SETTINGS
+def test_rows_that_come_again(
+    records: Records, manner: Manner, batch: int, window: str, emit: str, by: str, tmp_path: Path
+) -> None:
+    """The last row of each key is that of the undivided aggregate, and the revision too. Of one worker all rows are."""
+    steps = f"window {window} | aggregate {by} --emit {emit} {_AGAIN}"
+    given = _read(records, tmp_path, batch, steps)
+    alone, split = whole(given), in_phases(given, "user", manner, tmp_path)
+    key = ["window_start", "window_end", *by.split()[1:]]
+    assert by_key(split.rows, key) == by_key(alone.rows, key)
+    assert _sorted(split.late) == _sorted(alone.late)
+    assert manner.workers > 1 or split.rows == alone.rows
+    for row in split.rows:
+        last = by_key(split.rows, key)[tuple(row[name] for name in key)]
+        assert (row["n"], row.get("rev", 0)) <= (last["n"], last.get("rev", 0))
+
+
+@given(records=_APART, manner=_MANNER, batch=_BATCH)
+@_SETTINGS
+def test_updates_without_a_window(records: Records, manner: Manner, batch: int, tmp_path: Path) -> None:
+    given = _read(records, tmp_path, batch, f"aggregate --by page --emit update {_AGAIN}")
+    alone, split = whole(given), in_phases(given, "user", manner, tmp_path)
+    assert by_key(split.rows, ["page"]) == by_key(alone.rows, ["page"])
+    assert manner.workers > 1 or split.rows == alone.rows
+
+
+@given(
+    records=_APART,
+    manner=_MANNER,
+    batch=_BATCH,
+    window=st.sampled_from(["", *(f"window {window} |" for window in _WINDOWS)]),
+    more=st.sampled_from(
+        [
+            "--also page --also total",
+            "--top 2",
+            "--top 1 --order 's ASC' --also total",
+            "--bounds",
+            "--keep-pieces",
+            "--max-groups 1000",
+        ]
+    ),
+)
+@_SETTINGS
+def test_what_is_said_of_rows(records: Records, manner: Manner, batch: int, window: str, more: str, tmp_path: Path) -> None:
+    calls = "n='count(*)' s='sum(ms)' a='avg(x)' u='approx_distinct(user)' q='approx_quantile(x, 0.9)'"
+    _check_equal(_read(records, tmp_path, batch, f"{window} aggregate --by page,ok {more} {calls}"), manner, tmp_path)
+
+
+@given(records=_RECORDS, most=st.integers(1, 12), manner=_MANNER, window=st.sampled_from(["", "window tumble 10s |"]))
+@_SETTINGS
+def test_groups_that_are_too_many(records: Records, most: int, manner: Manner, window: str, tmp_path: Path) -> None:
+    """The run stops if, and only if, the undivided aggregate would; which group there is no place for may be another."""
+    given = _read(records, tmp_path, 600, f"{window} aggregate --by page,ok --max-groups {most} n='count(*)'")
+    stopped = [_is_stopped(lambda: whole(given)), _is_stopped(lambda: in_phases(given, "user", manner, tmp_path))]
+    assert stopped[0] == stopped[1]
+
+
+def _is_stopped(run: Callable[[], object]) -> bool:
+    try:
+        run()
+    except DataError as error:
+        assert "groups" in str(error)
+        return True
+    return False
+
+
+# Records that nothing but their arrival tells apart.
+
+_EQUAL = st.lists(
+    st.fixed_dictionaries(
+        {
+            "ts": st.integers(0, 3).map(lambda step: BEGIN + 1_000 * step),
+            "page": st.sampled_from("ab"),
+            "user": st.sampled_from("abcdefgh"),
+            "ms": st.integers(0, 2) | st.none(),
+        }
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(records=_EQUAL, manner=_MANNER, batch=_BATCH)
+@_SETTINGS
+def test_of_equals_the_value_decides(records: Records, manner: Manner, batch: int, tmp_path: Path) -> None:
+    """Whatever comes first, and however many workers there are."""
+    calls = "f='first(user)' l='last(user)' an='any_value(ms)' mx='arg_max(user, ms)' mn='arg_min(user, ms)'"
+    calls += " li='list(user, 4)' sa='string_agg(ms)'"
+    given = _read(records, tmp_path, batch, f"aggregate --by page {calls}")
+    rows = in_phases(given, "user", manner, tmp_path).rows
+    for row in rows:
+        mine = [record for record in records if record["page"] == row["page"]]
+        timed = [record for record in mine if record["ms"] is not None]
+        assert row["f"] == min((record["ts"], record["user"]) for record in mine)[1]
+        assert row["l"] == max((record["ts"], record["user"]) for record in mine)[1]
+        assert json.loads(row["li"]) == [user for _, user in sorted((record["ts"], record["user"]) for record in mine)][:4]
+        if not timed:
+            assert [row[name] for name in ("an", "mx", "mn", "sa")] == [None] * 4
+            continue
+        assert row["an"] == min((record["ts"], record["ms"]) for record in timed)[1]
+        assert row["mx"] == min((-record["ms"], record["user"]) for record in timed)[1]
+        assert row["mn"] == min((record["ms"], record["user"]) for record in timed)[1]
+        assert row["sa"] == ",".join(str(ms) for _, ms in sorted((record["ts"], record["ms"]) for record in timed))
+    assert len(rows) == len({record["page"] for record in records})
+
+
+# What is rare.
+
+
+def test_no_records(tmp_path: Path) -> None:
+    """There is one row all the same, as in SQL; with a key, or in windows, there is none."""
+    for steps in (
+        "aggregate n='count(*)' s='sum(ms)'",
+        "aggregate --by page n='count(*)'",
+        "window tumble 1m | aggregate n='count(*)'",
+    ):
+        _check_equal(_read([], tmp_path, 600, steps), Manner(3), tmp_path)
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+def test_pieces_that_are_larger_than_a_record(arrow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are handed on in parts."""
+    monkeypatch.setattr("clickpipe.core.pieces.MOST_BYTES", 5_000)
+    records = [{"ts": BEGIN + n, "page": f"/{n % 90}", "user": f"u{n % 7}", "ms": n, "ok": True} for n in range(700)]
+    steps = "window tumble 1m | aggregate --by page n='count(*)' md='median(ms)' u='count(DISTINCT user)' v='var(ms)'"
+    _check_equal(_read(records, tmp_path, 20_000, steps), Manner(3, arrow=arrow), tmp_path)
+
+
+def test_a_group_that_no_record_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clickpipe.core.pieces.MOST_BYTES", 500)
+    given = _read([{"ts": BEGIN, "user": "a", "page": "x" * 1_000}], tmp_path, 600, "aggregate --by page n='count(*)'")
+    with pytest.raises(DataError, match="pieces of one group are too large"):
+        in_phases(given, "user", Manner(), tmp_path)
+
+
+def test_records_behind_the_watermark(tmp_path: Path) -> None:
+    """A tool may have moved them past the windows that they stand in: the worker knows."""
+    records = [{"ts": BEGIN + 7_000 * n, "page": "/a", "user": "ab"[n % 2]} for n in range(12)]
+    given = _read(records, tmp_path, 100, "window tumble 10s | aggregate --by page n='count(*)'")
+    moved = given.pulls[0]
+    given.pulls[-1].batches = [*moved.batches, *given.pulls[-1].batches]
+    given.pulls[-1].read += moved.read
+    moved.batches, moved.read = [], 0
+    alone = whole(given)
+    assert [record["n"] for record in alone.late] == list(range(len(alone.late)))
+    assert alone.late
+    _check_equal(given, Manner(2, resumed=1), tmp_path)
+
+
+def test_pieces_behind_the_watermark(tmp_path: Path) -> None:
+    """A merge that has given out a watermark too soon is found out, and results do not become wrong."""
+    given = _read([{"ts": BEGIN, "page": "/a", "user": "a"}], tmp_path, 100, "window tumble 10s | aggregate n='count(*)'")
+    columns = given.steps[0].columns(given.columns)
+    step = given.steps[1]
+    assert isinstance(step, Summarise)
+    partial, final = in_two(step, columns)
+    first, second = partial.open(columns, {}), final.open(partial.columns(columns), {})
+    window = given.steps[0].open(given.columns, {})
+    for batch in given.pulls[0].batches:
+        for out in window.on_batch(batch):
+            assert isinstance(out, Batch)
+            list(first.on_batch(out.need(partial.needs(columns), set())[0]))
+    (pieces,) = first.on_watermark(BEGIN)
+    list(second.on_watermark(BEGIN + 60_000))
+    with pytest.raises(OursError, match="a watermark too soon"):
+        list(second.on_batch(pieces))
+
+
+def test_damaged_pieces() -> None:
+    step = parse_step("aggregate", ["n=count(*)"])
+    assert isinstance(step, Summarise)
+    _, final = in_two(step, Columns({"a": "int"}))
+    operator = final.open(COLUMNS, {})
+    for text in ("?", "AAAA", ""):
+        frame = pl.DataFrame([("groups", "", text)], schema=COLUMNS.schema(), orient="row")
+        with pytest.raises(DataError, match="pieces of an aggregate are damaged"):
+            list(operator.on_batch(Batch(frame, COLUMNS)))
+
+
+def test_a_hot_key_costs_a_row_a_batch(tmp_path: Path) -> None:
+    """However many records it has."""
+    records = [{"ts": BEGIN + n, "page": "/hot", "user": "a", "ms": n} for n in range(5_000)]
+    given = _read(records, tmp_path, 1 << 16, "aggregate --by page n='count(*)' s='sum(ms)' lo='min(ms)' v='var(ms)'")
+    step = given.steps[0]
+    assert isinstance(step, Summarise)
+    partial, _ = in_two(step, given.columns)
+    operator = partial.open(given.columns, {})
+    handed_on = []
+    for pull in given.pulls:
+        for batch in pull.batches:
+            assert not list(operator.on_batch(batch.need(partial.needs(given.columns), set())[0]))
+        assert pull.watermark is not None
+        handed_on += [part.rows.height for out in operator.on_watermark(pull.watermark) for part in unpacked(out.frame)]
+    assert handed_on == [1] * len(given.pulls)
+    assert len(given.pulls) > 3
+    assert "groups" not in operator.snapshot()
+
+
+def test_accounts_that_a_person_sees(capsys: pytest.CaptureFixture[str]) -> None:
+    """Pieces are nobody's records."""
+    accounts = [Ledger(7, aggregated=7), Ledger(3, aggregated=3, pieces=2), Ledger(4, written=4)]
+    check(accounts)
+    assert [Ledger.from_json(ledger.to_json()).pieces for ledger in accounts] == [0, 2, 0]
+    report(Outcome(accounts, has_sink=True))
+    assert capsys.readouterr().err.splitlines() == ["clickpipe: read 7 = aggregated 7", "clickpipe: results 4 = written 4"]
+
+
+_SESSION = WindowInfo("session", 1_000, 1_000, by=("user",))
+_TIME = TimeColumn("ts", "ms")
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "message", "hint"),
+    [
+        (
+            ["n=count(*)", "--by", "page,user"],
+            {"window": _SESSION},
+            "one session window would be in several",
+            "partition --by user",
+        ),
+        (
+            ["n=count(*)", "--by", "page"],
+            {"window": WindowInfo("count", 10, 10)},
+            "holds the next records to come",
+            "behind merge",
+        ),
+        (
+            ["n=count(*)", "--by", "page", "--max-groups", "3", "--overflow", "other"],
+            {},
+            "which groups were the first to come is not known",
+            "--overflow stop can be",
+        ),
+        (
+            ["n=count(*)", "--by", "page", "--max-groups", "3"],
+            {"window": WindowInfo("tumble", 1_000, 1_000, lateness=5)},
+            "depend on which worker is ahead",
+            "",
+        ),
+        (["f=first(page)"], {"time": None}, "without event time the first to come decides", "ingest --time ts"),
+        (["f=string_agg(page)"], {"time": None}, "without event time the first to come decides", "ingest --time ts"),
+    ],
+)
+def test_what_cannot_be_divided(words: list[str], given: dict[str, Any], message: str, hint: str) -> None:
+    types = {"ts": "int", "page": "str", "user": "str", "window_start": "time", "window_end": "time", "window_number": "int"}
+    step = parse_step("aggregate", words)
+    assert isinstance(step, Summarise)
+    with pytest.raises(Unsupported, match=message) as error:
+        in_two(step, Columns(types, **{"time": _TIME, **given}))
+    assert hint in error.value.hint

@@ -9,7 +9,6 @@ A record stands for itself: tables may come in any order, in any number of parts
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import polars as pl
 
 from clickpipe.columns import Columns
 from clickpipe.errors import DataError
+from clickpipe.wire.arrow import from_arrow, to_arrow
 
 TABLE, FLOATS, PIECES = "table", "floats", "pieces"
 COLUMNS = Columns({TABLE: "str", FLOATS: "str", PIECES: "sketch"})
@@ -45,14 +45,15 @@ def unpacked(records: pl.DataFrame) -> Iterator[Part]:
     for table, said, text in records.select(TABLE, FLOATS, PIECES).iter_rows():  # tables, of which there are few
         try:
             floats = frozenset(orjson.loads(said)) if said else frozenset()
-            yield Part(table, floats, pl.read_ipc_stream(io.BytesIO(base64.b64decode(text, validate=True))))
-        except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"pieces of an aggregate are damaged: {str(error).splitlines()[0]}") from None
+            data = base64.b64decode(text, validate=True)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"what should be pieces of an aggregate is damaged: {error}") from None
+        yield Part(table, floats, from_arrow(data, "what should be pieces of an aggregate"))
 
 
 def _parts(rows: pl.DataFrame) -> Iterator[bytes]:
     """Each as large as a record may be."""
-    data = _written(rows)
+    data = to_arrow(rows)
     if len(data) <= MOST_BYTES:
         yield data
     elif rows.height > 1:
@@ -63,9 +64,3 @@ def _parts(rows: pl.DataFrame) -> Iterator[bytes]:
             "the pieces of one group are too large to be handed on by a worker",
             hint="partition by what the aggregate is grouped by, and they stay where they are",
         )
-
-
-def _written(rows: pl.DataFrame) -> bytes:
-    out = io.BytesIO()
-    rows.write_ipc_stream(out)
-    return out.getvalue()
