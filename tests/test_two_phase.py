@@ -50,7 +50,7 @@ _MANNER = st.builds(
     arrow=st.booleans(),
 )
 _BATCH = st.sampled_from([100, 600, 600, 1 << 20])
-_SETTINGS = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_SETTINGS = settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 _COLUMNS = "--columns n:int,ts:int,page:str,user:str,ms:int,x:float,ok:bool"
 _INGEST = f"--time ts --max-out-of-orderness 5s {_COLUMNS}"
 _CALLS = {
@@ -255,15 +255,13 @@ def test_what_is_said_of_rows(records: Records, manner: Manner, batch: int, wind
 def test_groups_that_are_too_many(records: Records, most: int, manner: Manner, window: str, tmp_path: Path) -> None:
     """The run stops if, and only if, the undivided aggregate would; which group there is no place for may be another."""
     given = _read(records, tmp_path, 600, f"{window} aggregate --by page,ok --max-groups {most} n='count(*)'")
-    stopped = [_is_stopped(lambda: whole(given)), _is_stopped(lambda: in_phases(given, "user", manner, tmp_path))]
-    assert stopped[0] == stopped[1]
+    assert _is_stopped(lambda: whole(given)) == _is_stopped(lambda: in_phases(given, "user", manner, tmp_path))
 
 
 def _is_stopped(run: Callable[[], object]) -> bool:
     try:
         run()
-    except DataError as error:
-        assert "groups" in str(error)
+    except DataError:
         return True
     return False
 
@@ -313,12 +311,8 @@ def test_of_equals_the_value_decides(records: Records, manner: Manner, batch: in
 
 def test_no_records(tmp_path: Path) -> None:
     """There is one row all the same, as in SQL; with a key, or in windows, there is none."""
-    for steps in (
-        "aggregate n='count(*)' s='sum(ms)'",
-        "aggregate --by page n='count(*)'",
-        "window tumble 1m | aggregate n='count(*)'",
-    ):
-        _check_equal(_read([], tmp_path, 600, steps), Manner(3), tmp_path)
+    for steps in ("aggregate", "aggregate --by page", "window tumble 1m | aggregate"):
+        _check_equal(_read([], tmp_path, 600, f"{steps} n='count(*)' s='sum(ms)'"), Manner(3), tmp_path)
 
 
 @pytest.mark.parametrize("arrow", [True, False])
@@ -377,7 +371,7 @@ def test_damaged_pieces() -> None:
     operator = final.open(COLUMNS, {})
     for text in ("?", "AAAA", ""):
         frame = pl.DataFrame([("groups", "", text)], schema=COLUMNS.schema(), orient="row")
-        with pytest.raises(DataError, match="pieces of an aggregate are damaged"):
+        with pytest.raises(DataError, match="what should be pieces of an aggregate"):
             list(operator.on_batch(Batch(frame, COLUMNS)))
 
 
@@ -410,36 +404,19 @@ def test_accounts_that_a_person_sees(capsys: pytest.CaptureFixture[str]) -> None
 
 
 _SESSION = WindowInfo("session", 1_000, 1_000, by=("user",))
+_COUNT = WindowInfo("count", 10, 10)
+_CORRECTED = WindowInfo("tumble", 1_000, 1_000, lateness=5)
 _TIME = TimeColumn("ts", "ms")
+_MOST = ["n=count(*)", "--by", "page", "--max-groups", "3"]
 
 
 @pytest.mark.parametrize(
     ("words", "given", "message", "hint"),
     [
-        (
-            ["n=count(*)", "--by", "page,user"],
-            {"window": _SESSION},
-            "one session window would be in several",
-            "partition --by user",
-        ),
-        (
-            ["n=count(*)", "--by", "page"],
-            {"window": WindowInfo("count", 10, 10)},
-            "holds the next records to come",
-            "behind merge",
-        ),
-        (
-            ["n=count(*)", "--by", "page", "--max-groups", "3", "--overflow", "other"],
-            {},
-            "which groups were the first to come is not known",
-            "--overflow stop can be",
-        ),
-        (
-            ["n=count(*)", "--by", "page", "--max-groups", "3"],
-            {"window": WindowInfo("tumble", 1_000, 1_000, lateness=5)},
-            "depend on which worker is ahead",
-            "",
-        ),
+        (["n=count(*)", "--by", "page,user"], {"window": _SESSION}, "of one session window would be in", "partition --by user"),
+        (["n=count(*)", "--by", "page"], {"window": _COUNT}, "holds the next records to come", "behind merge"),
+        ([*_MOST, "--overflow", "other"], {}, "which groups were the first to come is not known", "--overflow stop can be"),
+        (_MOST, {"window": _CORRECTED}, "depend on which worker is ahead", ""),
         (["f=first(page)"], {"time": None}, "without event time the first to come decides", "ingest --time ts"),
         (["f=string_agg(page)"], {"time": None}, "without event time the first to come decides", "ingest --time ts"),
     ],
