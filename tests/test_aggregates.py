@@ -259,3 +259,16 @@ def _merged(call: Call, pieces: list[pl.DataFrame]) -> list[Any]:
 
 def _call(name: str, function: str, kind: str, *more: Any) -> Call:
     return Call(name, FUNCTIONS.find(function, Aggregate)(kind, *more), pl.col("x"), more=more)
+
+
+def test_no_records_at_all(tmp_path: Path) -> None:
+    """Without a key there is one row, whatever is asked for."""
+    path = written([], tmp_path)
+    (row,) = collect(f"ingest {path} {_INGEST} | aggregate {_CALLS}").rows
+    expected = {
+        "fr": 0,
+        "ud": 0,
+        "cd": 0,
+        "hi": '[{"le":-5.0,"count":0},{"le":0.0,"count":0},{"le":5.0,"count":0},{"le":null,"count":0}]',
+    }
+    assert row == dict.fromkeys(row) | expected

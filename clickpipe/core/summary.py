@@ -252,7 +252,8 @@ class Table:
             return rows.select(*keys, *self._pieces.finals())
         piece = _columns(self._calls[0])
         found = [call.aggregate.values(rows, keys, piece).rename({VALUE: call.name}) for call in self._calls]
-        return beside(found, keys)
+        # No records and no key: a row all the same.
+        return beside([values if keys or values.height else values.clear(1) for values in found], keys)
 
 
 class Summary:
