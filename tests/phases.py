@@ -66,7 +66,7 @@ def read(text: str, *, is_declared: bool = True) -> Input:
     source, *steps = (node.step for node in parse(text).nodes)
     assert isinstance(source, SourceStep)
     feed = source.open()
-    feed.want(None, True)
+    feed.want(None if is_declared else [], True)
     pulls = list(feed.pulls())
     columns = feed.columns if is_declared else _loosened(feed.columns)
     if not is_declared:
@@ -183,14 +183,12 @@ def _frames(path: Path) -> list[Pull]:
 
 def _merged(streams: Sequence[list[Pull]], chance: random.Random) -> Iterator[Pull]:
     """Any interleaving of them; the watermark is the least that all have said."""
-    reached: list[int | None] = [None if stream else FOREVER for stream in streams]
-    places = [0] * len(streams)
-    while open_ := [number for number, stream in enumerate(streams) if places[number] < len(stream)]:
+    left = [[*stream, Pull(watermark=FOREVER)] for stream in streams]
+    reached: list[int | None] = [None] * len(streams)
+    while open_ := [number for number, stream in enumerate(left) if stream]:
         number = chance.choice(open_)
-        pull = streams[number][places[number]]
-        places[number] += 1
-        is_over = places[number] == len(streams[number])
-        reached[number] = FOREVER if is_over else pull.watermark if pull.watermark is not None else reached[number]
+        pull = left[number].pop(0)
+        reached[number] = pull.watermark if pull.watermark is not None else reached[number]
         known = [time for time in reached if time is not None]
         watermark = min(known) if len(known) == len(reached) and min(known) < FOREVER else None
         yield replace(pull, watermark=watermark)
