@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from clickpipe.batch import Batch
 from clickpipe.cli.accounts import report
 from clickpipe.columns import Columns, TimeColumn, WindowInfo
 from clickpipe.core.meter import Ledger, check
+from clickpipe.core.operator import Operator
 from clickpipe.core.pieces import COLUMNS, unpacked
 from clickpipe.core.summarise import Summarise
 from clickpipe.core.two_phase import in_two
@@ -94,6 +95,7 @@ _SKETCHES = {
     "si": "similarity(user, 16)",
     "sm": "sample(page, n, 3)",
 }
+_DIVIDED = ["", "window tumble 10s |", "window hop 20s --slide 10s --allowed-lateness 10m |"]
 _WINDOWS = ["tumble 10s", "tumble 1d --tz Europe/Berlin", "hop 20s --slide 10s", "hop 25s --slide 10s", "cumulate 20s --step 5s"]
 
 
@@ -362,6 +364,53 @@ def test_pieces_behind_the_watermark(tmp_path: Path) -> None:
     list(second.on_watermark(BEGIN + 60_000))
     with pytest.raises(OursError, match="a watermark too soon"):
         list(second.on_batch(pieces))
+
+
+@given(records=_APART, before=st.integers(1, 3), after=st.integers(1, 3), window=st.sampled_from(_DIVIDED), data=st.data())
+@_SETTINGS
+def test_another_number_of_workers(
+    records: Records, before: int, after: int, window: str, data: st.DataObject, tmp_path: Path
+) -> None:
+    """Pieces that had not been handed on, where the watermark was, and which integers are floats: nothing is lost."""
+    for place in data.draw(st.sets(st.integers(0, len(records) - 1), max_size=1)):
+        records[place]["ms"] = 0.5
+    steps = f"{window} aggregate --by page n='count(*)' s='sum(ms)' md='median(ms)' a='avg(ms)'"
+    given = _read(records, tmp_path, 1 << 20, steps, is_declared=False)
+    batches, columns = _windowed(given)
+    step = given.steps[-1]
+    assert isinstance(step, Summarise)
+    partial, final = in_two(step, columns)
+    operators = [partial.open(columns, {}) for _ in range(before)]
+    for operator, batch in _dealt(operators, batches):
+        list(operator.on_batch(batch.need(partial.needs(columns), set())[0]))
+    saved = partial.redivided(columns, [operator.snapshot() for operator in operators], after)
+    assert len(saved) == after
+    last = final.open(partial.columns(columns), {})
+    for tables in saved:
+        for pieces in partial.open(columns, tables).on_watermark(2**62):
+            list(last.on_batch(pieces))
+    rows = [row for out in last.on_watermark(2**62) for row in out.frame.to_dicts()]
+    assert rows == whole(given).rows
+
+
+def _windowed(given: Input) -> tuple[list[Batch], Columns]:
+    """The records that come to the aggregate, none of which is late here, and their columns."""
+    batches, columns = [batch for pull in given.pulls for batch in pull.batches], given.columns
+    for step in given.steps[:-1]:
+        operator = step.open(columns, {})
+        needed = [batch.need(step.needs(columns), set())[0] for batch in batches]
+        batches = [out for batch in needed for out in operator.on_batch(batch) if isinstance(out, Batch)]
+        columns = step.columns(columns)
+    return batches, columns
+
+
+def _dealt(operators: Sequence[Operator], batches: Sequence[Batch]) -> Iterator[tuple[Operator, Batch]]:
+    """Each record goes to one of them."""
+    for batch in batches:
+        for place, operator in enumerate(operators):
+            mine = pl.Series([row % len(operators) == place for row in range(batch.height)])
+            if mine.any():
+                yield operator, batch.keep(mine)
 
 
 def test_damaged_pieces() -> None:

@@ -15,7 +15,7 @@ arg_min, list, string_agg), nobody knows which that was: the value decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, WindowInfo
 from clickpipe.core.fixed import with_ends
 from clickpipe.core.operator import Late, Operator
-from clickpipe.core.pieces import COLUMNS, Part, packed, unpacked
+from clickpipe.core.pieces import COLUMNS, packed, unpacked
 from clickpipe.core.step import OperatorStep, Tables
 from clickpipe.core.summarise import Summarise
 from clickpipe.core.summarising import Summarising
@@ -98,6 +98,20 @@ class Partial(OperatorStep):
         return self.whole.needs(given)
 
     def open(self, given: Columns, saved: Tables) -> Operator:
+        return self._opened(given, saved)
+
+    def redivided(self, given: Columns, saved: Sequence[Tables], workers: int) -> list[Tables]:
+        """What some workers have saved, for another number of them. Pieces have no place of their own: the first has them all."""
+        first = self._opened(given, {})
+        for tables in saved:
+            for pieces in self._opened(given, tables).on_update():
+                first.take_in(pieces)
+        reached = [tables["fired"] for tables in saved if "fired" in tables]
+        said = {"fired": min(reached, key=lambda one: int(one.item()))} if reached else {}
+        said |= {name: table for name, table in first.snapshot().items() if name == "widened"}
+        return [{**first.snapshot(), **said}, *[said] * (workers - 1)]
+
+    def _opened(self, given: Columns, saved: Tables) -> PartialOperator:
         # What is said of groups that are many, of several sets of them and of rows before their time is the final's.
         said = replace(self.whole, emit="final", also=(), max_groups=None, overflow="stop")
         return PartialOperator(said, given, saved)
@@ -147,7 +161,22 @@ class Final(OperatorStep):
         return self.whole.memory()
 
 
-class PartialOperator(Summarising):
+class _Phase(Summarising):
+    def take_in(self, batch: Batch) -> None:
+        """Pieces. Where one side has seen floats, those of the other become pieces of floats too."""
+        for part in unpacked(batch.frame):
+            for name in sorted(part.floats - self._widened):
+                self._widen(name)
+            if self._capped:
+                self._capped.admit(self._with_ends(part.rows))
+            self._is_empty = False
+            self._groups.add_pieces({part.table: part.rows}, self._widened - part.floats)
+
+    def _with_ends(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows if self._window is None else with_ends(rows, self._window)
+
+
+class PartialOperator(_Phase):
     """What is handed on goes with the watermark, as results do, and so is no record of the stream before."""
 
     def on_watermark(self, time: int) -> Iterable[Batch]:
@@ -163,23 +192,10 @@ class PartialOperator(Summarising):
             yield Batch(packed(pieces, self._widened), replace(COLUMNS, idles=self._given.idles))
 
 
-class FinalOperator(Summarising):
+class FinalOperator(_Phase):
     def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
-        for part in unpacked(batch.frame):
-            self._take_in(part)
+        self.take_in(batch)
         return ()
-
-    def _take_in(self, part: Part) -> None:
-        """Where one side has seen floats, the pieces of the other become those of floats too."""
-        for name in sorted(part.floats - self._widened):
-            self._widen(name)
-        if self._capped:
-            self._capped.admit(self._with_ends(part.rows))
-        self._is_empty = False
-        self._groups.add_pieces({part.table: part.rows}, self._widened - part.floats)
-
-    def _with_ends(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return rows if self._window is None else with_ends(rows, self._window)
 
 
 __all__ = ["Final", "Partial", "in_two"]
