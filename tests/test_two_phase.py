@@ -193,6 +193,30 @@ def test_integers_that_become_floats(
     _check_equal(given, manner, tmp_path)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("window", ["", "window tumble 10s |", "window hop 20s --slide 10s |"])
+def test_one_worker_has_floats_and_another_never(window: str, seed: int, tmp_path: Path) -> None:
+    """Whichever of them is ahead, and whether they are stopped or not."""
+    values = [n + 0.25 if n > 9 and n % 2 else n for n in range(40)]
+    records = [{"ts": BEGIN + 900 * n, "page": "ab"[n % 3 // 2], "user": "ad"[n % 2], "ms": ms} for n, ms in enumerate(values)]
+    calls = "s='sum(ms)' a='avg(ms)' md='median(ms)' v='var(ms)' cm='count(DISTINCT ms)' l='last(ms)'"
+    given = _read(records, tmp_path, 400, f"{window} aggregate --by page {calls}", is_declared=False)
+    _check_equal(given, Manner(2, seed, resumed=seed % 3), tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("window", ["tumble 10s", "hop 20s --slide 10s"])
+def test_corrections(window: str, seed: int, tmp_path: Path) -> None:
+    """Records that come when their windows have been given out."""
+    times = [0, 9_000, 30_000, 8_000, 21_000, 45_000, 7_000, 22_000, 60_000, 31_000, 46_000, 90_000]
+    records = [{"ts": BEGIN + time, "page": "/a", "user": "abc"[n % 3], "ms": n} for n, time in enumerate(times)]
+    given = _read(records, tmp_path, 1, f"window {window} --allowed-lateness 40s | aggregate --by page {_AGAIN}")
+    alone, split = whole(given), in_phases(given, "user", Manner(3, seed, resumed=seed % 3), tmp_path)
+    assert max(row["rev"] for row in alone.rows) > 0
+    key = ["window_start", "window_end", "page"]
+    assert by_key(split.rows, key) == by_key(alone.rows, key)
+
+
 _AGAIN = "n='count(*)' s='sum(ms)' md='median(ms)' u='count(DISTINCT user)' f='first(user)'"
 
 
