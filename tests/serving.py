@@ -68,7 +68,7 @@ class Served:
 
     def dead(self) -> list[dict[str, Any]]:
         paths = sorted((self.folder / ".home" / "pipelines").glob("*/dead.ndjson"))
-        return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+        return [json.loads(line) for path in paths for line in path.read_text().split("\n") if line]
 
 
 def was_cut_off(client: socket.socket) -> bool:

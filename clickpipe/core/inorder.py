@@ -75,9 +75,10 @@ class InOrder(IngestFeed):
         doors: there a record is waited for."""
         if line_count(sample + taken) >= SAMPLE:
             return True
-        if one.split.is_shared:
-            return sum(len(block.overlong) for block in taken) >= SAMPLE or bool(self._format.infer(taken))
-        return one.split.is_live and any(block.data for block in taken)
+        if sum(len(block.overlong) for block in taken) >= SAMPLE:
+            return one.split.is_shared
+        has_some = one.split.is_live and any(block.data for block in taken)
+        return has_some and (not one.split.is_shared or bool(self._format.infer(taken)))
 
     def pulls(self) -> Iterator[Pull]:
         self._order = self._order or self._in_order(self._all)

@@ -142,8 +142,10 @@ def _next(inbox: Arriving, tick: float | None, is_stopping: Callable[[], bool]) 
     """The next chunk; None when `tick` has passed, a line was given up, or nothing more is to be waited for."""
     deadline = float("inf") if tick is None else time.monotonic() + tick
     chunk = None
-    while chunk is None and not is_stopping() and not inbox.has_given_up and (left := deadline - time.monotonic()) > 0:
+    while chunk is None and not is_stopping() and (left := deadline - time.monotonic()) > 0:
         chunk = inbox.get(min(_BEAT, left))
+        if inbox.has_given_up:
+            break
     return chunk
 
 

@@ -143,7 +143,8 @@ class Client:
             return self._cutting.begin(block)
         except ClickpipeError as error:
             line = block.data.split(b"\n", 1)[0]
-            raise Refused(replace(_given_up(line, f"{error.what}: {self.name} was cut off"), overlong=block.overlong)) from None
+            lost = overlong(0, line, reason=f"{error.what}: {self.name} was cut off")
+            raise Refused(Block(b"", 0, (*block.overlong, lost))) from None
 
     def end(self, reason: str | None) -> Block | None:
         """What it had begun: a record, although its newline is missing, unless there is a `reason` against it. Raises Refused."""
@@ -172,7 +173,3 @@ def _on_their_own(block: Block, whole: Callable[[bytes], int]) -> Block:
         line, _, data = data[end:].partition(b"\n") if len(bad) < _BROKEN else (data[end:], b"", b"")
         bad.append(overlong(block.offset, line, reason="a quote that is not closed"))
     return replace(block, data=b"".join([*good, data]), overlong=(*block.overlong, *bad)) if bad else block
-
-
-def _given_up(line: bytes, reason: str) -> Block:
-    return Block(b"", 0, (overlong(0, line, reason=reason),))

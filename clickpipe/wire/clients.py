@@ -193,6 +193,8 @@ class Clients(Arriving):
     # What they send.
 
     def _serve(self, client: Client, now: float) -> None:
+        if client not in self._clients:  # it was cut off, for what another one has sent
+            return
         try:
             if client.is_shaking_hands and not self._has_shaken_hands(client):
                 return
@@ -246,6 +248,8 @@ class Clients(Arriving):
     def _put(self, item: bytes | OSError | tuple[Overlong, ...]) -> None:
         """Waits for room, as long as anybody is there to make some."""
         while not self._is_closed:
+            if self._is_ending:
+                self._stop_listening()
             with suppress(queue.Full):
                 self._queue.put(item, timeout=_BEAT)
                 return
@@ -307,13 +311,19 @@ class Clients(Arriving):
 
     def _take_the_rest(self) -> None:
         """Of those who have come. What they send from now on is not read."""
-        self._accept(time.monotonic(), 2 * self._rules.most)
-        self._listening.socket.close()
+        self._stop_listening()
         for client in [*self._clients]:
             if client in self._clients:  # else another one's line was too much
                 self._take_rest(client)
         self._flush()
         self._say_of_trouble()
+
+    def _stop_listening(self) -> None:
+        """Who waits to be let in has come."""
+        if self._listening.socket.fileno() >= 0:
+            self._accept(time.monotonic(), 2 * self._rules.most)
+            self._listening.socket.close()
+            self._listening.remove()
 
     def _take_rest(self, client: Client) -> None:
         if client.is_shaking_hands:
