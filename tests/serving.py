@@ -37,7 +37,7 @@ class Served:
         if self.address.startswith("unix:"):
             client = socket.socket(socket.AF_UNIX)
             client.settimeout(PATIENCE)
-            client.connect(self.address.removeprefix("unix:"))
+            client.connect(str(self.folder / self.address.removeprefix("unix:")))
             return client
         host, port = self.address.removeprefix("tcp://").rsplit(":", 1)
         return socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE)
@@ -64,7 +64,8 @@ class Served:
         return self.records()
 
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "out.ndjson").read_text().splitlines()]
+        path = self.folder / "out.ndjson"  # a run that has stopped before its first result has written none
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def dead(self) -> list[dict[str, Any]]:
         paths = sorted((self.folder / ".home" / "pipelines").glob("*/dead.ndjson"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from signal import SIGUSR1
 from typing import Any
 
 from clickpipe.batch import Batch, Dead
@@ -26,7 +27,7 @@ _ENOUGH = 16 << 20  # bytes of a file that are searched for its first time
 
 
 class InOrder(IngestFeed):
-    _was_asked = False
+    _was_asked = _has_begun = False
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class InOrder(IngestFeed):
     def _prepare(self) -> None:
         for split in self._splits:
             split.listen(self._taking.admission, self._format.cut, self._format.begin, self._say)
-        if any(split.is_shared for split in self._splits) and not self._pace.interval:
+        if any(split.is_shared for split in self._splits):
             on_ask(self._asked)
         self.is_live = any(split.is_live for split in self._splits)
         self._all = [Progress(split, self._time) for split in self._splits]
@@ -81,6 +82,7 @@ class InOrder(IngestFeed):
         return has_some and (not one.split.is_shared or bool(self._format.infer(taken)))
 
     def pulls(self) -> Iterator[Pull]:
+        self._has_begun = True
         self._order = self._order or self._in_order(self._all)
         self._wait_for_next()
         for at, one in enumerate(self._order):
@@ -212,11 +214,13 @@ class InOrder(IngestFeed):
         for split in self._splits:
             split.end()
 
-    def _asked(self, _number: int) -> bool:
+    def _asked(self, number: int) -> bool:
         """What never ends by itself ends, as if its clients had, when a signal asks for it; at once the second time, unless a
-        supervisor decides on that. With checkpoints the engine decides."""
+        supervisor decides on that. With checkpoints it stops, and the engine decides as soon as it runs."""
+        if self._pace.interval and self._has_begun:
+            return False
         is_first, self._was_asked = not self._was_asked, True
-        self.stop(drain=True)
+        self.stop(drain=not self._pace.interval or number == SIGUSR1)
         return is_first or parent() is not None
 
     def close(self) -> None:
