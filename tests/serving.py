@@ -52,6 +52,12 @@ class Served:
         with self.client() as plain, context.wrap_socket(plain, server_hostname="localhost") as client:
             yield client
 
+    def connections(self) -> list[int]:
+        """Of connections to it that it has not closed: how many bytes it has not read."""
+        port = f":{int(self.address.rsplit(':', 1)[1]):04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return [int(row[4].split(":")[1], 16) for row in rows if row[1].endswith(port) and row[3] in ("01", "08")]
+
     def peak(self) -> int:
         """Bytes of memory that it has had at most."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()

@@ -113,7 +113,7 @@ def test_a_connection_that_breaks_in_the_middle_of_a_line(start: Start, folder: 
     until(lambda: _has_read_all(served), "the client is not read")
     client.close()
     served.send(_record(3))
-    until(lambda: not _connections(served), "the client is not let go")
+    until(lambda: not served.connections(), "the client is not let go")
     assert sorted(r["n"] for r in served.end()) == [1, 3]
     assert [(d["raw"], d["error"].split(":")[0]) for d in served.dead()] == [
         ('{"n": 2}', "the connection broke in the middle of a line")
@@ -154,7 +154,7 @@ def test_500_slow_clients_and_a_fast_one(start: Start, folder: Path) -> None:
     served.send(b"".join(_record(n) for n in range(20_000)))
     for client in slow:
         client.close()
-    until(lambda: not _connections(served), "not all clients are let go")
+    until(lambda: not served.connections(), "not all clients are let go")
     peak = served.peak() - before
     records = served.end()
     assert [r["n"] for r in records if r["who"] == "a"] == [*range(20_000)]
@@ -178,7 +178,7 @@ def test_more_clients_than_allowed_are_refused(start: Start, folder: Path) -> No
         one.sendall(_record(1))
         other.sendall(_record(2))
         assert was_cut_off(third)
-    until(lambda: not _connections(served), "the clients are not let go")
+    until(lambda: not served.connections(), "the clients are not let go")
     served.send(_record(3))
     assert sorted(r["n"] for r in served.end()) == [1, 2, 3]
     assert "2 clients are connected; more are refused (--max-clients)\n" in served.said()
@@ -222,15 +222,8 @@ def _count_records(pipe: int) -> int:
         return sum(not line.startswith(b"\t") for line in lines)
 
 
-def _connections(served: Served) -> list[int]:
-    """Of connections to it that it has not closed: how many bytes it has not read."""
-    port = f":{int(served.address.rsplit(':', 1)[1]):04X}"
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [int(row[4].split(":")[1], 16) for row in rows if row[1].endswith(port) and row[3] in ("01", "08")]
-
-
 def _has_read_all(served: Served) -> bool:
-    return not any(_connections(served))
+    return not any(served.connections())
 
 
 def _allow_files(count: int) -> None:
@@ -251,7 +244,7 @@ def test_a_line_that_is_too_long(start: Start, folder: Path) -> None:
         for _ in range(200):
             client.sendall(b"x" * 1_000_000)
         client.sendall(b'"}\n' + _record(3))
-    until(lambda: not _connections(served), "the client is not let go")
+    until(lambda: not served.connections(), "the client is not let go")
     peak = served.peak() - before
     assert sorted(r["n"] for r in served.end()) == [1, 3]
     assert peak < 150 << 20
@@ -266,7 +259,7 @@ def test_garbage_costs_nobody_else_anything(start: Start, folder: Path) -> None:
     chance = random.Random(3)
     served.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     served.send(b"\x16\x03\x01\x00\n\0\0\n")
-    until(lambda: not _connections(served), "the clients are not let go")
+    until(lambda: not served.connections(), "the clients are not let go")
     served.send(_record(1))
     for _ in range(20):
         served.send(chance.randbytes(10_000))
@@ -283,7 +276,7 @@ def test_csv_clients_bring_a_header_each(start: Start, folder: Path) -> None:
         one.sendall(b'n,who\n1,a\n2,"b\nb"\n3,"c')
         until(lambda: _has_read_all(served), "the first client is not read")
         other.sendall(b'n,who\n4,d\n5,"e"\n')
-    until(lambda: not _connections(served), "the clients are not let go")
+    until(lambda: not served.connections(), "the clients are not let go")
     served.send(b"x,y\n1,2\n")
     served.send(b"n,who\n6,f\n")
     assert sorted((r["n"], r["who"]) for r in served.end()) == [(1, "a"), (2, "b\nb"), (4, "d"), (5, "e"), (6, "f")]

@@ -161,6 +161,10 @@ class Client:
         return _on_their_own(replace(rest, data=rest.data + b"\n" if rest.data else b""), self._cutting.whole)
 
     def close(self) -> None:
+        """With a word of goodbye, where TLS has one: a client may wait for it."""
+        if isinstance(self.socket, ssl.SSLSocket) and not self.is_shaking_hands:
+            with suppress(OSError, ValueError):
+                self.socket.unwrap()
         with suppress(OSError):
             self.socket.close()
 
