@@ -3,7 +3,7 @@
 Shape: the input's fields, and `_time` where the time field is not epoch milliseconds or another
 epoch integer, and `_mark` on late records. Order: as in the input; several files one after the
 other, by the time of their first record; with --follow in turn, as they grow. Memory: some blocks of
---batch-bytes; with --follow one, and a descriptor per file.
+--batch-bytes; with --follow one, and a descriptor per file; with sockets 64 MiB more for lines that have begun.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ Examples:
   cat sample_data/access.log | clickpipe ingest - --format combined | clickpipe filter "status >= 500" | clickpipe sink -
   clickpipe ingest 'sample_data/access*' --format combined | clickpipe limit 2 | clickpipe sink -
   clickpipe run -c "ingest sample_data/access.log --follow --format combined | limit 2 | sink -"
+  clickpipe run -q -c "ingest tcp://127.0.0.1:9018 --format combined | limit 2 | sink -" &
+    until head -2 sample_data/access.log > /dev/tcp/127.0.0.1/9018; do sleep 0.2; done; wait
 
 A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted.
 
@@ -144,7 +146,14 @@ and was renamed between two looks is found by its name (app.log.1, app.log-20260
 and truncation, as logrotate's copytruncate has it, the rest of the old lines is read from the copy; what was
 written between the two is lost by whoever truncates. Rotated files must stay unpacked in their directory until
 they are read: leave one rotation between (delaycompress); else a run that goes on stops with exit code 78.
-Packed files, pipes and devices cannot be followed."""
+Packed files, pipes and devices cannot be followed.
+
+tcp://HOST:PORT and unix:PATH listen: any client may connect and send lines (with csv, a header line first, the same
+for all). tcp://:PORT and tcp://localhost:PORT are this machine only, and port 0 is one that is free. A last line may lack its
+newline, unless the connection broke. SIGTERM and Ctrl-C end the input: nobody is let in any more, what has arrived is
+read, windows close. With --checkpoint they stop it instead, with windows left open; what had come since the last
+checkpoint of a killed run is lost. Without --columns the columns are those of the first client that sends a record.
+When the half lines of all clients together have more than 64 MiB, the longest is cut off, with its client."""
 
     def open(self, saved: Mapping[str, Any] | None = None, *, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""
@@ -207,10 +216,11 @@ Packed files, pipes and devices cannot be followed."""
 
     def describe(self, given: Columns) -> str:
         delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.time else ""
-        return ("follows; " if self.follow else "") + (f"event time {self.time}{delay}" if self.time else "no event time")
+        return ("follows; " if self.follow else "listens; " if self.has_clients else "") + (f"event time {self.time}{delay}" if self.time else "no event time")
 
     def memory(self) -> str:
-        return f"about five batches of {self.batch_bytes >> 20} MiB"
+        begun = ", and 64 MiB for lines that clients have begun" if self.has_clients else ""
+        return f"about five batches of {self.batch_bytes >> 20} MiB{begun}"
 
     def _check(self) -> None:
         if self.dead_letter and os.path.realpath(self.dead_letter) in {os.path.realpath(path) for path in self.source}:
