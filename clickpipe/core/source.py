@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -107,8 +108,10 @@ def splits_of(addresses: tuple[str, ...]) -> list[Split]:
 
 
 def is_shared(address: str) -> bool:
-    """Whether others connect to what this names. Raises PlanError."""
-    return _source(address).is_shared
+    """Whether others connect to what this names. What is wrong with it is heard when it is opened."""
+    with suppress(PlanError):
+        return _source(address).is_shared
+    return False
 
 
 def followed(addresses: tuple[str, ...]) -> tuple[str, ...]:
