@@ -73,7 +73,7 @@ def test_csv_of_one_client_never_reaches_into_that_of_another(parts: list[bytes]
     if last := client.end(None):
         blocks.append(last)
     for block in blocks:
-        assert whole(block.data + b'1,"x"\n') == len(block.data) + 6
+        assert whole(block.data) == len(block.data)
     one.close()
     other.close()
 

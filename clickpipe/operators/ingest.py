@@ -216,9 +216,8 @@ When the half lines of all clients together have more than 64 MiB, the longest i
 
     def describe(self, given: Columns) -> str:
         delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.time else ""
-        return ("follows; " if self.follow else "listens; " if self.has_clients else "") + (
-            f"event time {self.time}{delay}" if self.time else "no event time"
-        )
+        how = "follows; " if self.follow else "listens; " if self.has_clients else ""
+        return how + (f"event time {self.time}{delay}" if self.time else "no event time")
 
     def memory(self) -> str:
         begun = ", and 64 MiB for lines that clients have begun" if self.has_clients else ""
