@@ -23,7 +23,7 @@ from clickpipe.lines import Block, Cutter, Overlong, joined, overlong
 _READ = 64 << 10
 _PIECE = 64 << 10
 _TURN = 4  # reads, after which it is another client's turn
-_BROKEN = 100  # lines that are given up one by one at an end inside quotes
+_BROKEN = 100  # lines with open quotes that are given up one by one
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,13 @@ class Client:
 
 
 def _on_their_own(block: Block, whole: Callable[[bytes], int]) -> Block:
-    """Records that stay apart from what others send behind them: a quote that is not closed would take them in."""
-    data, good, bad = block.data, list[bytes](), list[Overlong]()
+    """Records that stay apart from what others send behind them: a quote that is not closed would take them in. A line that is
+    taken out may have closed the quote of one before it, so all is looked at again."""
+    data, bad = block.data, list[Overlong]()
     while (end := whole(data)) < len(data):
-        good.append(data[:end])
-        line, _, data = data[end:].partition(b"\n") if len(bad) < _BROKEN else (data[end:], b"", b"")
+        line, _, rest = data[end:].partition(b"\n")
+        if len(bad) >= _BROKEN:
+            end, line, rest = 0, data, b""
         bad.append(overlong(block.offset, line, reason="a quote that is not closed"))
-    return replace(block, data=b"".join([*good, data]), overlong=(*block.overlong, *bad)) if bad else block
+        data = data[:end] + rest
+    return replace(block, data=data, overlong=(*block.overlong, *bad)) if bad else block
