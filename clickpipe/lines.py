@@ -6,7 +6,7 @@ A line longer than 1 MiB is never kept: its beginning and its length are all tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clickpipe.ndjson import LONGEST_LINE
 
@@ -16,16 +16,17 @@ _SHOWN = 1024  # bytes of an overlong line that a dead letter shows
 
 @dataclass(frozen=True)
 class Overlong:
-    """A line too long to be a record. Unit: bytes."""
+    """A line too long to be a record, or given up for another `reason`. Unit: bytes."""
 
     offset: int
     beginning: bytes
     length: int
+    reason: str = ""
 
 
-def overlong(offset: int, line: bytes, length: int | None = None) -> Overlong:
+def overlong(offset: int, line: bytes, length: int | None = None, reason: str = "") -> Overlong:
     """What is kept of such a line, or of its beginning."""
-    return Overlong(offset, line[:_SHOWN], len(line) if length is None else length)
+    return Overlong(offset, line[:_SHOWN], len(line) if length is None else length, reason)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,16 @@ class Cutter:
     def offset(self) -> int:
         """Where the first byte stands that is in no block yet."""
         return self._offset
+
+    @property
+    def held(self) -> int:
+        """Bytes of an unfinished record that are kept."""
+        return self._rest_size
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether a line has begun that has not ended."""
+        return bool(self._rest or self._skipping)
 
     def feed(self, chunk: bytes) -> Block | None:
         """The whole lines that `chunk` completes, if any."""
@@ -123,7 +134,7 @@ class Cutter:
 
     def _skip(self, count: int) -> None:
         assert self._skipping is not None
-        self._skipping = Overlong(self._skipping.offset, self._skipping.beginning, self._skipping.length + count)
+        self._skipping = replace(self._skipping, length=self._skipping.length + count)
         self._offset += count
 
 

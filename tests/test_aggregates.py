@@ -356,3 +356,16 @@ def test_a_share_is_what_is_written(q: float, place: int) -> None:
     summary = Summary([], [_call("v", "quantile_disc", "int", q)], {})
     summary.add(pl.DataFrame({"x": range(1, 101)}).select(_call("v", "quantile_disc", "int", q).inputs()), pl.lit(0))
     assert summary.values(lambda rows: rows)["v"].item() == place
+
+
+def test_no_records_at_all(tmp_path: Path) -> None:
+    """Without a key there is one row, whatever is asked for."""
+    path = written([], tmp_path)
+    (row,) = collect(f"ingest {path} {_INGEST} | aggregate {_CALLS}").rows
+    expected = {
+        "fr": 0,
+        "ud": 0,
+        "cd": 0,
+        "hi": '[{"le":-5.0,"count":0},{"le":0.0,"count":0},{"le":5.0,"count":0},{"le":null,"count":0}]',
+    }
+    assert row == dict.fromkeys(row) | expected

@@ -171,7 +171,8 @@ def _say(error: ClickpipeError) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """Exit without waiting for threads that wait for a pipe."""
+    """Exit without waiting for threads that wait for a pipe. What must not stay is cleared away."""
+    clean_up()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

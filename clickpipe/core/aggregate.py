@@ -11,7 +11,8 @@ Every aggregate skips nulls, so `FILTER (WHERE p)` is: null where p is not true.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, ClassVar
+from copy import copy
+from typing import Any, ClassVar, Self
 
 import polars as pl
 
@@ -45,6 +46,7 @@ class Aggregate:
     rolled_up: ClassVar[str] = ""  # the function that makes one of the values of several; none: they cannot be merged
     kept: ClassVar[Mapping[str, str]] = {}  # functions of the same argument whose values, merged, make this one's: `again`
     sketched: ClassVar[str] = ""  # a sketch that says the same and can be merged
+    by_value = False  # of records that are equal in their order the value decides, and not which came first
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -56,6 +58,12 @@ class Aggregate:
     def prepared(self, value: pl.Expr) -> pl.Expr:
         """What is computed of its argument, record by record, before anything else: `value` is this from there on."""
         return value
+
+    def settled(self) -> Self:
+        """The same where nobody knows which of two records came first."""
+        other = copy(self)
+        other.by_value = True
+        return other
 
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:
         """Records of a group -> pieces."""

@@ -1,4 +1,7 @@
-"""One value of a group, chosen by what its records are ordered by; among equals by their arrival."""
+"""One value of a group, chosen by what its records are ordered by; among equals by their arrival.
+
+Where that is not known, as of records of several workers, the least of the equals is taken; for the newest, the greatest.
+"""
 
 from __future__ import annotations
 
@@ -28,4 +31,9 @@ class Chosen(Aggregate):
         # Rows of a group keep their order. (arg_max is no way: Polars 2.1 mistakes the order of some sorted columns.)
         end = order.max() if self.greatest else order.min()
         equals = value.filter(order == end)
-        return {"value": equals.last() if self.newest else equals.first(), "order": end}
+        return {"value": self._one_of(equals), "order": end}
+
+    def _one_of(self, equals: pl.Expr) -> pl.Expr:
+        if self.by_value:
+            return equals.max() if self.newest else equals.min()
+        return equals.last() if self.newest else equals.first()

@@ -1,6 +1,7 @@
 """The first values of a group, by event time, as a list: what list and string_agg share.
 
-Kept as rows of (group, instant, values of that instant as they came).
+Kept as rows of (group, instant, values of that instant as they came). Where that is not known, as of records of several workers,
+the values of an instant are in order.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Firsts(Aggregate):
 
     def trimmed(self, rows: pl.DataFrame, keys: Sequence[str], piece: Mapping[str, str]) -> pl.DataFrame:
         values = pl.col(piece["values"])
+        if self.by_value:
+            rows = rows.with_columns(values.list.sort())
         count = values.list.len().cast(pl.Int64)
         upto = count.cum_sum().over(keys, order_by=SUB_KEY) if keys else count.cum_sum()
         rows = (rows if keys else rows.sort(SUB_KEY)).with_columns((self._most - upto + count).alias(_LEFT))

@@ -10,17 +10,18 @@ Memory: one row per key and stretch of an open window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import polars as pl
 
 from clickpipe.batch import Batch
-from clickpipe.columns import HIDDEN
+from clickpipe.columns import HIDDEN, WindowInfo
 from clickpipe.core.groups import REV, Grouping, Groups
 from clickpipe.core.operator import FOREVER, Late
 from clickpipe.core.summary import Select, Summary, Table
 from clickpipe.core.tally import tally, tally_piece
 from clickpipe.core.windows import END, START, WINDOW, Windows
+from clickpipe.errors import OursError
 
 _FIRED = HIDDEN + "fired"  # of late records: up to which instant windows had been given out
 _MOST_ROWS = 2_000_000  # pieces that are put together at once
@@ -62,11 +63,32 @@ class Fixed(Groups):
         if self._is_corrected:
             frame = self._marked(frame)
         self._summary.add(frame, time, () if self._is_plain or has_late else self._implied)
+        self._note(frame)
+
+    def _note(self, rows: pl.DataFrame) -> None:
+        """Which groups have changed, and when the next window ends."""
+        if self._is_corrected:
+            late = rows.filter(pl.col(_FIRED).is_not_null())
+            if late.height:
+                self._late.add(late, pl.lit(0))
         if not self._emit.is_once:
-            self._changed.add(frame, time)
-        first = frame["window_end"].min()
+            self._changed.add(rows, pl.lit(0))
+        first = rows["window_end"].min()
         assert isinstance(first, int)
         self._next = first if self._next is None else min(self._next, first)
+
+    def take_pieces(self, time: int | None) -> Mapping[str, pl.DataFrame]:
+        self._fired = self._fired if time is None else time
+        self._late.take()
+        return self._summary.take()
+
+    def add_pieces(self, pieces: Mapping[str, pl.DataFrame], narrow: Collection[str]) -> None:
+        self._summary.absorb(pieces, narrow)
+        for rows in pieces.values():
+            rows = with_ends(rows, self._info)
+            if self._behind(rows) is not None:
+                raise OursError("pieces came of windows that have been given out: a worker has said a watermark too soon")
+            self._note(rows)
 
     def _behind(self, frame: pl.DataFrame) -> pl.Series | None:
         """Records whose windows have been let go. No stream of ours has any: a tool moved them past their watermark."""
@@ -83,11 +105,7 @@ class Fixed(Groups):
         if "_mark" not in frame.columns:
             return frame.with_columns(pl.lit(None, pl.Int64).alias(_FIRED))
         fired = self._windows.fired(frame["_mark"])
-        frame = frame.with_columns(fired.zip_with(fired >= frame["window_end"], pl.Series([None], dtype=pl.Int64)).alias(_FIRED))
-        late = frame.filter(pl.col(_FIRED).is_not_null())
-        if late.height:
-            self._late.add(late, pl.lit(0))
-        return frame
+        return frame.with_columns(fired.zip_with(fired >= frame["window_end"], pl.Series([None], dtype=pl.Int64)).alias(_FIRED))
 
     # What is given out.
 
@@ -209,3 +227,8 @@ class Fixed(Groups):
         changes = {name: rows for name, some in (("late", self._late), ("fresh", self._changed)) if (rows := some.rows()).width}
         fired = {} if self._fired is None else {"fired": pl.DataFrame({"fired": [self._fired]})}
         return {**self._summary.snapshot(), **changes, **fired}
+
+
+def with_ends(rows: pl.DataFrame, window: WindowInfo) -> pl.DataFrame:
+    """Pieces with the end of their stretch, also where the start tells it."""
+    return rows if "window_end" in rows.columns else rows.with_columns((pl.col("window_start") + window.size).alias("window_end"))

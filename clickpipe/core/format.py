@@ -84,7 +84,7 @@ def lines_at(block: Block, bad: list[tuple[int, str]]) -> list[tuple[Line, str]]
 def dead_overlong(lines: tuple[Overlong, ...], source: str) -> Dead:
     return Dead(
         [shown_text(line.beginning) for line in lines],
-        [f"longer than {LONGEST_LINE} bytes: {line.length}; only its beginning is kept" for line in lines],
+        [line.reason or f"longer than {LONGEST_LINE} bytes: {line.length}; only its beginning is kept" for line in lines],
         [line.offset for line in lines],
         source,
         [None] * len(lines),

@@ -11,7 +11,7 @@ also `rev`, `final` and `deleted`, as far as they say something.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -90,6 +90,16 @@ class Groups:
     def snapshot(self) -> Mapping[str, pl.DataFrame]:
         raise NotImplementedError
 
+    # In two phases (core/two_phase.py).
+
+    def take_pieces(self, time: int | None) -> Mapping[str, pl.DataFrame]:
+        """The pieces of what has come since the last call, by their tables. `time`: where the watermark has come to."""
+        raise NotImplementedError
+
+    def add_pieces(self, pieces: Mapping[str, pl.DataFrame], narrow: Collection[str]) -> None:
+        """What others have taken. `narrow`: aggregates that were of integers there, and are of floats here."""
+        raise NotImplementedError
+
 
 class Whole(Groups):
     """No window."""
@@ -102,11 +112,22 @@ class Whole(Groups):
 
     def add(self, batch: Batch, frame: pl.DataFrame, time: pl.Expr) -> Iterator[Late]:
         self._summary.add(frame, time)
+        self._note(frame)
+        return iter(())
+
+    def _note(self, rows: pl.DataFrame) -> None:
         if not self._emit.is_once:
             self._has_changed = True
             if self._by:
-                self._changed.add(frame, time)
-        return iter(())
+                self._changed.add(rows, pl.lit(0))
+
+    def take_pieces(self, time: int | None) -> Mapping[str, pl.DataFrame]:
+        return self._summary.take()
+
+    def add_pieces(self, pieces: Mapping[str, pl.DataFrame], narrow: Collection[str]) -> None:
+        self._summary.absorb(pieces, narrow)
+        for rows in pieces.values():
+            self._note(rows)
 
     def widen(self, name: str) -> None:
         self._summary.widen(name)

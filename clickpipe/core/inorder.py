@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from signal import SIGUSR1
 from typing import Any
 
 from clickpipe.batch import Batch, Dead
@@ -17,6 +18,7 @@ from clickpipe.core.source import Split
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import StateError
 from clickpipe.lines import Block, line_count
+from clickpipe.stopping import on_ask, parent
 
 _WORKERS = 2
 _LOOK = 0.002  # seconds between two looks for a checkpoint
@@ -25,12 +27,24 @@ _ENOUGH = 16 << 20  # bytes of a file that are searched for its first time
 
 
 class InOrder(IngestFeed):
-    def __init__(self, taking: Taking, splits: list[Split], saved: Mapping[str, Any] | None = None) -> None:
-        """Raises StateError if `saved` is of another input."""
-        self._splits = splits
+    _was_asked = _has_begun = False
+
+    def __init__(
+        self,
+        taking: Taking,
+        splits: list[Split],
+        saved: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Raises StateError if `saved` is of another input. `say`: what a person should know meanwhile."""
+        self._splits, self._say = splits, say
         super().__init__(taking, saved)
 
     def _prepare(self) -> None:
+        for split in self._splits:
+            split.listen(self._taking.admission, self._format.cut, self._format.begin, self._say)
+        if any(split.is_shared for split in self._splits):
+            on_ask(self._asked)
         self.is_live = any(split.is_live for split in self._splits)
         self._all = [Progress(split, self._time) for split in self._splits]
         self._order: list[Progress] | None = None
@@ -47,16 +61,28 @@ class InOrder(IngestFeed):
             stream = self._blocks(one)
             for block in stream:
                 taken.append(block)
-                has_some = one.split.is_live and any(block.data for block in taken)  # more than a header line
-                if has_some or line_count(sample + taken) >= SAMPLE:
+                if self._is_enough(one, sample, taken):
                     break
+                if inbox and one.split.is_shared:
+                    inbox.gather(SAMPLE, _QUIET)
             one.opened = chain(taken, stream)
             sample += taken
             if line_count(sample) >= SAMPLE:
                 break
         return sample
 
+    def _is_enough(self, one: Progress, sample: list[Block], taken: list[Block]) -> bool:
+        """Whether live input has given more than a header line. Where many write, the first may be somebody who knocks at all
+        doors: there a record is waited for."""
+        if line_count(sample + taken) >= SAMPLE:
+            return True
+        if sum(len(block.overlong) for block in taken) >= SAMPLE:
+            return one.split.is_shared
+        has_some = one.split.is_live and any(block.data for block in taken)
+        return has_some and (not one.split.is_shared or bool(self._format.infer(taken)))
+
     def pulls(self) -> Iterator[Pull]:
+        self._has_begun = True
         self._order = self._order or self._in_order(self._all)
         self._wait_for_next()
         for at, one in enumerate(self._order):
@@ -152,13 +178,15 @@ class InOrder(IngestFeed):
         pace = self._pace
         stream = blocks(
             one.split,
-            self._format.cut,
+            len if one.split.is_shared else self._format.cut,
             batch_bytes or pace.batch_bytes,
             pace.latency,
             one.offset,
             self._tick(),
-            lambda: self._is_stopping,
+            lambda: self._is_stopping and not one.split.is_shared,  # one that is shared ends by itself
         )
+        if one.split.is_shared:
+            return stream
         first = next((block for block in stream if block.data or block.overlong), None)
         if first is None:
             return iter(())
@@ -178,6 +206,27 @@ class InOrder(IngestFeed):
             return *self._format.read(block, self._raw_columns, self._wants, one.split.name), block.end
 
         return parsed(stream, read, 0 if one.split.is_live else _WORKERS)
+
+    # How it ends.
+
+    def stop(self, *, drain: bool) -> None:
+        super().stop(drain=drain)
+        for split in self._splits:
+            split.end()
+
+    def _asked(self, number: int) -> bool:
+        """What never ends by itself ends, as if its clients had, when a signal asks for it; at once the second time, unless a
+        supervisor decides on that. With checkpoints it stops, and the engine decides as soon as it runs."""
+        if self._pace.interval and self._has_begun:
+            return False
+        is_first, self._was_asked = not self._was_asked, True
+        self.stop(drain=not self._pace.interval or number == SIGUSR1)
+        return is_first or parent() is not None
+
+    def close(self) -> None:
+        for split in self._splits:
+            if split.is_shared:
+                split.close()
 
     # Where it is, and how to go on from there.
 

@@ -20,6 +20,7 @@ from clickpipe.core.format import FORMATS, Format, Wants
 from clickpipe.core.idle import IdleRule, Watermark
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.packing import UNPACK
+from clickpipe.core.source import Admission
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import DataError
 from clickpipe.lines import Block
@@ -52,6 +53,7 @@ class Taking:
     columns: str | None = None
     strict: bool = False
     idle: IdleRule = IdleRule()
+    admission: Admission = Admission()
 
     def event_time(self, form: Format) -> EventTime:
         """In the field that a person named, or that the format has it in."""

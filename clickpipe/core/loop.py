@@ -77,7 +77,7 @@ class Loop:
         for stage in stages:
             stage.ledger = len(self.accounts) - 1
             if stage.step.outcome == "aggregated":
-                self.accounts.append(Ledger())
+                self.accounts.append(Ledger(pieces=int(stage.step.gives_pieces)))
 
     def run(self) -> None:
         """Raises what the feed, an operator or the tail raises. Windows stay open when the run is stopped."""

@@ -1,6 +1,7 @@
 """Accounts: every record that is read ends in exactly one other column of its ledger.
 
-An aggregate ends one ledger and begins the next, for the rows that it makes. Processes hand
+An aggregate ends one ledger and begins the next, for the rows that it makes. One in two phases has a ledger
+between them, of the pieces; it must balance, and people are not shown it. Processes hand
 their ledgers on in the end signal, so the last one sees the accounts of the whole pipeline.
 """
 
@@ -27,6 +28,7 @@ class Ledger:
     partly_late: int = 0  # a note, not an outcome: some of its hopping windows were gone
     held: int = 0  # a step keeps it back until the watermark has passed it …
     released: int = 0  # … and has handed it on since. Both only grow, so they add up over processes and runs
+    pieces: int = 0  # not 0: what is counted here are pieces of results, between the two phases of an aggregate
     windows: ByWindow = field(default_factory=ByWindow)  # with --accounts windows: the same, window by window
 
     def left(self) -> int:
@@ -49,7 +51,7 @@ class Ledger:
 
 
 NUMBERS = tuple(f.name for f in fields(Ledger) if f.name != "windows")
-OUTCOMES = tuple(name for name in NUMBERS if name not in ("read", "partly_late", "held", "released"))
+OUTCOMES = tuple(name for name in NUMBERS if name not in ("read", "partly_late", "held", "released", "pieces"))
 
 
 def added(one: Ledger, other: Ledger) -> Ledger:

@@ -14,11 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from clickpipe.core.source import Split
-from clickpipe.lines import Block, Cutter, joined
-from clickpipe.wire.pump import Inbox
+from clickpipe.lines import Block, Cutter, Overlong, joined
+from clickpipe.wire.pump import Arriving
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,7 +47,8 @@ def blocks(
     inbox = split.inbox()
     if inbox:
         chunks = _live(inbox, batch_bytes, max_latency, tick, is_stopping)
-        return _pieces(_cut(chunks, whole, 0, has_ended=lambda: inbox.is_at_end), whole, batch_bytes)
+        cut = _cut(chunks, whole, 0, has_ended=lambda: inbox.is_at_end, given_up=inbox.take_given_up)
+        return _pieces(cut, whole, batch_bytes)
     return ahead(_pieces(_cut(split.chunks(offset), whole, batch_bytes // 2, offset), whole, batch_bytes))
 
 
@@ -56,9 +58,10 @@ def _cut(
     at_least: int,
     offset: int = 0,
     has_ended: Callable[[], bool] = lambda: True,
+    given_up: Callable[[], tuple[Overlong, ...]] = lambda: (),
 ) -> Iterator[Block]:
     held: list[Block] = []
-    for block in _fed(chunks, Cutter(whole, offset), has_ended):
+    for block in _fed(chunks, Cutter(whole, offset), has_ended, given_up):
         if held and block.offset != held[-1].end:  # an overlong line lay between
             yield joined(held)
             held = []
@@ -70,15 +73,25 @@ def _cut(
         yield joined(held)
 
 
-def _fed(chunks: Iterator[bytes], cutter: Cutter, has_ended: Callable[[], bool]) -> Iterator[Block]:
-    """`has_ended`: whether the last line is whole although it may lack its newline."""
+def _fed(
+    chunks: Iterator[bytes], cutter: Cutter, has_ended: Callable[[], bool], given_up: Callable[[], tuple[Overlong, ...]]
+) -> Iterator[Block]:
+    """`has_ended`: whether the last line is whole although it may lack its newline. `given_up`: lines that are in no chunk."""
     for chunk in chunks:
         block = cutter.feed(chunk) if chunk else Block(b"", cutter.offset)
-        if block:
+        if block := _with(given_up(), block, cutter):
             yield block
-    last = cutter.finish() if has_ended() else None
+    last = _with(given_up(), cutter.finish() if has_ended() else None, cutter)
     if last:
         yield last
+
+
+def _with(lost: tuple[Overlong, ...], block: Block | None, cutter: Cutter) -> Block | None:
+    """The block with these lines behind its own."""
+    if not lost:
+        return block
+    block = block or Block(b"", cutter.offset)
+    return replace(block, overlong=(*block.overlong, *(replace(line, offset=block.end) for line in lost)))
 
 
 def _pieces(blocks: Iterator[Block], whole: Callable[[bytes], int], batch_bytes: int) -> Iterator[Block]:
@@ -104,7 +117,7 @@ def _piece_end(data: bytes, start: int, whole: Callable[[bytes], int], stretch: 
 
 
 def _live(
-    inbox: Inbox, batch_bytes: int, max_latency: float, tick: float | None, is_stopping: Callable[[], bool]
+    inbox: Arriving, batch_bytes: int, max_latency: float, tick: float | None, is_stopping: Callable[[], bool]
 ) -> Iterator[bytes]:
     """Chunks of a live split. What is there goes out at once; while more pours in, a batch fills up. Empty: a tick."""
     while not is_stopping():
@@ -125,12 +138,14 @@ def _live(
     yield from inbox.read_ahead()
 
 
-def _next(inbox: Inbox, tick: float | None, is_stopping: Callable[[], bool]) -> bytes | None:
-    """The next chunk; None when `tick` has passed, or nothing more is to be waited for."""
+def _next(inbox: Arriving, tick: float | None, is_stopping: Callable[[], bool]) -> bytes | None:
+    """The next chunk; None when `tick` has passed, a line was given up, or nothing more is to be waited for."""
     deadline = float("inf") if tick is None else time.monotonic() + tick
     chunk = None
     while chunk is None and not is_stopping() and (left := deadline - time.monotonic()) > 0:
         chunk = inbox.get(min(_BEAT, left))
+        if inbox.has_given_up:
+            break
     return chunk
 
 

@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from clickpipe.core.address import part_of
 from clickpipe.core.catalog import Catalog
 from clickpipe.errors import PlanError
-from clickpipe.wire.pump import Inbox
+from clickpipe.lines import Block
+from clickpipe.wire.pump import Arriving
 
 SOURCES = Catalog("clickpipe.sources", "source")
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Who may connect to a source, and how long they may be silent in the middle of a line. Unit: seconds."""
+
+    silence: float = 30.0
+    most: int = 1_000
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    is_open: bool = False  # to everybody, from everywhere: a person wants it
 
 
 class Split:
     """An independent, ordered part of a source. `name` stands in messages and dead letters."""
 
     name: str
+    is_shared = False  # many write to it, each an input of its own; whole records of theirs come, without their header lines
 
-    def inbox(self) -> Inbox | None:
+    def listen(
+        self,
+        admission: Admission,
+        whole: Callable[[bytes], int],
+        begin: Callable[[Block], Block],
+        say: Callable[[str], None],
+    ) -> None:
+        """Where others connect to it: from now on they can. Raises PlanError or OutsideError.
+
+        `whole` and `begin`: of its format. `say`: what a person should know.
+        """
+
+    def end(self) -> None:
+        """One that would never end by itself ends with what has arrived. May be called in a signal handler."""
+
+    def inbox(self) -> Arriving | None:
         """A live split: more may come at any time, and the inbox can wait for it."""
         return None
 
@@ -32,7 +62,7 @@ class Split:
         return {}
 
     def close(self) -> None:
-        """It was read to its end, and nobody asks for its identity any more."""
+        """It was read to its end, or nobody wants the rest, and nobody asks for its identity any more."""
 
     @property
     def is_live(self) -> bool:
@@ -50,6 +80,7 @@ class Source:
     """What an address names. Subclasses say how its splits are found."""
 
     address: str
+    is_shared: ClassVar[bool] = False  # others connect to it: it never ends, and cannot be replayed
 
     def splits(self) -> list[Split]:
         """At least one. Raises PlanError or OutsideError when there is nothing."""
@@ -64,12 +95,23 @@ def splits_of(addresses: tuple[str, ...]) -> list[Split]:
     """All that the addresses name, in order. Raises PlanError or OutsideError."""
     if not addresses:
         raise PlanError("no source", hint="a file, a glob, or - for standard input")
-    found = [split for address in addresses for split in _source(address).splits()]
+    sources = [_source(address) for address in addresses]
+    for address, source in zip(addresses, sources, strict=True):
+        if source.is_shared and len(sources) > 1:
+            raise PlanError(f"{address} never ends: it must be the only source", word=address)
+    found = [split for source in sources for split in source.splits()]
     names = [split.name for split in found]
     for name in names:
         if names.count(name) > 1:
             raise PlanError(f"{name} is named twice", word=name)
     return found
+
+
+def is_shared(address: str) -> bool:
+    """Whether others connect to what this names. What is wrong with it is heard when it is opened."""
+    with suppress(PlanError):
+        return _source(address).is_shared
+    return False
 
 
 def followed(addresses: tuple[str, ...]) -> tuple[str, ...]:

@@ -73,6 +73,7 @@ class FlowStep(Step):
     """A step that records flow into, and mostly out of."""
 
     outcome: ClassVar[str] = "filtered"  # what became of a record that comes in and does not go out
+    gives_pieces: ClassVar[bool] = False  # what an aggregate gives are pieces of results, which another puts together
 
     def columns(self, given: Columns) -> Columns:
         """The columns after the step. Raises PlanError for what cannot work."""

@@ -7,7 +7,7 @@ values. Where rows are given more than once: rev, final, deleted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import polars as pl
@@ -73,6 +73,8 @@ class Summarise(OperatorStep):
         default="stop",
         choices=("stop", "other"),
     )
+    is_settled: bool = field(default=False)  # of two records nobody knows which came first
+
     outcome = "aggregated"
 
     def passes(self) -> bool:
@@ -92,7 +94,7 @@ class Summarise(OperatorStep):
             key = tuple(name for name in types if name != "window_end")
         if window and window.kind == "count":
             key = tuple(name for name in types if name not in WINDOW)
-        calls = self._compiled(given)
+        calls = self.named_calls(given)
         for call in calls:
             check_new(call.named.name, call.named.name)
             for name in self._names(call):
@@ -228,7 +230,7 @@ class Summarise(OperatorStep):
         """Raises PlanError for what cannot be said of a result with these columns."""
 
     def needs(self, given: Columns) -> tuple[str, ...]:
-        calls = self._compiled(given)
+        calls = self.named_calls(given)
         reads = [name for call in calls for name in call.reads()]
         timed = [given.time.name] if given.time and any(call.function.ordered_by == "time" for call in calls) else []
         return tuple(dict.fromkeys([*self.kept_by(given), *reads, *timed]))
@@ -257,7 +259,7 @@ class Summarise(OperatorStep):
         return "one row per open window and key" if self.by else "one row per open window"
 
     def grouping(self, given: Columns) -> Grouping:
-        calls = [call.call() for call in self._compiled(given)]
+        calls = [call.call().settled() if self.is_settled else call.call() for call in self.named_calls(given)]
         is_ordered = any(call.aggregate.ordered_by for call in calls)
         other = (OTHER,) if self.overflow == OTHER else ()
         by = tuple(dict.fromkeys((*self.by, *other)))
@@ -272,7 +274,8 @@ class Summarise(OperatorStep):
         name = call.named.name
         return [name, name + LOW, name + HIGH] if self.has_bounds() and call.function.bounds(pl.col(name)) else [name]
 
-    def _compiled(self, given: Columns) -> list[Compiled]:
+    def named_calls(self, given: Columns) -> list[Compiled]:
+        """The calls over these columns. Raises PlanError."""
         if not self.calls:
             example = type(self).__dataclass_fields__["calls"].metadata["example"]
             raise PlanError("nothing to compute", hint=f"as in: {example}")

@@ -68,10 +68,7 @@ class Summarising(Operator):
     def _add(self, batch: Batch, inputs: pl.DataFrame) -> Iterable[Late]:
         frame = self._frame(batch, inputs)
         for name in [name for name in self._integers if inputs.schema[f"\0{name}"].is_float()]:
-            self._groups.widen(name)
-            self._calls = [call.wide() if call.name == name else call for call in self._calls]
-            self._integers.remove(name)
-            self._widened.add(name)
+            self._widen(name)
         if self._capped:
             frame = self._capped.admit(frame)
         self._is_empty = False
@@ -87,6 +84,13 @@ class Summarising(Operator):
         if self._agreed.learns(frame):
             self._open(self._agreed.tables(self.snapshot()))
         return with_one_zero(self._agreed.wide(frame))
+
+    def _widen(self, name: str) -> None:
+        """The argument of this call has turned out to hold floats."""
+        self._groups.widen(name)
+        self._calls = [call.wide() if call.name == name else call for call in self._calls]
+        self._integers.discard(name)
+        self._widened.add(name)
 
     def _time_name(self) -> list[str]:
         return [self._given.time.name] if self._given.time and self._is_timed else []

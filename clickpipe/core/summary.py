@@ -12,7 +12,7 @@ Error: groups by several columns are told apart as surely as core/keys.py says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,7 +61,19 @@ class Call:
 
     def wide(self) -> Call:
         """The same call over floats."""
-        return replace(self, aggregate=type(self.aggregate)("float", *self.more))
+        return self._over("float")
+
+    def narrow(self) -> Call:
+        """The same call over integers: what it was before it turned out to be one of floats."""
+        return self._over("int")
+
+    def _over(self, kind: str) -> Call:
+        aggregate = type(self.aggregate)(kind, *self.more)
+        return replace(self, aggregate=aggregate.settled() if self.aggregate.by_value else aggregate)
+
+    def settled(self) -> Call:
+        """The same call where nobody knows which of two records came first."""
+        return replace(self, aggregate=self.aggregate.settled())
 
     def partial(self, time: pl.Expr) -> Mapping[str, pl.Expr]:
         """Pieces of a group of the frames that are added."""
@@ -113,8 +125,12 @@ class Pieces:
         for at, call in enumerate(self._calls):
             if call.name == name:
                 self._calls[at] = call.wide()
-                return [piece.alias(column_of(call.name, key)) for key, piece in call.aggregate.widened(_pieces(call)).items()]
+                return _widened(call)
         return []
+
+    def widened(self, names: Collection[str]) -> list[pl.Expr]:
+        """What makes pieces that these calls have made of integers those of floats."""
+        return [expr for call in self._calls if call.name in names for expr in _widened(call.narrow())]
 
 
 class Table:
@@ -135,7 +151,16 @@ class Table:
 
     def add(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str] = ()) -> None:
         """`implied`: keys that the others decide, in these records; grouping by fewer is faster."""
-        part = self._part(frame, time, implied)
+        is_merged = not self._parts and not self._is_loose
+        self._append(self._part(frame, time, implied))
+        if is_merged:
+            self._merged_rows, self._new_rows = self._parts[0].height, 0
+
+    def absorb(self, rows: pl.DataFrame, narrow: Collection[str] = ()) -> None:
+        """Pieces that another such table has made. `narrow`: calls that were of integers there, and are of floats here."""
+        self._append(rows.with_columns(*self._pieces.widened(narrow)))
+
+    def _append(self, part: pl.DataFrame) -> None:
         self._parts.append(part)
         self._new_rows += part.height
         if self._new_rows > max(self._worth_merging, 2 * self._merged_rows):
@@ -205,6 +230,7 @@ class Table:
     def take(self) -> pl.DataFrame:
         """All pieces, one row per key; they are gone then."""
         rows, self._parts, self._merged_rows = self.merged(), [], 0
+        self._is_loose = False  # what comes may be otherwise
         return rows
 
     def keep(self, kept: Select) -> None:
@@ -227,7 +253,8 @@ class Table:
             return rows.select(*keys, *self._pieces.finals())
         piece = _columns(self._calls[0])
         found = [call.aggregate.values(rows, keys, piece).rename({VALUE: call.name}) for call in self._calls]
-        return beside(found, keys)
+        # No records and no key: a row all the same.
+        return beside([values if keys or values.height else values.clear(1) for values in found], keys)
 
 
 class Summary:
@@ -243,6 +270,16 @@ class Summary:
     def add(self, frame: pl.DataFrame, time: pl.Expr, implied: Sequence[str] = ()) -> None:
         for table in self._tables.values():
             table.add(frame, time, implied)
+
+    def absorb(self, pieces: Mapping[str, pl.DataFrame], narrow: Collection[str] = ()) -> None:
+        """What another such summary has taken out. `narrow`: see Table."""
+        for name, rows in pieces.items():
+            self._tables[name].absorb(rows, narrow)
+
+    def take(self) -> Mapping[str, pl.DataFrame]:
+        """All pieces by their tables, one row per key; they are gone then."""
+        taken = {name: table.take() for name, table in self._tables.items()}
+        return {name: rows for name, rows in taken.items() if rows.height}
 
     def widen(self, name: str) -> None:
         """The argument of this call has turned out to hold floats: from here on it is one of floats."""
@@ -325,6 +362,11 @@ def column_of(call: str, piece: str) -> str:
 
 def _pieces(call: Call) -> Mapping[str, pl.Expr]:
     return {name: pl.col(column) for name, column in _columns(call).items()}
+
+
+def _widened(call: Call) -> list[pl.Expr]:
+    """Pieces of this call, which is one of integers -> those of floats."""
+    return [piece.alias(column_of(call.name, key)) for key, piece in call.aggregate.widened(_pieces(call)).items()]
 
 
 def _columns(call: Call) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 Shape: the input's fields, and `_time` where the time field is not epoch milliseconds or another
 epoch integer, and `_mark` on late records. Order: as in the input; several files one after the
 other, by the time of their first record; with --follow in turn, as they grow. Memory: some blocks of
---batch-bytes; with --follow one, and a descriptor per file.
+--batch-bytes; with --follow one, and a descriptor per file; with sockets 64 MiB more for lines that have begun.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from clickpipe.core.guarantee import AT_MOST_ONCE, EXACTLY_ONCE, WHOLE, Guarante
 from clickpipe.core.idle import IdleRule
 from clickpipe.core.inorder import InOrder
 from clickpipe.core.intake import IngestFeed, Pace, Taking
-from clickpipe.core.option import Duration, Size, argument, option
-from clickpipe.core.source import Split, followed, splits_of
+from clickpipe.core.option import Duration, Size, argument, option, options
+from clickpipe.core.source import Admission, Split, followed, is_shared, splits_of
 from clickpipe.core.step import SourceStep
 from clickpipe.core.time import UNITS
 from clickpipe.core.units import format_duration
@@ -34,12 +34,18 @@ _ROTATED = (
     "what is written between copying and truncating may be lost"
 )
 _IDLE = 30_000  # milliseconds
+_SILENCE = 30_000
+_CLIENTS = 1_000
+_OF_CLIENTS = ("client_timeout", "max_clients", "tls_cert", "tls_key", "tls_ca", "insecure")
 _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
 
 
 @dataclass(frozen=True)
 class Ingest(SourceStep):
-    source: tuple[str, ...] = argument("files, globs, or - for standard input", metavar="SOURCE")
+    source: tuple[str, ...] = argument(
+        "files, globs, - for standard input, or tcp://HOST:PORT or unix:PATH, where others connect and send lines",
+        metavar="SOURCE",
+    )
     follow: bool = option(
         "read on as the files grow, through rotation and truncation, and take in new ones; a file may come later; "
         "the watermark waits for each file that has given records, until it is idle",
@@ -92,10 +98,27 @@ class Ingest(SourceStep):
     allow_fs: bool = option(
         "keep state on a network file system too, which is refused otherwise: its locks and its fsync promise less", default=False
     )
+    client_timeout: Duration | None = option(
+        "sockets: a client that sends nothing for this long in the middle of a line is cut off; by default 30s",
+        default=None,
+        example="10s",
+    )
+    max_clients: int | None = option("sockets: more at once are refused; by default 1,000", default=None, example="100")
+    tls_cert: str | None = option(
+        "tcp: speak TLS with this certificate and those that have signed it, in PEM", default=None, metavar="FILE"
+    )
+    tls_key: str | None = option("tcp: the private key of --tls-cert", default=None, metavar="FILE")
+    tls_ca: str | None = option(
+        "tcp: a client must show a certificate that one of these has signed", default=None, metavar="FILE"
+    )
+    insecure: bool = option("tcp: listen to other machines too, although everybody there may send records", default=False)
     batch_bytes: Size = option("a batch is about this large", default=Size(8 << 20), example="8MiB")
     max_latency: Duration = option("never wait longer than this for a batch to fill", default=Duration(50), example="50ms")
 
-    harmless = frozenset({"checkpoint", "reset", "allow_fs", "batch_bytes", "max_latency", "max_errors", "dead_letter", "name"})
+    harmless = frozenset(
+        "checkpoint reset allow_fs batch_bytes max_latency max_errors dead_letter name "
+        "client_timeout max_clients tls_cert tls_key tls_ca insecure".split()
+    )
     later = {
         "--spool": "notyet: the durable log that it writes to is not in this version",
         "--from": "starting elsewhere than at the beginning is not in this version",
@@ -107,6 +130,8 @@ Examples:
   cat sample_data/access.log | clickpipe ingest - --format combined | clickpipe filter "status >= 500" | clickpipe sink -
   clickpipe ingest 'sample_data/access*' --format combined | clickpipe limit 2 | clickpipe sink -
   clickpipe run -c "ingest sample_data/access.log --follow --format combined | limit 2 | sink -"
+  clickpipe run -q -c "ingest tcp://127.0.0.1:9018 --format combined | limit 2 | sink -" &
+    until head -2 sample_data/access.log > /dev/tcp/127.0.0.1/9018; do sleep 0.2; done; wait
 
 A line that is bad never takes its neighbours with it: it becomes a dead letter and is counted.
 
@@ -123,12 +148,19 @@ and was renamed between two looks is found by its name (app.log.1, app.log-20260
 and truncation, as logrotate's copytruncate has it, the rest of the old lines is read from the copy; what was
 written between the two is lost by whoever truncates. Rotated files must stay unpacked in their directory until
 they are read: leave one rotation between (delaycompress); else a run that goes on stops with exit code 78.
-Packed files, pipes and devices cannot be followed."""
+Packed files, pipes and devices cannot be followed.
+
+tcp://HOST:PORT and unix:PATH listen: any client may connect and send lines (with csv, a header line first, the same
+for all). tcp://:PORT and tcp://localhost:PORT are this machine only, and port 0 is one that is free. A last line may lack its
+newline, unless the connection broke. SIGTERM and Ctrl-C end the input: nobody is let in any more, what has arrived is
+read, windows close. With --checkpoint they stop it instead, with windows left open; what had come since the last
+checkpoint of a killed run is lost. Without --columns the columns are those of the first client that sends a record.
+When the half lines of all clients together have more than 64 MiB, the longest is cut off, with its client."""
 
     def open(self, saved: Mapping[str, Any] | None = None, *, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""
         self._check()
-        feed = self._following(saved, say) if self.follow else self.feed(splits_of(self.source), saved)
+        feed = self._following(saved, say) if self.follow else self.feed(splits_of(self.source), saved, say)
         feed.check_reserved()
         return feed
 
@@ -136,16 +168,28 @@ Packed files, pipes and devices cannot be followed."""
         addresses = followed(self.source)
         return Following(self._taking(addresses[0], can_pause=True), addresses, say, saved)
 
-    def feed(self, splits: list[Split], saved: Mapping[str, Any] | None = None) -> IngestFeed:
+    def feed(
+        self, splits: list[Split], saved: Mapping[str, Any] | None = None, say: Callable[[str], None] = lambda _: None
+    ) -> IngestFeed:
         """The same for these splits, whose records may come from a step of ours."""
         if self.follow:
             raise PlanError(f"--follow is for files that grow: {splits[0].name} is none", word="--follow")
-        can_pause = any(split.can_pause for split in splits)
-        return InOrder(self._taking(splits[0].name, can_pause=can_pause), splits, saved)
+        can_pause = any(split.is_shared or split.can_pause for split in splits)
+        return InOrder(self._taking(splits[0].name, can_pause=can_pause), splits, saved, say)
 
     @property
     def reads_standard_input(self) -> bool:
         return "-" in self.source
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether others connect to its source."""
+        return any(map(is_shared, self.source))
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether what it has read can be read again."""
+        return not self.reads_standard_input and not self.has_clients
 
     def pipeline(self, plan: str = "") -> str:
         """The pipeline's name, by which its state is kept. `plan`: what the recipe is called."""
@@ -163,6 +207,9 @@ Packed files, pipes and devices cannot be followed."""
         if self.reads_standard_input:
             why = "standard input cannot be replayed; --spool LOG would make it exactly once, and is not in this version"
             return Guarantee(AT_MOST_ONCE, why)
+        if self.has_clients:
+            why = "what clients have sent cannot be replayed; --spool LOG would make it exactly once, and is not in this version"
+            return Guarantee(AT_MOST_ONCE, why)
         if not self.takes_checkpoints:
             read = "files are followed" if self.follow else "files can be read again"
             return Guarantee(WHOLE, f"{read}; without --checkpoint a run that died starts from the beginning of what is there")
@@ -171,10 +218,12 @@ Packed files, pipes and devices cannot be followed."""
 
     def describe(self, given: Columns) -> str:
         delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.time else ""
-        return ("follows; " if self.follow else "") + (f"event time {self.time}{delay}" if self.time else "no event time")
+        how = "follows; " if self.follow else "listens; " if self.has_clients else ""
+        return how + (f"event time {self.time}{delay}" if self.time else "no event time")
 
     def memory(self) -> str:
-        return f"about five batches of {self.batch_bytes >> 20} MiB"
+        begun = ", and 64 MiB for lines that clients have begun" if self.has_clients else ""
+        return f"about five batches of {self.batch_bytes >> 20} MiB{begun}"
 
     def _check(self) -> None:
         if self.dead_letter and os.path.realpath(self.dead_letter) in {os.path.realpath(path) for path in self.source}:
@@ -182,16 +231,41 @@ Packed files, pipes and devices cannot be followed."""
         if self.checkpoint is not None and self.checkpoint <= 0:
             raise PlanError("--checkpoint must be longer than 0s", word="--checkpoint")
         self._check_idle()
+        self._check_clients()
         check_zone(self.time_zone)
 
     def _check_idle(self) -> None:
         word = "--idle-timeout" if self.idle_timeout is not None else "--on-idle" if self.on_idle else ""
-        if word and not self.follow and not self.reads_standard_input:
-            raise PlanError(f"{word} is for live input: standard input and --follow; files are read to their end", word=word)
+        if word and not self.follow and self.is_replayable:
+            raise PlanError(
+                f"{word} is for live input: standard input, sockets and --follow; files are read to their end", word=word
+            )
         if self.on_idle and self.idle_timeout == 0:
             raise PlanError(
                 "--on-idle says what happens when all is idle; with --idle-timeout 0s nothing ever is", word="--on-idle"
             )
+
+    def _check_clients(self) -> None:
+        given = [option.flag for option in options(type(self)) if option.name in _OF_CLIENTS and getattr(self, option.name)]
+        if given and not self.has_clients:
+            raise PlanError(f"{given[0]} is for sockets that others connect to: tcp://HOST:PORT, unix:PATH", word=given[0])
+        of_tcp = [word for word in given if word.startswith("--tls") or word == "--insecure"]
+        if of_tcp and self.source[0].startswith("unix:"):
+            raise PlanError(f"{of_tcp[0]} is for tcp://HOST:PORT: only this user can reach unix:PATH", word=of_tcp[0])
+        if self.client_timeout is not None and self.client_timeout <= 0:
+            raise PlanError("--client-timeout must be longer than 0s", word="--client-timeout")
+        if self.max_clients is not None and self.max_clients <= 0:
+            raise PlanError("--max-clients must be at least 1", word="--max-clients")
+
+    def _admission(self) -> Admission:
+        return Admission(
+            (_SILENCE if self.client_timeout is None else self.client_timeout) / 1_000,
+            self.max_clients or _CLIENTS,
+            self.tls_cert,
+            self.tls_key,
+            self.tls_ca,
+            self.insecure,
+        )
 
     def _idle_rule(self) -> IdleRule:
         timeout = _IDLE if self.idle_timeout is None else int(self.idle_timeout)
@@ -207,10 +281,13 @@ Packed files, pipes and devices cannot be followed."""
             self.columns,
             self.strict,
             self._idle_rule() if can_pause else IdleRule(),
+            self._admission(),
         )
 
 
 def _pipeline_name(split: str) -> str:
-    """`data/clicks.ndjson.zst` -> `clicks`"""
+    """`data/clicks.ndjson.zst` -> `clicks`, `tcp://127.0.0.1:9000` -> `tcp-9000`"""
+    if split.startswith("tcp://"):
+        return f"tcp-{split.rsplit(':', 1)[-1].rstrip('/')}"
     stem = split.rsplit("/", 1)[-1].split(".", 1)[0]
     return "stdin" if split == "standard input" else re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:100] or "unnamed"

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from clickpipe.errors import ClickpipeError, DiskError, OutsideError, ReaderGone
+from clickpipe.lines import Overlong
 
 CHUNK = 1 << 20
 _PIPE = 1 << 20
@@ -27,32 +28,21 @@ _QUEUED_IN = 16  # chunks
 _QUEUED_OUT = 3  # batches
 
 
-class Inbox:
-    """Chunks of bytes from a descriptor, read ahead. Memory: 16 MiB. `can_pause`: it is no file that has all there is."""
+class Arriving:
+    """Chunks of bytes that a thread reads ahead. Memory: 16 MiB. `can_pause`: it is no file that has all there is."""
 
+    can_pause = True
     _held = b""  # bytes that were looked at and put back
+    _is_at_end = False
 
-    def __init__(self, descriptor: int, name: str) -> None:
-        self._descriptor, self._name = descriptor, name
-        self._queue: queue.Queue[bytes | OSError] = queue.Queue(_QUEUED_IN)
-        self._is_at_end = False
-        self.can_pause = not stat.S_ISREG(os.fstat(descriptor).st_mode)
-        _widen(descriptor)
-        threading.Thread(target=self._read, daemon=True, name="inbox").start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                chunk = os.read(self._descriptor, CHUNK)
-            except OSError as error:
-                self._queue.put(error)
-                return
-            self._queue.put(chunk)
-            if not chunk:
-                return
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: queue.Queue[bytes | OSError | tuple[Overlong, ...]] = queue.Queue(_QUEUED_IN)
+        self._given_up: tuple[Overlong, ...] = ()
 
     def get(self, timeout: float | None = None) -> bytes | None:
-        """The next chunk; empty at the end of the input; None when `timeout` seconds passed without one."""
+        """The next chunk; empty at the end of the input; None when `timeout` seconds passed without one, and for lines that
+        were given up."""
         if self._held:
             held, self._held = self._held, b""
             return held
@@ -62,10 +52,23 @@ class Inbox:
             chunk = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
         except queue.Empty:
             return None
+        if isinstance(chunk, tuple):
+            self._given_up += chunk
+            return None
         if isinstance(chunk, OSError):
             raise ReaderGone if chunk.errno == errno.EPIPE else OutsideError(f"{self._name}: {chunk.strerror}")
         self._is_at_end = not chunk
         return chunk
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether lines wait for `take_given_up`."""
+        return bool(self._given_up)
+
+    def take_given_up(self) -> tuple[Overlong, ...]:
+        """Lines that became no records, since the last call."""
+        taken, self._given_up = self._given_up, ()
+        return taken
 
     def gather(self, lines: int, quiet: float) -> None:
         """Wait until this many lines have come, or nothing for `quiet` seconds after the first bytes; all are read again."""
@@ -99,6 +102,28 @@ class Inbox:
     def __iter__(self) -> Iterator[bytes]:
         while chunk := self.get():
             yield chunk
+
+
+class Inbox(Arriving):
+    """Those of a descriptor."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        super().__init__(name)
+        self._descriptor = descriptor
+        self.can_pause = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        _widen(descriptor)
+        threading.Thread(target=self._read, daemon=True, name="inbox").start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                chunk = os.read(self._descriptor, CHUNK)
+            except OSError as error:
+                self._queue.put(error)
+                return
+            self._queue.put(chunk)
+            if not chunk:
+                return
 
 
 class Outbox:

@@ -6,7 +6,6 @@ failure, frames have no gaps, and a frame never holds more records than it says.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from clickpipe.batch import Batch
 from clickpipe.columns import HIDDEN, Columns, dtype
 from clickpipe.errors import DataError, OutsideError, StepBeforeFailed
 from clickpipe.wire import codec
+from clickpipe.wire.arrow import from_arrow, to_arrow
 from clickpipe.wire.buffer import Buffer
 from clickpipe.wire.frames import ArrowFrame, Barrier, ColumnsChange, End, Failed, FrameEnd, Signal, StreamLine
 from clickpipe.wire.pump import Inbox, Outbox
@@ -140,14 +140,7 @@ class StreamReader:
 
 
 def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
-    try:
-        frame = pl.read_ipc_stream(io.BytesIO(data))
-    except Exception as error:
-        raise DataError(f"frame {end.seq} is no Arrow stream: {str(error).splitlines()[0]}") from None
-    except BaseException as error:  # a panic inside Polars is not an Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        raise DataError(f"frame {end.seq} is no Arrow stream") from None
+    frame = from_arrow(data, f"frame {end.seq}")
     missing = [name for name in columns.types if name not in frame.columns]
     if missing:
         raise DataError(f'frame {end.seq} lacks the column "{missing[0]}"')
@@ -250,9 +243,7 @@ class StreamWriter:
         return [name for name, kind in self._types.items() if kind == "sketch"]
 
     def _send_arrow(self, frame: pl.DataFrame, end: FrameEnd) -> None:
-        out = io.BytesIO()
-        frame.write_ipc_stream(out)
-        data = out.getvalue()
+        data = to_arrow(frame)
         self._outbox.put(codec.encode(ArrowFrame(end, len(data))))
         self._outbox.put(data)
         self._count(end)

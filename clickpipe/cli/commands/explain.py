@@ -83,7 +83,7 @@ def _tell_live(name: str, as_json: bool) -> None:
 def _is_live(plan: Plan) -> bool:
     """Whether what comes is known only when it comes."""
     first = plan.nodes[0].step
-    return plan.source is None or isinstance(first, RawStep) or (isinstance(first, Ingest) and first.reads_standard_input)
+    return plan.source is None or isinstance(first, RawStep) or (isinstance(first, Ingest) and not first.is_replayable)
 
 
 def _columns(plan: Plan) -> Columns | None:

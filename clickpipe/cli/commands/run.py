@@ -154,7 +154,7 @@ def _with_option(plan: Plan, at: int, name: str, value: object, word: str) -> Pl
 def _check_hunt(plan: Plan) -> None:
     """Setting a record aside takes input that reads the same each time."""
     sources = [node.step for node in plan.nodes if isinstance(node.step, Ingest)]
-    if any(step.follow or step.reads_standard_input for step in sources):
+    if any(step.follow or not step.is_replayable for step in sources):
         raise Unsupported("notimpl", "--on-poison dead-letter", "it is for files at rest")
     if not plan.takes_checkpoints:
         raise PlanError("--on-poison dead-letter takes checkpoints", hint="--checkpoint 1s")

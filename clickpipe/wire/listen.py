@@ -1,0 +1,159 @@
+"""Sockets that listen, and who may connect to them.
+
+    tcp://127.0.0.1:9000   tcp://:9000   tcp://localhost:9000   tcp://[::1]:9000     this machine only
+    tcp://0.0.0.0:9000 and all others                                                whoever reaches it
+    unix:PATH                                                                        this user only: mode 0600
+
+An address that others than this machine can reach takes mutual TLS, or a person who says that it is to be open.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import re
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+
+from clickpipe.errors import OutsideError, PlanError
+
+LOOPBACK = "127.0.0.1"
+_TCP = re.compile(r"tcp://(?:\[(?P<six>[^\]]*)\]|(?P<host>[^\[\]:/]*)):(?P<port>[0-9]+)/?")
+_LONGEST_PATH = 107  # bytes: what the kernel takes
+_WAITING = 256  # connections that wait to be accepted
+_PRIVILEGED = 1_024
+
+
+@dataclass(frozen=True)
+class Listening:
+    """`name`: the address as it is, with the port that was found for 0. `path`: of a Unix socket."""
+
+    socket: socket.socket
+    name: str
+    path: str | None = None
+    inode: int = 0
+
+    def remove(self) -> None:
+        """The path goes, if it is ours still. May be called in a signal handler, and twice."""
+        with suppress(OSError):
+            if self.path is not None and os.lstat(self.path).st_ino == self.inode:
+                os.unlink(self.path)
+
+
+def listen(address: str, *, may_be_reached: bool) -> Listening:
+    """`may_be_reached`: by other machines too. Raises PlanError, and OutsideError where trying again may help."""
+    if address.startswith("unix:"):
+        return _listen_unix(address.removeprefix("unix:"))
+    host, port = split_tcp(address)
+    family, where = _resolved(host or LOOPBACK, port, address)
+    if not may_be_reached and not _is_loopback(where[0]):
+        raise _refused(address, where[0], port)
+    return _listen_tcp(address, family, where)
+
+
+def split_tcp(address: str) -> tuple[str, int]:
+    """Host (empty: not said) and port. Raises PlanError."""
+    match = _TCP.fullmatch(address)
+    if not match:
+        raise PlanError(f"{address} is not tcp://HOST:PORT", hint=f"tcp://{LOOPBACK}:9000, tcp://[::1]:9000", word=address)
+    port = int(match["port"])
+    if port > 0xFFFF:
+        raise PlanError(f"{address}: there is no port {port}: they end with 65535", word=address)
+    return match["six"] or match["host"] or "", port
+
+
+def _resolved(host: str, port: int, address: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """`localhost` is this machine, whoever is asked for names."""
+    if host == "localhost":
+        host = LOOPBACK
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        said = getattr(error, "strerror", None) or "no name of a host"
+        raise OutsideError(f"{address}: {said}: {host}", word=address) from None
+    family, _, _, _, where = found[0]
+    return family, (str(where[0]), port)
+
+
+def _is_loopback(host: str) -> bool:
+    plain = ipaddress.ip_address(host.split("%", 1)[0])
+    mapped = getattr(plain, "ipv4_mapped", None)
+    return (mapped or plain).is_loopback
+
+
+def _refused(address: str, host: str, port: int) -> PlanError:
+    return PlanError(
+        f"{address}: other machines can reach {host}, and anybody there could send records",
+        hint=f"for this machine only: tcp://{LOOPBACK}:{port}",
+        notes=[
+            "--tls-cert FILE --tls-key FILE --tls-ca FILE lets in those who show a certificate signed by the last one",
+            "--insecure lets in everybody",
+        ],
+        word=address,
+    )
+
+
+def _listen_tcp(address: str, family: socket.AddressFamily, where: tuple[str, int]) -> Listening:
+    try:
+        listener = socket.create_server(where, family=family, backlog=_WAITING)
+    except OSError as error:
+        raise _unbound(address, where, error) from None
+    listener.setblocking(False)
+    host, port = listener.getsockname()[:2]
+    return Listening(listener, f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
+
+
+def _unbound(address: str, where: tuple[str, int], error: OSError) -> PlanError | OutsideError:
+    if error.errno == errno.EADDRINUSE:
+        return OutsideError(f"{address} is in use: another process listens there", word=address)
+    if error.errno == errno.EACCES and where[1] < _PRIVILEGED:
+        return PlanError(f"{address}: a port below {_PRIVILEGED:,} takes a right that this user has not", word=address)
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return PlanError(f"{address}: this machine has no address {where[0]}", word=address)
+    return OutsideError(f"{address}: {error.strerror}", word=address)
+
+
+def _listen_unix(path: str) -> Listening:
+    address = f"unix:{path}"
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise PlanError(
+            f"{address}: the path of a socket has at most {_LONGEST_PATH} bytes, and this one {len(os.fsencode(path))}",
+            word=address,
+        )
+    _clear(path, address)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        os.chmod(path, 0o600)  # before anybody can connect
+        listener.listen(_WAITING)
+    except OSError as error:
+        listener.close()
+        kind = OutsideError if error.errno == errno.EADDRINUSE else PlanError
+        raise kind(f"{address}: {error.strerror}", word=address) from None
+    listener.setblocking(False)
+    return Listening(listener, address, os.path.abspath(path), os.lstat(path).st_ino)
+
+
+def _clear(path: str, address: str) -> None:
+    """A socket to which nobody listens is what a process has left that was killed."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:  # what is wrong with it will be heard when it is bound
+        return
+    if not stat.S_ISSOCK(mode):
+        raise PlanError(f"{address}: there is a file of this name, which is no socket", word=address)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EINPROGRESS):
+                raise OutsideError(f"{address}: {error.strerror}", word=address) from None
+    raise OutsideError(f"{address} is in use: another process listens there", word=address)
