@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from clickpipe.columns import Columns
     from clickpipe.core.loop import Stage
     from clickpipe.core.operator import Feed, Operator, Pull
+    from clickpipe.plan.plan import Node
 from clickpipe.core.meter import Ledger
 from clickpipe.core.step import MergeStep, OperatorStep, PartitionStep, SourceStep, Step
 from clickpipe.core.summarise import Summarise
@@ -77,7 +78,8 @@ class Pipeline:
         return text if count else re.sub(r"\bingest\s", "ingest --batch-bytes 1 ", text, count=1)
 
     def text_divided(self, workers: int) -> str | None:
-        """The same with a partition, by a column that all steps in it have in common; None where there is none."""
+        """The same with a partition, by a column that all steps in it have in common, or, where aggregates have no key, by the
+        first of the input; None where there is none."""
         from clickpipe.errors import PlanError
         from clickpipe.plan.parse import parse
 
@@ -90,12 +92,20 @@ class Pipeline:
         steps = list(takewhile(lambda node: node.written.text == text and _is_divisible(node.step), steps))
         keyed = [set(by) for node in steps if (by := getattr(node.step, "by", ()))]
         made = {name for name in set().union(*keyed) if re.search(rf"(?i)\bAS\s+{re.escape(name)}\b", text)}
-        common = sorted(set.intersection(*keyed) - made) if keyed else []
+        common = sorted(set.intersection(*keyed) - made) if keyed else self._first_field(steps)
         if not common:
             return None
         begin, end = steps[0].written.start, steps[-1].written.end
         block = text[begin:end].rstrip()
         return f"{text[:begin]}partition --by {common[0]} --workers {workers} | {block} | merge {text[end:]}"
+
+    def _first_field(self, steps: Sequence[Node]) -> list[str]:
+        """Of the first record, where it is written down, and what comes of them all is one result."""
+        is_whole = any(isinstance(node.step, Summarise) for node in steps)
+        is_counted = any(getattr(node.step, "kind", "") == "count" for node in steps)
+        declared = re.findall(r"--columns '?(\w+):", self.text())
+        found = declared or re.findall(r'^{"(\w+)":', (self.input or b"").decode("utf-8", "replace"))
+        return found[:1] if is_whole and not is_counted else []
 
     def can(self, form: str) -> bool:
         """Whether there is such a form of this pipeline."""
@@ -206,10 +216,8 @@ def _workers(pipeline: Pipeline, directory: Path) -> _Ran:
 
 def _is_divisible(step: Step) -> bool:
     """Whether workers can run it, as far as can be told without its columns."""
-    is_whole = any(getattr(step, name, None) for name in ("top", "max_groups", "also"))
-    has_key = bool(getattr(step, "by", ())) or not isinstance(step, Summarise)
     is_one = isinstance(step, (PartitionStep, MergeStep)) or type(step).__name__ in ("Limit", "Sort")
-    return isinstance(step, OperatorStep) and has_key and not is_whole and not is_one
+    return isinstance(step, OperatorStep) and not is_one
 
 
 _FORMS: Mapping[str, Callable[[Pipeline, Path], _Ran]] = {

@@ -86,6 +86,7 @@ class Feed:
     restore: int | None = None  # the checkpoint to go on from, 0 for none; None: no checkpoints are taken
     is_stopped: bool = False  # `pulls` ended because of `stop`, and more may be read another time
     worker: Worker | None = None  # which of several this process is, if it is one
+    divided: Columns | None = None  # of pieces of an aggregate: what its partition had divided
     before: Sequence[dict[str, int]] = ()  # of a worker: the accounts that it hands on as they are, known at the end
 
     def want(self, names: list[str] | None, text: bool) -> None:

@@ -117,15 +117,24 @@ class PartitionStep(OperatorStep):
     by: tuple[str, ...]
     workers: int
 
+    def covers(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> bool:
+        """Whether workers can run the step apart. `kept`: our columns that are still what they were."""
+        raise NotImplementedError
+
     def check(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> None:
-        """Raises PlanError for a step that workers cannot run apart. `kept`: our columns that are still what they were."""
+        """Raises PlanError unless they can."""
         raise NotImplementedError
 
 
 class MergeStep(OperatorStep):
     """A step that makes one stream of several. `max_drift`: one that is further ahead in time than this waits."""
 
+    ordered: bool
     max_drift: Duration | None
+
+    def unordered(self) -> MergeStep:
+        """The same, in any order."""
+        raise NotImplementedError
 
 
 class SourceStep(Step):

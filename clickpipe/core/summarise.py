@@ -75,6 +75,7 @@ class Summarise(OperatorStep):
     )
     is_settled: bool = field(default=False)  # of two records nobody knows which came first
 
+    harmless = frozenset({"is_settled"})
     outcome = "aggregated"
 
     def passes(self) -> bool:

@@ -35,6 +35,7 @@ from clickpipe.state.space import Space
 from clickpipe.stopping import AGAIN
 from clickpipe.wire.frames import Worker
 
+PARTIAL = "partial"  # the name of the first phase of an aggregate; the second has that of the aggregate
 _MOST_SAVING = 8  # files that may be on their way to the disk
 
 

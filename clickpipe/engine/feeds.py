@@ -59,6 +59,7 @@ class StreamFeed(Feed):
         self.columns, self.pipeline, self.state = line.columns, line.pipeline, line.state
         self.hop, self.run, self.max_errors, self.restore = line.hop, line.run, line.max_errors, line.restore
         self.dead_letter, self.late, self.sinks, self.worker = line.dead_letter, line.late, line.sinks, line.worker
+        self.divided = line.divided
         self.inherited = []
         if reader.tolerant:
             self.notes = ("a tool took the TABs off the stream's signals; looking for them in every line, which is slower",)

@@ -20,7 +20,7 @@ from clickpipe.core.spread import spread
 from clickpipe.core.step import FlowStep, OperatorStep, PartitionStep, RawStep, SinkStep, Step, Tables
 from clickpipe.core.terminal import standard_output
 from clickpipe.engine.asides import SideFiles, StagedSides
-from clickpipe.engine.checkpoints import Place
+from clickpipe.engine.checkpoints import PARTIAL, Place
 from clickpipe.engine.commit import Committer
 from clickpipe.engine.divided import DividedEnd
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
@@ -32,9 +32,9 @@ from clickpipe.engine.parallel import ALONE, Role, forked
 from clickpipe.errors import ClickpipeError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
-from clickpipe.plan.blocks import check_covered, segments
+from clickpipe.plan.blocks import for_merging, for_workers, segments
 from clickpipe.plan.parse import locate
-from clickpipe.plan.plan import Plan
+from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.observed import keep
 from clickpipe.state.space import Space
@@ -79,10 +79,11 @@ def _write_raw(step: RawStep) -> Outcome:
 
 class _Run:
     def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool, role: Role = ALONE) -> None:
-        self._plan, self._say, self._role = plan, say, role
+        self._say, self._role = say, role
         self._arrow = arrow or (role.workers is not None and not role.workers.keeps_text)
         self._space = Space(say, watched(plan))
         self._feed, begins, self._checkpoints = open_feed(plan, self._space, role.inputs)
+        self._plan = plan = replace(plan, nodes=self._nodes(plan))
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
@@ -106,9 +107,15 @@ class _Run:
             on_ask(lambda number: number == signal.SIGTERM)
         self._want()
 
+    def _nodes(self, plan: Plan) -> tuple[Node, ...]:
+        """What we run of it, now that the columns are known."""
+        if self._role.is_worker:
+            return for_workers(self._role.segment, self._feed.columns)
+        return for_merging(self._role.segment, self._feed.divided) if self._feed.divided else plan.nodes
+
     def _opened(self, number: int, step: FlowStep, name: str, given: Columns) -> Operator:
         """An operator of ours, from what it had saved."""
-        place = self._place(number, step, name)
+        place = self._place(number, step, PARTIAL if step.gives_pieces else name)
         if isinstance(step, SinkStep):
             sink = MiddleSink(place, step.destination_kind(), lambda: self._open_writer(step, place, given))
             self._middle.append(sink)
@@ -123,7 +130,10 @@ class _Run:
     def _places(self, *, with_sink: bool = False) -> list[Place]:
         source, sink = self._plan.source, self._plan.sink
         begin = [Place(0, source.written.name, source.step.says(), source.step.words())] if source else []
-        middle = [self._place(number, stage.step, stage.name) for number, stage in enumerate(self._stages)]
+        middle = [
+            self._place(number, stage.step, PARTIAL if stage.step.gives_pieces else stage.name)
+            for number, stage in enumerate(self._stages)
+        ]
         end = [self._place(len(middle), sink.step, sink.written.name)] if sink and with_sink else []
         return begin + middle + end
 
@@ -309,10 +319,12 @@ class _Run:
         feed, hop = self._feed, self._first_hop + len(self._stages)
         late, dead = self._said_sides()
         more = (self._limit.text, feed.restore, dead, tuple(self._written_to), late)
-        line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more, feed.worker)
+        has_pieces = bool(self._stages) and self._stages[-1].step.gives_pieces
+        divided = feed.columns if has_pieces else None
+        line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more, feed.worker, divided)
         if self._role.outputs:
-            self._end = divided = self._divided(line)
-            return self._into(divided)
+            self._end = end = self._divided(line)
+            return self._into(end)
         is_worker = self._role.is_worker
         stream = StreamWriter(standard_output(), line, arrow=self._arrow or is_worker, keeps_text=is_worker and not self._arrow)
         self._end = StreamEnd(stream, feed)
@@ -329,7 +341,7 @@ class _Run:
         partition, following = self._plan.nodes[-1].step, self._role.following
         assert isinstance(partition, PartitionStep)
         assert following is not None
-        check_covered(partition, following.nodes, self._columns)
+        for_workers(following, self._columns)  # who sees the mistakes first speaks of them
         outboxes = [Outbox(one, "a worker") for one in self._role.outputs]
         return DividedEnd(outboxes, line, partition.by, keeps_text=following.keeps_text)
 

@@ -61,7 +61,7 @@ class MergedFeed(Feed):
         first = feeds[0]
         self.columns, self.pipeline, self.state, self.hop = first.columns, first.pipeline, first.state, first.hop
         self.run, self.max_errors, self.restore = first.run, first.max_errors, first.restore
-        self.dead_letter, self.late, self.sinks = first.dead_letter, first.late, first.sinks
+        self.dead_letter, self.late, self.sinks, self.divided = first.dead_letter, first.late, first.sinks, first.divided
         self.floats, self.inherited = set(), []
         self._inputs, self._max_drift = [_Input(feed) for feed in feeds], max_drift
         self._changed = threading.Condition()

@@ -13,6 +13,7 @@ from clickpipe.core.intake import Taking
 from clickpipe.core.loop import Stage
 from clickpipe.core.operator import Operator
 from clickpipe.core.step import FlowStep, OperatorStep
+from clickpipe.engine.checkpoints import PARTIAL
 from clickpipe.engine.opening import open_stages
 from clickpipe.errors import StateError
 from clickpipe.operators.ingest import Ingest
@@ -62,6 +63,7 @@ def rebuilt(epochs: Epochs) -> Rebuilt:
             f"{epochs.name} has no checkpoint, so it is not known what it did", hint="ingest --checkpoint 1s keeps one"
         )
     entries = [entry for entry in manifest.steps if "step" in entry]
+    entries = [entry for entry in entries if entry["step"] != PARTIAL]  # behind merge the aggregate is said again
     steps = [one for _, one in sorted({int(entry["hop"]): entry for entry in entries}.items())]  # workers say the same
     position = manifest.entry(0, "source")
     if position is None or not all("words" in entry for entry in steps):

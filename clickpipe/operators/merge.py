@@ -6,7 +6,7 @@ Memory: one batch, and what stands in pipes; --ordered: also the records that th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clickpipe.columns import Columns, TimeColumn
 from clickpipe.core.held import HeldOperator
@@ -31,6 +31,9 @@ Examples:
     filter \\"event = 'purchase'\\" | merge --ordered | limit 3 | sink -\""""
 
     outcome = "held"
+
+    def unordered(self) -> Merge:
+        return replace(self, ordered=False)
 
     def columns(self, given: Columns) -> Columns:
         if self.ordered:

@@ -47,10 +47,13 @@ Examples:
         given.need(self.by, " to partition by")
         return given
 
-    def check(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> None:
-        """Raises PlanError for a step that workers cannot run apart. `kept`: our columns that are still what they were."""
+    def covers(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> bool:
         keys = step.keys(given)
-        if keys is None or set(self.by) <= set(keys) & set(kept):
+        return keys is None or set(self.by) <= set(keys) & set(kept)
+
+    def check(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> None:
+        keys = step.keys(given)
+        if keys is None or self.covers(step, given, kept):
             return
         if not keys:
             raise PlanError("it needs all records, and each worker has some", hint="put it behind merge")

@@ -3,15 +3,21 @@
 ingest | partition | window | aggregate | merge | sink        as nodes of one plan, numbered by hop
 └──────────────────┘ └────────────────┘ └────────────┘        as segments: what a process runs
     one process         N processes       one process
+
+An aggregate that brings together what partition parts is run in two phases; what follows it, behind the merge.
+
+ingest | partition | window | aggregate | filter | merge | sink
+ingest | partition | window | partial | merge | final | filter | sink
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clickpipe.columns import Columns
 from clickpipe.core.step import FlowStep, MergeStep, OperatorStep, PartitionStep
+from clickpipe.core.summarise import Summarise
+from clickpipe.core.two_phase import in_two
 from clickpipe.errors import ClickpipeError
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
@@ -19,10 +25,12 @@ from clickpipe.plan.plan import Node, Plan
 
 @dataclass(frozen=True)
 class Segment:
-    """What a process runs. `partition`: the step that divides its input, where workers run it."""
+    """What a process runs. `partition`: the step that divides its input, where workers run it; `merges`: what they run whose
+    streams it merges."""
 
     nodes: tuple[Node, ...]
     partition: PartitionStep | None = None
+    merges: Segment | None = None
 
     @property
     def processes(self) -> int:
@@ -39,27 +47,51 @@ def segments(plan: Plan) -> list[Segment]:
     found: list[Segment] = []
     nodes: list[Node] = []
     partition: PartitionStep | None = None
+    merges: Segment | None = None
     for node in plan.nodes:
         if isinstance(node.step, MergeStep):
-            found.append(Segment(tuple(nodes), partition))
+            merges = Segment(tuple(nodes), partition)
+            found.append(merges)
             nodes, partition = [], None
         nodes.append(node)
         if isinstance(node.step, PartitionStep):
-            found.append(Segment(tuple(nodes)))
+            found.append(Segment(tuple(nodes), None, merges))
             nodes, partition = [], node.step
-    return [*found, Segment(tuple(nodes), partition)]
+    return [*found, Segment(tuple(nodes), partition, merges)]
 
 
-def check_covered(partition: PartitionStep, nodes: Sequence[Node], given: Columns) -> None:
-    """Raises PlanError for steps that these workers cannot run, and shows the step. `given`: the columns behind partition."""
+def for_workers(segment: Segment, given: Columns) -> tuple[Node, ...]:
+    """What workers run of their segment. `given`: the columns behind partition. Raises PlanError that shows the step."""
+    return tuple(_phased(segment, given)[0])
+
+
+def for_merging(segment: Segment, given: Columns) -> tuple[Node, ...]:
+    """What the process runs that merges their streams, where an aggregate of theirs is run in two phases."""
+    assert segment.merges is not None
+    merge, *rest = segment.nodes
+    assert isinstance(merge.step, MergeStep)
+    ordered = [merge] if merge.step.ordered else []
+    plain = replace(merge, step=merge.step.unordered())
+    return (plain, *_phased(segment.merges, given)[1], *ordered, *rest)
+
+
+def _phased(segment: Segment, given: Columns) -> tuple[list[Node], list[Node]]:
+    """The steps before merge, and those behind it, if there are two phases."""
+    partition, before = segment.partition, list[Node]()
+    assert partition is not None
     kept = set(partition.by)
-    for node in nodes:
+    for number, node in enumerate(segment.nodes):
         step = node.step
         assert isinstance(step, OperatorStep)
         try:
             after = step.columns(given)
+            if isinstance(step, Summarise) and not partition.covers(step, given, kept):
+                partial, final = in_two(step, given)
+                return [*before, replace(node, step=partial)], [replace(node, step=final), *segment.nodes[number + 1 :]]
             partition.check(step, given, kept)
-            kept = (kept - step.changes(given)) & set(after.types)
         except ClickpipeError as error:
             raise locate(error, node.written) from None
+        kept = (kept - step.changes(given)) & set(after.types)
+        before.append(node)
         given = after
+    return before, []

@@ -50,6 +50,7 @@ def _said(signal: Signal) -> dict[str, Any]:
                 "late": signal.late,
                 "sinks": signal.sinks or None,
                 "worker": signal.worker and asdict(signal.worker),
+                "divided": signal.divided and signal.divided.to_json(),
             }
             return head | {name: value for name, value in said.items() if value is not None} | signal.columns.to_json()
         case ColumnsChange():
@@ -107,7 +108,9 @@ def _meant(said: dict[str, Any]) -> Signal:
             hop, run = _count(said["hop"]), _count(said["run"])
             restore = None if said.get("restore") is None else _count(said["restore"])
             head = (str(said["pipeline"]), hop, run, state, max_errors, restore, dead_letter)
-            return StreamLine(Columns.from_json(said), *head, tuple(map(str, said.get("sinks", ()))), late, _worker(said))
+            divided = Columns.from_json(said["divided"]) if "divided" in said else None
+            sinks = tuple(map(str, said.get("sinks", ())))
+            return StreamLine(Columns.from_json(said), *head, sinks, late, _worker(said), divided)
         case "columns":
             types = {str(name): str(kind) for name, kind in said["columns"].items()}
             if not set(types.values()) <= set(TYPES):

@@ -37,6 +37,7 @@ class StreamLine:
     sinks: tuple[str, ...] = ()  # where the steps before write; each wants every record, so the stream is read to its end
     late: str | None = None  # where a person wants late records
     worker: Worker | None = None
+    divided: Columns | None = None  # of pieces of an aggregate: what its partition had divided
 
 
 @dataclass(frozen=True)
