@@ -31,6 +31,7 @@ class Inbox:
     """Chunks of bytes from a descriptor, read ahead. Memory: 16 MiB. `can_pause`: it is no file that has all there is."""
 
     _held = b""  # bytes that were looked at and put back
+    is_trusted = True  # who writes it could read and write our files anyway
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor, self._name = descriptor, name
