@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from clickpipe.cli.accounts import report
+from clickpipe.cli.sockets import SocketOption, Sockets, end_options, opened, taken
 from clickpipe.cli.words import say
-from clickpipe.core.step import SinkStep, Step
+from clickpipe.core.step import RawStep, SinkStep, SourceStep, Step
 from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.plan.flags import StepCommand, command, refuse_later
 from clickpipe.plan.plan import Node, Plan, Written
@@ -31,6 +32,16 @@ class ShellCommand(StepCommand):
             raise error.at(self.name or "") from None
         return super().parse_args(ctx, args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those of sockets in a section of their own."""
+        named = [param for param in self.get_params(ctx) if not isinstance(param, click.Argument)]
+        records = [(param, param.get_help_record(ctx)) for param in named]
+        for title, is_of_sockets in (("Options", False), ("Streams over sockets", True)):
+            rows = [record for param, record in records if record and isinstance(param, SocketOption) == is_of_sockets]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
 
 def step_command(name: str) -> click.Command:
     from clickpipe.plan.flags import STEPS
@@ -42,14 +53,15 @@ def step_command(name: str) -> click.Command:
     is_sink = issubclass(step, SinkStep)
 
     def act(codec: str | None = None, quiet: bool = False, **values: Any) -> None:
+        sockets = _sockets(name, values)
         step = say(**values)
-        if codec and isinstance(step, SinkStep) and not step.is_middle():
-            raise PlanError("--codec is for a sink that passes records on: --pass", word="--codec").at(name)
-        run_step(name, step, codec or os.environ.get("CLICKPIPE_CODEC") or "ndjson", quiet)
+        if isinstance(step, SinkStep) and not step.is_middle():
+            _refuse_output(name, codec, sockets)
+        run_step(name, step, codec or os.environ.get("CLICKPIPE_CODEC") or ("arrow" if sockets.to else "ndjson"), quiet, sockets)
 
     shell = ShellCommand(
         name,
-        params=[*plain.params, *([_PASSED_CODEC, _QUIET] if is_sink else [_CODEC])],
+        params=[*plain.params, *([_PASSED_CODEC, _QUIET] if is_sink else [_CODEC]), *_ends(step)],
         callback=act,
         help=plain.help,
         epilog=plain.epilog,
@@ -57,6 +69,26 @@ def step_command(name: str) -> click.Command:
     )
     shell.step = step
     return shell
+
+
+def _ends(step: type[Step]) -> list[click.Option]:
+    """Options for the ends of its stream. What `generate` makes is none yet."""
+    if issubclass(step, RawStep):
+        return []
+    return end_options(reads=not issubclass(step, SourceStep), writes=True)
+
+
+def _sockets(name: str, values: dict[str, Any]) -> Sockets:
+    try:
+        return taken(values)
+    except PlanError as error:
+        raise error.at(name) from None
+
+
+def _refuse_output(name: str, codec: str | None, sockets: Sockets) -> None:
+    for flag, value in (("--codec", codec), ("--to", sockets.to)):
+        if value:
+            raise PlanError(f"{flag} is for a sink that passes records on: --pass", word=flag).at(name)
 
 
 def _codec(when: str = "") -> click.Option:
@@ -68,7 +100,7 @@ _CODEC, _PASSED_CODEC = _codec(), _codec("with --pass: ")
 _QUIET = click.Option(["--quiet", "-q"], is_flag=True, default=False, help="do not print the accounts at the end")
 
 
-def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
+def run_step(name: str, step: Step, codec: str, quiet: bool, sockets: Sockets) -> None:
     from clickpipe.engine.local import run
 
     _share_the_cores()
@@ -76,7 +108,9 @@ def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
         raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
     plan = Plan((Node(step, Written(name, ())),))
     try:
-        outcome = run(plan, say, arrow=codec == "arrow" and not sys.stdout.isatty())
+        with opened(sockets) as (inbox, outbox):
+            arrow = codec == "arrow" and (outbox is not None or not sys.stdout.isatty())
+            outcome = run(plan, say, arrow=arrow, inbox=inbox, outbox=outbox)
     except ClickpipeError as error:
         if not error.where or error.where[0] != name:
             error.at(name)

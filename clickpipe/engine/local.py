@@ -25,7 +25,7 @@ from clickpipe.engine.commit import Committer
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.limits import need_open_files
 from clickpipe.engine.memory import keep_freed_memory
-from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_without_pipe, wait_until_complete
+from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_remote_checkpoints, refuse_without_pipe, wait_until_complete
 from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
@@ -37,7 +37,8 @@ from clickpipe.state.observed import keep
 from clickpipe.state.space import Space
 from clickpipe.stopping import on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
-from clickpipe.wire.pump import when_reader_leaves
+from clickpipe.wire.linkwriter import LinkOutbox
+from clickpipe.wire.pump import Inbox, when_reader_leaves
 from clickpipe.wire.stream import StreamWriter
 
 
@@ -52,13 +53,23 @@ class Outcome:
     stopped_at: int | None = None  # the checkpoint from which the next run goes on
 
 
-def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outcome:
-    """Raises what goes wrong; then no sink has got its result. `say`: what a person should know meanwhile."""
+def run(
+    plan: Plan,
+    say: Callable[[str], None],
+    *,
+    arrow: bool = False,
+    inbox: Inbox | None = None,
+    outbox: LinkOutbox | None = None,
+) -> Outcome:
+    """Raises what goes wrong; then no sink has got its result. `say`: what a person should know meanwhile.
+
+    `inbox`, `outbox`: where the stream comes from and goes to, instead of standard input and output.
+    """
     if isinstance(plan.nodes[0].step, RawStep) and len(plan.nodes) == 1:
         return _write_raw(plan.nodes[0].step)
     need_open_files()
     keep_freed_memory()
-    return _Run(plan, say, arrow).run()
+    return _Run(plan, say, arrow, inbox, outbox).run()
 
 
 def _write_raw(step: RawStep) -> Outcome:
@@ -70,10 +81,14 @@ def _write_raw(step: RawStep) -> Outcome:
 
 
 class _Run:
-    def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool) -> None:
-        self._plan, self._say, self._arrow = plan, say, arrow
-        self._space = Space(say, watched(plan))
-        self._feed, begins, self._checkpoints = open_feed(plan, self._space)
+    def __init__(
+        self, plan: Plan, say: Callable[[str], None], arrow: bool, inbox: Inbox | None, outbox: LinkOutbox | None
+    ) -> None:
+        self._plan, self._say, self._arrow, self._outbox = plan, say, arrow, outbox
+        self._space = Space(say, watched(plan, outbox))
+        self._feed, begins, self._checkpoints = open_feed(plan, self._space, inbox)
+        if outbox and self._checkpoints:
+            refuse_remote_checkpoints(outbox)
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
@@ -170,7 +185,7 @@ class _Run:
                 )
                 self._loop = loop
                 if self._plan.sink is None and unheeding is None:
-                    when_reader_leaves(sys.stdout.fileno(), self._feed.leave)
+                    self._watch_reader()
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
                 self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)
@@ -190,6 +205,12 @@ class _Run:
                 raise
         stopped_at = last.epoch if last and self._feed.is_stopped else None
         return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path, stopped_at)
+
+    def _watch_reader(self) -> None:
+        if self._outbox:
+            self._outbox.when_reader_leaves(self._feed.leave)
+        else:
+            when_reader_leaves(sys.stdout.fileno(), self._feed.leave)
 
     def _asked(self, number: int) -> bool:
         """A signal asks for the end: after a last checkpoint. At once the second time (unless a supervisor decides on that),
@@ -296,7 +317,7 @@ class _Run:
         late, dead = self._said_sides()
         more = (self._limit.text, feed.restore, dead, tuple(self._written_to), late)
         line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more)
-        stream = StreamWriter(standard_output(), line, arrow=self._arrow)
+        stream = StreamWriter(self._outbox or standard_output(), line, arrow=self._arrow)
         self._end = StreamEnd(stream)
 
         def hand_on(watermark: int | None, is_idle: bool) -> None:
@@ -314,7 +335,7 @@ class _Run:
         nodes = [node for node in self._plan.nodes if isinstance(node.step, SinkStep) and node is not self._plan.sink]
         for sink, node in zip(self._middle, nodes, strict=True):
             try:
-                if self._checkpoints and not self._plan.sink:
+                if self._checkpoints and not self._plan.sink and not self._outbox:
                     refuse_without_pipe()
                 sink.open()
             except ClickpipeError as error:

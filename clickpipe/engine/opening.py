@@ -24,19 +24,24 @@ from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 from clickpipe.state.files import hold, remove, rename
 from clickpipe.state.space import Space
-from clickpipe.wire.pump import Inbox
+from clickpipe.wire.pump import Inbox, Outbox
 
 ACCOUNTS = "CLICKPIPE_ACCOUNTS"
 
 
-def watched(plan: Plan) -> int | None:
+def watched(plan: Plan, outbox: Outbox | None = None) -> int | None:
     """The descriptor of our output, where somebody reads it."""
+    if outbox is not None:
+        return None
     sink = plan.sink.step if plan.sink else None
     return sys.stdout.fileno() if sink is None or (isinstance(sink, Sink) and sink.destination == "-") else None
 
 
-def open_feed(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
-    """The feed, whether the pipeline begins here, and this process's part in its checkpoints."""
+def open_feed(plan: Plan, space: Space, inbox: Inbox | None = None) -> tuple[Feed, bool, Checkpoints | None]:
+    """The feed, whether the pipeline begins here, and this process's part in its checkpoints.
+
+    `inbox`: where the stream comes from, instead of standard input.
+    """
     first = plan.nodes[0]
     try:
         if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
@@ -50,12 +55,12 @@ def open_feed(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]
             return first.step.open(say=space.say), True, None
     except ClickpipeError as error:
         raise locate(error, first.written) from None
-    if os.isatty(sys.stdin.fileno()):
+    if inbox is None and os.isatty(sys.stdin.fileno()):
         raise PlanError(
             f"{first.written.name} reads a stream, and standard input is a terminal",
             hint="put it behind a pipe: clickpipe ingest FILE | …",
         )
-    feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
+    feed = open_stream(inbox or Inbox(sys.stdin.fileno(), "standard input"))
     return feed, isinstance(feed, IngestFeed), join(feed, space)
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from clickpipe.errors import ClickpipeError, OutsideError, ReaderGone
+from clickpipe.wire.address import Address
 from clickpipe.wire.connection import Connection, Lost
 from clickpipe.wire.end import End
 from clickpipe.wire.hello import READER
@@ -153,6 +154,11 @@ class LinkInbox(Inbox):
     def close(self) -> None:
         self._end.leave(has_failed=False, seconds=self._end.patience)
 
-    def abandon(self) -> None:
+    def abandon(self, seconds: float) -> None:
         """We have failed: the step before need not go on."""
-        self._end.leave(has_failed=True, seconds=2)
+        self._end.leave(has_failed=True, seconds=seconds)
+
+    @property
+    def address(self) -> Address:
+        """With the port that was chosen."""
+        return self._end.meeting.address

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clickpipe.errors import ClickpipeError, OutsideError, ReaderGone
+from clickpipe.wire.address import Address
 from clickpipe.wire.connection import Connection, Lost
 from clickpipe.wire.end import End
 from clickpipe.wire.hello import WRITER
@@ -148,6 +149,11 @@ class LinkOutbox(Outbox):
     def when_reader_leaves(self, tell: Callable[[], None]) -> None:
         self._end.when_gone = tell
 
-    def abandon(self) -> None:
+    def abandon(self, seconds: float) -> None:
         """We have failed: the reader need not wait for more."""
-        self._end.break_off(2)
+        self._end.break_off(seconds)
+
+    @property
+    def address(self) -> Address:
+        """With the port that was chosen."""
+        return self._end.meeting.address

@@ -61,7 +61,7 @@ class StreamReader:
             raise StepBeforeFailed
         if not isinstance(signal, StreamLine):
             raise DataError("the stream does not begin with its stream line: something before this step removed it")
-        return signal
+        return signal if self._inbox.is_trusted else _without_paths(signal)
 
     def give_up(self) -> None:
         """See Inbox."""
@@ -137,6 +137,11 @@ class StreamReader:
             if len(data) < signal.bytes:
                 return
             yield signal, data
+
+
+def _without_paths(line: StreamLine) -> StreamLine:
+    """A stranger names no file of ours: his checkpoints are not joined, his late records and dead letters go to our own."""
+    return replace(line, state=None, restore=None, dead_letter=None, late=None)
 
 
 def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
