@@ -14,7 +14,7 @@ import socket
 import stat
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from clickpipe.wire.greeting import Greeted, Lines, NotGreeted, Party, answer, g
 from clickpipe.wire.hello import OTHER
 from clickpipe.wire.terms import Terms, checked
 
-_VISITORS = 64  # who may be saying hello at once
+_VISITORS = 64  # who may be saying hello at once; one more, and the first of them has to go
 _KINDS = 8  # of refusals that are said; the others are counted
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))  # seconds, seconds, tries
 
@@ -141,7 +141,7 @@ class Door(Meeting):
         self._context = tls.server_context(files.cert, files.key, files.ca) if files else None
         self._guests: dict[str, Guest] = {}  # by the role of who comes for them
         self._refused: Counter[str] = Counter()
-        self._visitors = threading.BoundedSemaphore(_VISITORS)
+        self._visitors: deque[socket.socket] = deque()  # those who have not said hello, by when they came
         self._sock = _bound(address)
         self.address = _actual(self._sock, address)
         if address.is_unix:
@@ -187,12 +187,13 @@ class Door(Meeting):
                     time.sleep(0.1)  # until others have let go
                     continue
                 return
-            if not self._visitors.acquire(blocking=False):
-                sock.close()
-                continue
+            if len(self._visitors) >= _VISITORS:
+                _show_out(self._visitors[0])
+            self._visitors.append(sock)
             threading.Thread(target=self._receive, args=(sock, _name(whence)), daemon=True, name="visitor").start()
 
-    def _receive(self, sock: socket.socket, whence: str) -> None:
+    def _receive(self, visitor: socket.socket, whence: str) -> None:
+        sock = visitor.dup()  # the visitor may be shown out meanwhile
         try:
             lines = Lines(sock, self._terms.timing.greeting)
             lines.prepare()
@@ -207,7 +208,8 @@ class Door(Meeting):
         except OSError as error:
             self._refuse(sock, whence, why_failed(error))
         finally:
-            self._visitors.release()
+            self._visitors.remove(visitor)
+            visitor.close()
 
     def _refuse(self, sock: socket.socket, whence: str, error: NotGreeted) -> None:
         sock.close()
@@ -284,6 +286,11 @@ def _cannot_listen(address: Address, error: OSError) -> ClickpipeError:
 def _actual(sock: socket.socket, address: Address) -> Address:
     """With the port that the kernel has chosen where 0 was asked for."""
     return address if address.is_unix else Address(address.host, sock.getsockname()[1])
+
+
+def _show_out(visitor: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        visitor.shutdown(socket.SHUT_RDWR)
 
 
 def _name(whence: object) -> str:
