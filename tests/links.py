@@ -9,6 +9,7 @@ import json
 import secrets
 import select
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -70,7 +71,7 @@ class Proxy:
 
     def __init__(self, target: tuple[str, int], cuts: list[int]) -> None:
         self._target, self._cuts = target, list(cuts)
-        self.connections = 0
+        self.connections = self.passed = 0  # and bytes
         self._frozen_before = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -109,8 +110,17 @@ class Proxy:
                     if not data:
                         return  # closed, or cut
                     other[sock].sendall(data)
+                    self.passed += len(data)
                     if left == 0:
                         return
+
+
+def made(kind: int, sequence: int = 0, payload: bytes = b"", **changed: int) -> bytes:
+    """A message. `changed`: see Hand.send."""
+    flags, length = changed.get("flags", 0), changed.get("length", len(payload))
+    head = struct.pack(">BBHIQ", kind, flags, 0, length, sequence)
+    check = changed.get("check", zlib.crc32(head + payload))
+    return head + struct.pack(">I", check) + payload
 
 
 class Hand:
@@ -118,8 +128,17 @@ class Hand:
 
     DATA, END, ACK, BEAT, BYE, GONE, FAILED = range(1, 8)
 
-    def __init__(self, port: int, role: str = "writer", token: bytes | None = None, version: int = 1) -> None:
+    def __init__(
+        self,
+        port: int,
+        role: str = "writer",
+        token: bytes | None = None,
+        version: int = 1,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+        if tls:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="127.0.0.1")
         self.file = self.sock.makefile("rb")
         self.role, self.token = role, token
         self.id, self.nonce = secrets.token_hex(16), secrets.token_hex(16)
@@ -148,10 +167,7 @@ class Hand:
 
     def send(self, kind: int, sequence: int = 0, payload: bytes = b"", **changed: int) -> None:
         """`changed`: flags, length, check: other ones than are right."""
-        flags, length = changed.get("flags", 0), changed.get("length", len(payload))
-        head = struct.pack(">BBHIQ", kind, flags, 0, length, sequence)
-        check = changed.get("check", zlib.crc32(head + payload))
-        self.sock.sendall(head + struct.pack(">I", check) + payload)
+        self.sock.sendall(made(kind, sequence, payload, **changed))
 
     def message(self) -> tuple[int, int, bytes]:
         head = self.file.read(20)

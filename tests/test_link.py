@@ -21,7 +21,8 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from links import FAST, SHORT, Authority, Hand, Proxy, Working, authority, until
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from links import FAST, SHORT, Authority, Hand, Proxy, Working, authority, made, until
 
 from clickpipe.errors import ClickpipeError, OutsideError, PlanError, ReaderGone
 from clickpipe.wire import link
@@ -31,6 +32,7 @@ from clickpipe.wire.linkwriter import LinkOutbox
 from clickpipe.wire.meeting import Door
 from clickpipe.wire.message import LARGEST, LARGEST_UNPACKED, PACKED
 from clickpipe.wire.terms import Terms, Timing, Tls, read_token
+from clickpipe.wire.unconfirmed import Unconfirmed
 
 __all__ = ["authority"]  # a fixture
 LISTENS, CONNECTS = Terms(True, timing=FAST), Terms(False, timing=FAST)
@@ -143,18 +145,25 @@ def test_connections_that_are_cut_anywhere_lose_and_repeat_nothing(
         sending.get()
 
 
-@pytest.mark.parametrize("back", range(0, 120, 4))
-def test_a_cut_near_the_end_of_the_stream_leaves_both_sides_sure_of_it(back: int) -> None:
-    """Every place from the last message on: the end, its confirmation, the goodbye."""
-    blobs = [b"x" * 100]
-    with opened(cuts=[]) as (inbox, outbox, proxy):
-        sending, reading = sends(outbox, blobs), reads(inbox)
-        reading.get(), sending.get()
-    with opened(cuts=[560 + back]) as (inbox, outbox, proxy):
-        sending, reading = sends(outbox, blobs), reads(inbox)
-        assert reading.get() == blobs[0]
-        sending.get()
-        assert proxy is not None
+@pytest.mark.parametrize("reader_listens", [True, False])
+def test_a_cut_near_the_end_leaves_both_sides_sure_of_it(reader_listens: bool) -> None:
+    """In the last message, the end, its confirmation, the goodbye."""
+    timing = replace(FAST, beat=30, silence=60, linger=1)
+    listens, connects = replace(LISTENS, timing=timing), replace(CONNECTS, timing=timing)
+
+    def run(cuts: list[int]) -> int:
+        with opened(cuts=cuts, reader_listens=reader_listens, listens=listens, connects=connects) as (inbox, outbox, proxy):
+            assert proxy is not None
+            outbox.put(b"x" * 20)
+            assert inbox.get(30) == b"x" * 20
+            sending, reading = sends(outbox, []), reads(inbox)
+            assert reading.get() == b""
+            sending.get()
+            return proxy.passed
+
+    whole = run([])
+    for back in range(0, 100, 3):
+        run([whole - back])
 
 
 def test_a_connection_that_goes_silent_is_replaced() -> None:
@@ -238,6 +247,58 @@ def test_what_was_not_confirmed_is_bounded_in_messages_too() -> None:
         sending.get()
 
 
+class Held(RuleBasedStateMachine):
+    """What a writer keeps, against a plain reader: it takes what comes next, and drops what it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = Unconfirmed()
+        self.given = b""
+        self.has: list[bytes] = []
+        self.on_its_way: list[tuple[int, bytes]] = []
+
+    @rule(data=st.binary(min_size=1, max_size=6))
+    def add(self, data: bytes) -> None:
+        self.held.add(data)
+        self.given += data
+
+    @rule(count=st.integers(1, 4))
+    def send(self, count: int) -> None:
+        for _ in range(count):
+            if held := self.held.take():
+                self.on_its_way.append((held.sequence, bytes(held.bytes(packs=False)[1])))
+
+    @rule(count=st.integers(1, 4))
+    def arrive(self, count: int) -> None:
+        for sequence, payload in self.on_its_way[:count]:
+            assert sequence <= len(self.has), "a message is missing"
+            if sequence == len(self.has):
+                self.has.append(payload)
+            assert self.has[sequence] == payload
+        self.on_its_way = self.on_its_way[count:]
+
+    @rule()
+    def confirm(self) -> None:
+        self.held.confirm(len(self.has))
+
+    @rule(back=st.integers(0, 2))
+    def come_again(self, back: int) -> None:
+        """What was on its way is lost. More may have been confirmed than the reader had when it said hello."""
+        self.on_its_way = []
+        self.held.rewind(max(0, len(self.has) - back))
+
+    def teardown(self) -> None:
+        self.come_again(0)
+        self.send(1_000)
+        self.arrive(1_000)
+        assert b"".join(self.has) == self.given
+        self.confirm()
+        assert self.held.is_empty
+
+
+TestHeld = Held.TestCase
+
+
 # How it ends.
 
 
@@ -250,6 +311,16 @@ def test_a_reader_that_wants_no_more_ends_the_writer_quietly() -> None:
         gone.get()
         with pytest.raises(ReaderGone):
             outbox.put(b"b")
+
+
+def test_a_reader_that_wants_no_more_is_heard_while_much_is_on_its_way() -> None:
+    """Closing a socket with unread bytes would destroy what was said last."""
+    with opened() as (inbox, outbox, _):
+        sending = sends(outbox, [random.Random(1).randbytes(4 << 20)] * 40)
+        until(lambda: inbox._end._size >= 16 << 20, "the reader never fills")
+        inbox.close()
+        with pytest.raises(ReaderGone):
+            sending.get()
 
 
 def test_whoever_has_failed_says_so() -> None:
@@ -276,7 +347,7 @@ def test_a_writer_that_is_gone_is_waited_for_and_then_missed() -> None:
     hand.send(Hand.DATA, 0, b"some")
     assert inbox.get(20) == b"some"
     hand.close()
-    with pytest.raises(OutsideError, match="the step before this one is gone, and did not come back within 0.5 s"):
+    with pytest.raises(OutsideError, match=r"the step before this one is gone, and did not come back within 0\.5 s"):
         inbox.get(20)
 
 
@@ -287,7 +358,7 @@ def test_a_reader_that_is_gone_is_waited_for_and_then_missed() -> None:
     outbox.put(b"some")
     assert hand.message() == (Hand.DATA, 0, b"some")
     hand.close()
-    with pytest.raises(OutsideError, match="the step that reads this is gone, and did not come back within 0.5 s"):
+    with pytest.raises(OutsideError, match=r"the step that reads this is gone, and did not come back within 0\.5 s"):
         outbox.close()
 
 
@@ -527,7 +598,7 @@ def test_a_second_peer_is_refused_with_words(role: str) -> None:
         assert inbox.get(20) == b"a"
         make = link.writer if role == "writer" else link.reader
         second = make(inbox.address, CONNECTS)
-        with pytest.raises(OutsideError, match="has another peer already|this address is for a writer"):
+        with pytest.raises(OutsideError, match=r"has another peer already|this address is for a writer"):
             second.put(b"b") or second.close() if role == "writer" else second.get(20)  # type: ignore[union-attr]  # by role
         outbox.put(b"c")
         sending, reading = sends(outbox, []), reads(inbox)
@@ -614,16 +685,23 @@ def test_a_stream_over_tls_survives_cuts_too(authority: Authority) -> None:
         assert proxy.connections >= 6
 
 
-def test_a_reader_over_tls_that_pauses_gets_all(authority: Authority) -> None:
-    """TLS keeps bytes that polling the socket does not tell of."""
-    listens = with_tls(LISTENS, authority.signs("server"), authority.ca)
-    connects = with_tls(CONNECTS, authority.signs("client"), authority.ca)
-    blob = random.Random(2).randbytes(1 << 20)
-    with opened(listens=listens, connects=connects) as (inbox, outbox, _):
-        sending = sends(outbox, [blob] * 30)
-        until(lambda: inbox._end._size >= 16 << 20, "the reader never fills")
-        assert len(reads(inbox).get()) == 30 << 20
-        sending.get()
+def test_a_reader_over_tls_that_pauses_misses_nothing(authority: Authority) -> None:
+    """TLS keeps bytes that polling the socket does not tell of: here the end, in one record with what fills the reader."""
+    timing = replace(FAST, beat=100, silence=200)
+    inbox = link.reader("tcp://:0", with_tls(replace(LISTENS, timing=timing), authority.signs("server"), authority.ca))
+    context = ssl.create_default_context(cafile=authority.ca)
+    context.load_cert_chain(*authority.signs("client"))
+    hand = Hand(inbox.address.port, tls=context)
+    hand.greet()
+    blob = random.Random(2).randbytes(LARGEST)
+    hand.sock.sendall(b"".join(made(Hand.DATA, n, blob) for n in range(4)) + made(Hand.END, 4))
+    until(lambda: inbox._end._size >= 16 << 20, "the reader never fills")
+    for _ in range(4):
+        assert inbox.get(30) == blob
+    assert inbox.get(30) == b""
+    hand.send(Hand.BYE)
+    inbox.close()
+    hand.close()
 
 
 @pytest.mark.parametrize("case", ["expired client", "expired server", "stranger", "plain client", "plain server", "other name"])
@@ -699,7 +777,7 @@ def test_tls_of_old_versions_is_refused(authority: Authority) -> None:
     context.load_verify_locations(authority.ca)
     context.load_cert_chain(*authority.signs("client"))
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with socket.create_connection(("127.0.0.1", inbox.address.port)) as sock, pytest.raises(ssl.SSLError):
         context.wrap_socket(sock, server_hostname="127.0.0.1")
@@ -826,4 +904,4 @@ def test_a_door_with_a_writer_and_a_reader_behind_it_knows_who_comes_for_whom() 
 
 def test_timing_is_as_documented() -> None:
     """The manual page says these."""
-    assert Timing() == Timing(beat=5, silence=15, greeting=10, patience=30, first_pause=0.1, longest_pause=5)
+    assert Timing() == Timing(beat=5, silence=15, greeting=10, patience=30, linger=5, first_pause=0.1, longest_pause=5)

@@ -37,6 +37,10 @@ class ReaderEnd(End):
         self._is_known = False  # the writer knows that we have the end
         self._leaves_with: Kind | None = None
 
+    @property
+    def patience(self) -> float:
+        return self._timing.linger if self.has_end else self._timing.patience
+
     def next(self) -> int:
         with self.changed:
             return self._next

@@ -22,6 +22,7 @@ class Timing:
     silence: float = 15.0  # a connection on which nothing has come for this long is broken
     greeting: float = 10.0  # who connects must have said who it is by then
     patience: float = 30.0  # for which a peer that is gone may come back
+    linger: float = 5.0  # for which a reader that has all stays, for a writer that may not know it
     first_pause: float = 0.1  # between tries to connect; it doubles
     longest_pause: float = 5.0
 
