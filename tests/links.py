@@ -87,9 +87,13 @@ class Proxy:
         while True:
             try:
                 near, _ = self._listening.accept()
-                far = socket.create_connection(self._target)
             except OSError:
                 return
+            try:
+                far = socket.create_connection(self._target)
+            except OSError:  # it has ended
+                near.close()
+                continue
             self.connections += 1
             left = self._cuts.pop(0) if self._cuts else None
             threading.Thread(target=self._pump, args=(near, far, left, self.connections), daemon=True).start()

@@ -91,7 +91,12 @@ def _check(said: Mapping[str, Any], from_: Address | None, to: Address | None) -
         return
     if from_ is not None and from_ == to and from_.port != 0:
         raise PlanError(f"--from and --to are both {from_}", hint="clickpipe serve reads and writes at one address")
-    if said["tls_cert"] and all(one is None or one.is_unix for one in (from_, to)):
+    check_tls(said, from_, to)
+
+
+def check_tls(said: Mapping[str, Any], *addresses: Address | None) -> None:
+    """Raises PlanError where it is asked for and there is none to be had. Beside a TCP address, a Unix one needs none."""
+    if said["tls_cert"] and all(address is None or address.is_unix for address in addresses):
         raise PlanError("TLS is for tcp:// addresses; only you can connect to a Unix socket of yours", word="--tls-cert")
 
 

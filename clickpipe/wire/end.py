@@ -128,8 +128,9 @@ class End:
 
     def ring(self) -> None:
         """Wake the thread: something has changed."""
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._bell, b"!")
+        with self.changed, contextlib.suppress(BlockingIOError):
+            if not self.is_over:
+                os.write(self._bell, b"!")
 
     # The thread.
 
@@ -146,6 +147,8 @@ class End:
             self.is_over = True
             if self._arrived:
                 self._arrived.sock.close()
+            os.close(self._alarm)
+            os.close(self._bell)
             self.changed.notify_all()
         self.meeting.leave(self)
 

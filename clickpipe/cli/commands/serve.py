@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from clickpipe.cli.accounts import report
-from clickpipe.cli.sockets import closing, security_options, terms
+from clickpipe.cli.sockets import check_tls, closing, security_options, terms
 from clickpipe.cli.step import CODECS
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
@@ -49,7 +49,8 @@ def command(steps: str, listen: str, to: str | None, codec: str | None, quiet: b
     from clickpipe.engine.local import run
 
     plan = _plan(steps)
-    address, there = parse_address(listen), to and parse_address(to)
+    address, there = parse_address(listen), parse_address(to) if to else None
+    check_tls(security, address, there)
     if plan.sink and there:
         raise PlanError("--to is for steps that give a stream, and these end in a sink", word="--to").at("serve")
     codec = codec or os.environ.get("CLICKPIPE_CODEC") or "arrow"
