@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import ssl
 import stat
@@ -30,7 +31,7 @@ from clickpipe.wire.address import Address, parse_address
 from clickpipe.wire.linkreader import LinkInbox
 from clickpipe.wire.linkwriter import LinkOutbox
 from clickpipe.wire.meeting import Door
-from clickpipe.wire.message import LARGEST, LARGEST_UNPACKED, PACKED
+from clickpipe.wire.message import LARGEST, LARGEST_UNPACKED, PACKED, Decoder, Kind, Message
 from clickpipe.wire.terms import Terms, Timing, Tls, read_token
 from clickpipe.wire.unconfirmed import Unconfirmed
 
@@ -901,6 +902,17 @@ def test_a_door_with_a_writer_and_a_reader_behind_it_knows_who_comes_for_whom() 
     back = sends(outbox, [there, b"and back"])
     assert reading.get() == b"there and back"
     sending.get(), back.get()
+
+
+def test_the_message_in_the_manual_page_is_one() -> None:
+    page = (Path(__file__).parent.parent / "man" / "clickpipe-stream.5").read_text()
+    shown = re.search(r"^01 00 00 00 .*$", page, re.MULTILINE)
+    assert shown
+    decoder, data = Decoder(), bytes.fromhex(shown[0])
+    decoder.space()[:20] = data[:20]
+    assert decoder.filled(20) is None
+    decoder.space()[:] = data[20:]
+    assert decoder.filled(2) == Message(Kind.DATA, 0, b"hi")
 
 
 def test_timing_is_as_documented() -> None:

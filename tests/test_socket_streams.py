@@ -23,10 +23,8 @@ from links import Authority, Hand, Proxy, authority, until
 from clickpipe.testing import environment
 
 __all__ = ["authority"]  # a fixture
-CLICKS = "".join(
-    f'{{"ts":{1_700_000_000_000 + 500 * n - (9_000 if n % 7 == 0 else 0)},"page":"/p/{n % 3}","ms":{n % 17}}}\n'
-    for n in range(3_000)
-)
+TIMES = [1_700_000_000_000 + 500 * n - (9_000 if n % 7 == 0 else 0) for n in range(3_000)]  # some are late
+CLICKS = "".join(f'{{"ts":{ts},"page":"/p/{n % 3}","ms":{n % 17}}}\n' for n, ts in enumerate(TIMES))
 INGEST = "ingest clicks.ndjson --time ts"
 WORK = "window tumble 1m --allowed-lateness 2s | aggregate --by page n='count(*)' ms='sum(ms)'"
 TOKEN = "correct horse battery"
