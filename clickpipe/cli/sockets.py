@@ -108,7 +108,9 @@ def terms(said: Mapping[str, Any], address: Address, *, listens: bool) -> Terms:
     tls = Tls(*files) if all(files) and not address.is_unix else None
     patience = said["reconnect_timeout"]
     timing = Timing() if patience is None else Timing(patience=patience / 1_000)
-    return Terms(listens, tls, read_token(said["token_file"]), bool(said["insecure"]), timing=timing)
+    is_for_token = said["token_file"] or not address.is_unix  # one of the environment is for TCP
+    token = read_token(said["token_file"]) if is_for_token else None
+    return Terms(listens, tls, token, bool(said["insecure"]), timing=timing)
 
 
 @contextmanager
