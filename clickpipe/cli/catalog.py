@@ -45,6 +45,8 @@ def gives_stream(words: list[str]) -> bool:
     """Whether these words run a step that writes a stream: not generate, whose lines are raw, and no last sink."""
     if not words or not _STEPS.has(words[0]) or words[0] == "generate":
         return False
+    if any(word.split("=")[0] == "--to" for word in words):
+        return False  # it goes to a socket
     return words[0] != "sink" or "--pass" in words
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import click
 
 from clickpipe.cli.accounts import report
+from clickpipe.cli.sockets import SECURITY, SocketOption, Sockets, end_options, opened, several_sources, taken
 from clickpipe.cli.words import say
-from clickpipe.core.step import SinkStep, Step
+from clickpipe.core.source import is_shared
+from clickpipe.core.step import MergeStep, PartitionStep, RawStep, SinkStep, SourceStep, Step
 from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.plan.flags import StepCommand, command, refuse_later
 from clickpipe.plan.parse import planned
-from clickpipe.plan.plan import Node, Written
+from clickpipe.plan.plan import Node, Plan, Written
 
 CODECS = ("ndjson", "arrow")
 
@@ -32,6 +34,16 @@ class ShellCommand(StepCommand):
             raise error.at(self.name or "") from None
         return super().parse_args(ctx, args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those of sockets in a section of their own."""
+        named = [param for param in self.get_params(ctx) if not isinstance(param, click.Argument)]
+        records = [(param, param.get_help_record(ctx)) for param in named]
+        for title, is_of_sockets in (("Options", False), ("Streams over sockets", True)):
+            rows = [record for param, record in records if record and isinstance(param, SocketOption) == is_of_sockets]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
 
 def step_command(name: str) -> click.Command:
     from clickpipe.plan.flags import STEPS
@@ -41,19 +53,22 @@ def step_command(name: str) -> click.Command:
     say = plain.callback
     assert say is not None
     is_sink = issubclass(step, SinkStep)
+    own = {str(param.name) for param in plain.params}
+    ends = [param for param in _ends(step) if param.name not in own]
 
     def act(codec: str | None = None, quiet: bool = False, **values: Any) -> None:
+        sockets = _sockets(name, values, own)
         try:
             step = say(**values)
         except ClickpipeError as error:
             raise error.at(name) from None
-        if codec and isinstance(step, SinkStep) and not step.is_middle():
-            raise PlanError("--codec is for a sink that passes records on: --pass", word="--codec").at(name)
-        run_step(name, step, codec or os.environ.get("CLICKPIPE_CODEC") or "ndjson", quiet)
+        if isinstance(step, SinkStep) and not step.is_middle():
+            _refuse_output(name, codec, sockets)
+        run_step(name, step, codec or os.environ.get("CLICKPIPE_CODEC") or ("arrow" if sockets.to else "ndjson"), quiet, sockets)
 
     shell = ShellCommand(
         name,
-        params=[*plain.params, *([_PASSED_CODEC, _QUIET] if is_sink else [_CODEC])],
+        params=[*plain.params, *([_PASSED_CODEC, _QUIET] if is_sink else [_CODEC]), *ends],
         callback=act,
         help=plain.help,
         epilog=plain.epilog,
@@ -61,6 +76,53 @@ def step_command(name: str) -> click.Command:
     )
     shell.step = step
     return shell
+
+
+def _ends(step: type[Step]) -> list[click.Parameter]:
+    """Options for the ends of its stream. What `generate` makes is none yet."""
+    if issubclass(step, RawStep):
+        return []
+    if issubclass(step, MergeStep):
+        return [several_sources(), *end_options(reads=False, writes=True)]
+    return [*end_options(reads=not issubclass(step, SourceStep), writes=True, divides=issubclass(step, PartitionStep))]
+
+
+def _plan(node: Node, sockets: Sockets) -> Plan:
+    """Raises PlanError. Steps that divide among other machines, or merge what comes from there, stand for themselves."""
+    step = node.step
+    if isinstance(step, MergeStep):
+        if not sockets.from_:
+            hint = "clickpipe merge tcp://10.0.0.{1..4}:7001; those of one machine: partition --by COL --workers N 'STEPS'"
+            raise PlanError("which streams are to be merged?", hint=hint)
+        return Plan((node,))
+    if isinstance(step, PartitionStep) and sockets.to:
+        if step.steps is not None:
+            hint = "the workers are told: clickpipe serve --listen ADDRESS 'STEPS'"
+            raise PlanError("--to divides among workers that have steps of their own", hint=hint, word="--to")
+        if step.workers not in (type(step).workers, len(sockets.to)):
+            raise PlanError(f"--workers {step.workers}, and --to has {len(sockets.to)} addresses", word="--workers")
+        return Plan((node,))
+    return planned([node])
+
+
+def _sockets(name: str, values: dict[str, Any], own: set[str]) -> Sockets:
+    """`own`: options that the step has too, for the sockets of its clients: with --to they are for both."""
+    shared = {option: values[option] for option in sorted(own & SECURITY)}
+    has_clients = any(map(is_shared, values.get("source", ())))
+    for option in () if values.get("to") else shared:
+        values[option] = None
+    try:
+        return taken(values)
+    except PlanError as error:
+        raise error.at(name) from None
+    finally:
+        values |= shared if has_clients or not values.get("to") else {}
+
+
+def _refuse_output(name: str, codec: str | None, sockets: Sockets) -> None:
+    for flag, value in (("--codec", codec), ("--to", sockets.to)):
+        if value:
+            raise PlanError(f"{flag} is for a sink that passes records on: --pass", word=flag).at(name)
 
 
 def _codec(when: str = "") -> click.Option:
@@ -72,7 +134,7 @@ _CODEC, _PASSED_CODEC = _codec(), _codec("with --pass: ")
 _QUIET = click.Option(["--quiet", "-q"], is_flag=True, default=False, help="do not print the accounts at the end")
 
 
-def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
+def run_step(name: str, step: Step, codec: str, quiet: bool, sockets: Sockets) -> None:
     from clickpipe.engine.limits import share_the_cores
     from clickpipe.engine.local import run
 
@@ -81,8 +143,10 @@ def run_step(name: str, step: Step, codec: str, quiet: bool) -> None:
     if codec not in CODECS:
         raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
     try:
-        plan = planned([Node(step, Written(name, ()))])
-        outcome = run(plan, say, arrow=codec == "arrow" and not sys.stdout.isatty())
+        plan = _plan(Node(step, Written(name, ())), sockets)
+        with opened(sockets) as links:
+            arrow = codec == "arrow" and (bool(links.written) or not sys.stdout.isatty())
+            outcome = run(plan, say, arrow=arrow, links=links)
     except ClickpipeError as error:
         if not error.where or error.where[0] != name:
             error.at(name)

@@ -15,11 +15,11 @@ from clickpipe.errors import DataError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.text import Text
 from clickpipe.wire.frames import Barrier, End, StreamLine
-from clickpipe.wire.pump import Inbox
+from clickpipe.wire.pump import Arriving
 from clickpipe.wire.stream import Frame, StreamReader
 
 
-def open_stream(inbox: Inbox) -> Feed:
+def open_stream(inbox: Arriving) -> Feed:
     """The feed for standard input, whichever kind of stream it is."""
     reader = StreamReader(inbox)
     if reader.line is None:
@@ -32,10 +32,10 @@ class RawSplit(Split):
 
     name = "standard input"
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Arriving) -> None:
         self._inbox = inbox
 
-    def inbox(self) -> Inbox:
+    def inbox(self) -> Arriving:
         return self._inbox
 
 

@@ -26,13 +26,13 @@ from clickpipe.engine.divided import DividedEnd
 from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.limits import need_open_files, share_the_cores
 from clickpipe.engine.memory import keep_freed_memory
-from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_without_pipe, wait_until_complete
+from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_remote_checkpoints, refuse_without_pipe, wait_until_complete
 from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
 from clickpipe.engine.parallel import ALONE, Role, forked
-from clickpipe.errors import ClickpipeError, PlanError, ReaderGone
+from clickpipe.errors import ClickpipeError, PlanError, ReaderGone, Unsupported
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
-from clickpipe.plan.blocks import for_merging, for_workers, segments
+from clickpipe.plan.blocks import check_covered, for_merging, for_workers, segments
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.home import pipeline_directory
@@ -40,6 +40,7 @@ from clickpipe.state.observed import keep
 from clickpipe.state.space import Space
 from clickpipe.stopping import on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
+from clickpipe.wire.link import NO_LINKS, Links
 from clickpipe.wire.pump import Outbox, when_reader_leaves
 from clickpipe.wire.stream import StreamWriter
 
@@ -55,18 +56,29 @@ class Outcome:
     stopped_at: int | None = None  # the checkpoint from which the next run goes on
 
 
-def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False) -> Outcome:
-    """Raises what goes wrong; then no sink has got its result. `say`: what a person should know meanwhile."""
+def run(
+    plan: Plan,
+    say: Callable[[str], None],
+    *,
+    arrow: bool = False,
+    links: Links = NO_LINKS,
+) -> Outcome:
+    """Raises what goes wrong; then no sink has got its result. `say`: what a person should know meanwhile.
+
+    `links`: where the stream comes from and goes to, instead of standard input and output.
+    """
     if isinstance(plan.nodes[0].step, RawStep) and len(plan.nodes) == 1:
         return _write_raw(plan.nodes[0].step)
     need_open_files()
     keep_freed_memory()
     parts = segments(plan)
     if len(parts) == 1:
-        return _Run(plan, say, arrow).run()
+        return _Run(plan, say, arrow, ALONE, links).run()
+    if links.read or links.written:
+        raise Unsupported("notimpl", "workers beside sockets", "they are forked", hint="run a serve for each worker")
     share_the_cores(max(part.processes for part in parts))
     with forked(parts, say, is_saved=plan.takes_checkpoints) as role:
-        return _Run(replace(plan, nodes=role.segment.nodes), say, arrow, role).run()
+        return _Run(replace(plan, nodes=role.segment.nodes), say, arrow, role, links).run()
 
 
 def _write_raw(step: RawStep) -> Outcome:
@@ -78,12 +90,14 @@ def _write_raw(step: RawStep) -> Outcome:
 
 
 class _Run:
-    def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool, role: Role = ALONE) -> None:
-        self._say, self._role = say, role
+    def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool, role: Role, links: Links) -> None:
+        self._say, self._role, self._links = say, role, links
         self._arrow = arrow or (role.workers is not None and not role.workers.keeps_text)
-        self._space = Space(say, watched(plan))
-        self._feed, begins, self._checkpoints = open_feed(plan, self._space, role.inputs)
+        self._space = Space(say, watched(plan, links))
+        self._feed, begins, self._checkpoints = open_feed(plan, self._space, role.inputs, links)
         self._plan = plan = replace(plan, nodes=self._nodes(plan))
+        if self._checkpoints:
+            refuse_remote_checkpoints(links.written)
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
@@ -111,6 +125,8 @@ class _Run:
         """What we run of it, now that the columns are known."""
         if self._role.is_worker:
             return for_workers(self._role.segment, self._feed.columns)
+        if self._feed.worker:
+            check_covered(self._feed.worker.by, plan.nodes, self._feed.columns)
         return for_merging(self._role.segment, self._feed.divided) if self._feed.divided else plan.nodes
 
     def _opened(self, number: int, step: FlowStep, name: str, given: Columns) -> Operator:
@@ -189,8 +205,7 @@ class _Run:
                 )
                 self._loop = loop
                 if self._plan.sink is None and unheeding is None:
-                    for descriptor in self._role.outputs or (sys.stdout.fileno(),):
-                        when_reader_leaves(descriptor, self._feed.leave)
+                    self._watch_reader()
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
                 self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)
@@ -210,6 +225,12 @@ class _Run:
                 raise
         stopped_at = last.epoch if last and self._feed.is_stopped else None
         return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path, stopped_at)
+
+    def _watch_reader(self) -> None:
+        for outbox in self._links.written:
+            outbox.when_reader_leaves(self._feed.leave)
+        for descriptor in () if self._links.written else self._role.outputs or (sys.stdout.fileno(),):
+            when_reader_leaves(descriptor, self._feed.leave)
 
     def _asked(self, number: int) -> bool:
         """A signal asks for the end: after a last checkpoint. At once the second time (unless a supervisor decides on that),
@@ -322,11 +343,13 @@ class _Run:
         has_pieces = bool(self._stages) and self._stages[-1].step.gives_pieces
         divided = feed.columns if has_pieces else None
         line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more, feed.worker, divided)
-        if self._role.outputs:
-            self._end = end = self._divided(line)
+        partition = self._plan.nodes[-1].step if self._plan.nodes else None
+        if isinstance(partition, PartitionStep):
+            self._end = end = self._divided(partition, line)
             return self._into(end)
-        is_worker = self._role.is_worker
-        stream = StreamWriter(standard_output(), line, arrow=self._arrow or is_worker, keeps_text=is_worker and not self._arrow)
+        outbox = self._links.written[0] if self._links.written else standard_output()
+        is_worker = feed.worker is not None
+        stream = StreamWriter(outbox, line, arrow=self._arrow or is_worker, keeps_text=is_worker and not self._arrow)
         self._end = StreamEnd(stream, feed)
         return self._into(stream)
 
@@ -337,10 +360,10 @@ class _Run:
 
         return Tail(stream.write, hand_on, (), self._barrier)
 
-    def _divided(self, line: StreamLine) -> DividedEnd:
-        partition, following = self._plan.nodes[-1].step, self._role.following
-        assert isinstance(partition, PartitionStep)
-        assert following is not None
+    def _divided(self, partition: PartitionStep, line: StreamLine) -> DividedEnd:
+        following = self._role.following
+        if following is None:
+            return DividedEnd(self._links.written, line, partition.by, keeps_text=not self._arrow)
         for_workers(following, self._columns)  # who sees the mistakes first speaks of them
         outboxes = [Outbox(one, "a worker") for one in self._role.outputs]
         return DividedEnd(outboxes, line, partition.by, keeps_text=following.keeps_text)
@@ -354,7 +377,7 @@ class _Run:
         nodes = [node for node in self._plan.nodes if isinstance(node.step, SinkStep) and node is not self._plan.sink]
         for sink, node in zip(self._middle, nodes, strict=True):
             try:
-                if self._checkpoints and not self._has_whole_pipeline():
+                if self._checkpoints and not self._has_whole_pipeline() and not self._links.written:
                     refuse_without_pipe()
                 sink.open()
             except ClickpipeError as error:

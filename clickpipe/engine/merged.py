@@ -20,7 +20,7 @@ from clickpipe.core.operator import FOREVER, Feed, Pull
 from clickpipe.engine.feeds import StreamFeed
 from clickpipe.errors import DataError
 from clickpipe.wire.frames import Barrier, End
-from clickpipe.wire.pump import Inbox
+from clickpipe.wire.pump import Arriving
 from clickpipe.wire.stream import Frame, StreamReader
 
 _AHEAD = 2  # frames of an input that wait to be taken
@@ -42,7 +42,7 @@ class _Input:
         return -FOREVER if self.watermark is None else self.watermark
 
 
-def open_merged(inboxes: Sequence[Inbox], max_drift: int | None = None) -> MergedFeed:
+def open_merged(inboxes: Sequence[Arriving], max_drift: int | None = None) -> MergedFeed:
     """`max_drift`: an input whose watermark is further ahead of the least than this waits. Unit: milliseconds.
 
     Raises DataError for what are no streams of the workers of one partition.
@@ -53,7 +53,24 @@ def open_merged(inboxes: Sequence[Inbox], max_drift: int | None = None) -> Merge
         if reader.line is None:
             raise DataError("merge reads streams, and this is raw NDJSON")
         feeds.append(StreamFeed(reader, reader.line))
+    _check_alike(feeds)
     return MergedFeed(feeds, max_drift)
+
+
+def _check_alike(feeds: Sequence[StreamFeed]) -> None:
+    """Raises DataError for streams that cannot become one."""
+    first = feeds[0]
+    for other in feeds[1:]:
+        if other.columns != first.columns:
+            raise DataError(
+                "the streams that are merged have different columns, or different windows or keys",
+                notes=[f"one:     {', '.join(first.columns.types)}", f"another: {', '.join(other.columns.types)}"],
+            )
+    workers = [feed.worker for feed in feeds if feed.worker]
+    numbers = sorted(worker.number for worker in workers)
+    if workers and (len(workers) < len(feeds) or numbers != list(range(workers[0].of))):
+        came = ", ".join(str(number) for number in numbers)
+        raise DataError(f"the streams that are merged are not those of all {workers[0].of} workers: of them came {came}")
 
 
 class MergedFeed(Feed):

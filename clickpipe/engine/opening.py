@@ -25,28 +25,33 @@ from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.files import hold, remove, rename
 from clickpipe.state.space import Space
-from clickpipe.wire.pump import Inbox
+from clickpipe.wire.link import NO_LINKS, Links
+from clickpipe.wire.pump import Arriving, Inbox
 
 ACCOUNTS = "CLICKPIPE_ACCOUNTS"
 
 
-def watched(plan: Plan) -> int | None:
+def watched(plan: Plan, links: Links = NO_LINKS) -> int | None:
     """The descriptor of our output, where somebody reads it."""
+    if links.written:
+        return None
     sink = plan.sink.step if plan.sink else None
     return sys.stdout.fileno() if sink is None or (isinstance(sink, Sink) and sink.destination == "-") else None
 
 
-def open_feed(plan: Plan, space: Space, inputs: Sequence[int] = ()) -> tuple[Feed, bool, Checkpoints | None]:
+def open_feed(
+    plan: Plan, space: Space, inputs: Sequence[int] = (), links: Links = NO_LINKS
+) -> tuple[Feed, bool, Checkpoints | None]:
     """The feed, whether the pipeline begins here, and this process's part in its checkpoints.
 
     `inputs`: descriptors of the streams of workers, which are merged.
     """
-    if inputs:
-        merge = plan.nodes[0].step
-        assert isinstance(merge, MergeStep)
-        merged = open_merged([Inbox(one, "a worker's stream") for one in inputs], merge.max_drift)
+    first = plan.nodes[0].step if plan.nodes else None
+    if isinstance(first, MergeStep) and (inputs or links.read):
+        inboxes: Sequence[Arriving] = [Inbox(one, "a worker's stream") for one in inputs] or links.read
+        merged = open_merged(inboxes, first.max_drift)
         return merged, False, join(merged, space)
-    return _joined(plan, space) if plan.source is None else _begun(plan, plan.source, space)
+    return _joined(plan, space, *links.read) if plan.source is None else _begun(plan, plan.source, space)
 
 
 def _begun(plan: Plan, first: Node, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
@@ -64,12 +69,12 @@ def _begun(plan: Plan, first: Node, space: Space) -> tuple[Feed, bool, Checkpoin
         raise locate(error, first.written) from None
 
 
-def _joined(plan: Plan, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
-    if os.isatty(sys.stdin.fileno()):
+def _joined(plan: Plan, space: Space, inbox: Arriving | None = None) -> tuple[Feed, bool, Checkpoints | None]:
+    if inbox is None and os.isatty(sys.stdin.fileno()):
         name = plan.nodes[0].written.name if plan.nodes else "it"
         hint = "put it behind a pipe: clickpipe ingest FILE | …"
         raise PlanError(f"{name} reads a stream, and standard input is a terminal", hint=hint)
-    feed = open_stream(Inbox(sys.stdin.fileno(), "standard input"))
+    feed = open_stream(inbox or Inbox(sys.stdin.fileno(), "standard input"))
     return feed, isinstance(feed, IngestFeed), join(feed, space)
 
 

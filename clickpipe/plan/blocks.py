@@ -18,7 +18,8 @@ from clickpipe.columns import Columns
 from clickpipe.core.step import FlowStep, MergeStep, OperatorStep, PartitionStep
 from clickpipe.core.summarise import Summarise
 from clickpipe.core.two_phase import in_two
-from clickpipe.errors import ClickpipeError
+from clickpipe.errors import ClickpipeError, PlanError
+from clickpipe.plan.flags import parse_step
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 
@@ -43,18 +44,18 @@ class Segment:
 
 
 def segments(plan: Plan) -> list[Segment]:
-    """In order; a plan without partitions is one."""
+    """In order; a plan without partitions is one. Whose first is a merge, or whose last a partition, has workers elsewhere."""
     found: list[Segment] = []
     nodes: list[Node] = []
     partition: PartitionStep | None = None
     merges: Segment | None = None
     for node in plan.nodes:
-        if isinstance(node.step, MergeStep):
+        if isinstance(node.step, MergeStep) and nodes:
             merges = Segment(tuple(nodes), partition)
             found.append(merges)
             nodes, partition = [], None
         nodes.append(node)
-        if isinstance(node.step, PartitionStep):
+        if isinstance(node.step, PartitionStep) and node is not plan.nodes[-1]:
             found.append(Segment(tuple(nodes), None, merges))
             nodes, partition = [], node.step
     return [*found, Segment(tuple(nodes), partition, merges)]
@@ -73,6 +74,17 @@ def for_merging(segment: Segment, given: Columns) -> tuple[Node, ...]:
     ordered = [merge] if merge.step.ordered else []
     plain = replace(merge, step=merge.step.unordered())
     return (plain, *_phased(segment.merges, given)[1], *ordered, *rest)
+
+
+def check_covered(by: tuple[str, ...], nodes: tuple[Node, ...], given: Columns) -> None:
+    """Raises PlanError where workers of several machines cannot run these steps. `by`: what their records were divided by."""
+    partition = parse_step("partition", ["--by", ",".join(by)])
+    assert isinstance(partition, PartitionStep)
+    steps = tuple(node for node in nodes if isinstance(node.step, OperatorStep))
+    _, behind = _phased(Segment(steps, partition), given)
+    if behind:
+        what = f"it brings together what partition --by {','.join(by)} parts, and its second phase would run nowhere"
+        raise locate(PlanError(what, hint="put it behind merge"), behind[0].written)
 
 
 def _phased(segment: Segment, given: Columns) -> tuple[list[Node], list[Node]]:

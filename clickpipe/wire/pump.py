@@ -34,6 +34,7 @@ class Arriving:
     can_pause = True
     _held = b""  # bytes that were looked at and put back
     _is_at_end = False
+    is_trusted = True  # who writes it could read and write our files anyway
 
     def __init__(self, name: str) -> None:
         self._name = name

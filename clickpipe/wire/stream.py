@@ -19,7 +19,7 @@ from clickpipe.wire import codec
 from clickpipe.wire.arrow import from_arrow, to_arrow
 from clickpipe.wire.buffer import Buffer
 from clickpipe.wire.frames import ArrowFrame, Barrier, ColumnsChange, End, Failed, FrameEnd, Signal, StreamLine
-from clickpipe.wire.pump import Inbox, Outbox
+from clickpipe.wire.pump import Arriving, Outbox
 
 _LARGEST_ARROW = 1 << 30
 
@@ -39,7 +39,7 @@ class StreamReader:
     Raises DataError for a damaged stream, OutsideError for one that stopped before its end.
     """
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Arriving) -> None:
         self._inbox = inbox
         self._buffer = Buffer(iter(inbox))
         self._seq = 0
@@ -61,13 +61,13 @@ class StreamReader:
             raise StepBeforeFailed
         if not isinstance(signal, StreamLine):
             raise DataError("the stream does not begin with its stream line: something before this step removed it")
-        return signal
+        return signal if self._inbox.is_trusted else _without_paths(signal)
 
     def give_up(self) -> None:
-        """See Inbox."""
+        """See Arriving."""
         self._inbox.give_up()
 
-    def raw(self) -> Inbox:
+    def raw(self) -> Arriving:
         """All bytes of a stream that turned out to be raw NDJSON."""
         self._inbox.put_back(self._buffer.rest())
         return self._inbox
@@ -137,6 +137,11 @@ class StreamReader:
             if len(data) < signal.bytes:
                 return
             yield signal, data
+
+
+def _without_paths(line: StreamLine) -> StreamLine:
+    """A stranger names no file of ours: his checkpoints are not joined, his late records and dead letters go to our own."""
+    return replace(line, state=None, restore=None, dead_letter=None, late=None)
 
 
 def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
