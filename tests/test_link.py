@@ -707,7 +707,11 @@ def test_a_reader_over_tls_that_pauses_misses_nothing(authority: Authority) -> N
 
 
 @pytest.mark.parametrize("case", ["expired client", "expired server", "stranger", "plain client", "plain server", "other name"])
-def test_certificates_that_are_not_right_are_refused(case: str, authority: Authority, tmp_path: Path) -> None:
+def test_certificates_that_are_not_right_are_refused(
+    case: str, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has expired is refused by its owner too, unless his clock is wrong, as it is here."""
+    monkeypatch.setattr("clickpipe.wire.tls._check_time", lambda *_: None)
     server, client, ca = authority.signs("server"), authority.signs("client"), authority.ca
     if case == "expired client":
         client = authority.signs("old-client", days=-1)
@@ -748,9 +752,9 @@ def test_certificates_that_are_not_right_are_refused(case: str, authority: Autho
     ("swap", "words"),
     [
         ({"cert": "missing.pem"}, "--tls-cert missing.pem: No such file"),
-        ({"key": "other"}, "the key is not the certificate's"),
-        ({"ca": "key"}, "--tls-ca .*: not a certificate in PEM"),
-        ({"cert": "key"}, "not a certificate and its key in PEM"),
+        ({"key": "other"}, "is not the key of the certificate in"),
+        ({"ca": "key"}, "no certificate in PEM"),
+        ({"cert": "key"}, "no certificate in PEM"),
     ],
 )
 def test_files_that_are_no_certificates_are_named(swap: dict[str, str], words: str, authority: Authority) -> None:
@@ -769,7 +773,7 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked(authority: Authori
     locked = str(tmp_path / "locked.key")
     words = ["openssl", "ec", "-in", key, "-aes128", "-passout", "pass:x", "-out", locked]
     subprocess.run(words, check=True, capture_output=True)
-    with pytest.raises(PlanError, match="the key has a password"):
+    with pytest.raises(PlanError, match="is encrypted: a pipeline cannot be asked"):
         link.reader("tcp://:0", replace(LISTENS, tls=Tls(cert, locked, authority.ca)))
 
 
@@ -847,11 +851,11 @@ def test_an_address_in_use_is_said(tmp_path: Path) -> None:
 def test_a_port_for_the_superuser_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who runs this may be the superuser, so the kernel's answer is put in its mouth."""
 
-    def bind(*_: object) -> None:
+    def bind(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("clickpipe.wire.meeting._bind", bind)
-    with pytest.raises(PlanError, match="ports below 1024 are for the superuser"):
+    monkeypatch.setattr("socket.create_server", bind)
+    with pytest.raises(PlanError, match="a port below 1,024 takes a right that this user has not"):
         link.reader("tcp://:80", LISTENS)
 
 
@@ -872,7 +876,7 @@ def test_a_unix_socket_that_a_killed_process_left_is_replaced_and_a_file_is_not(
     link.reader(f"unix:{left}", LISTENS).abandon(0.2)
     file = tmp_path / "file"
     file.write_text("precious")
-    with pytest.raises(PlanError, match="there is a file that is no socket"):
+    with pytest.raises(PlanError, match="there is a file of this name, which is no socket"):
         link.reader(f"unix:{file}", LISTENS)
     assert file.read_text() == "precious"
 

@@ -109,6 +109,7 @@ def _sockets(name: str, values: dict[str, Any], own: set[str]) -> Sockets:
     """`own`: options that the step has too, for the sockets of its clients: with --to they are for both."""
     shared = {option: values[option] for option in sorted(own & SECURITY)}
     has_clients = any(map(is_shared, values.get("source", ())))
+    keeps = has_clients or not values.get("to")
     for option in () if values.get("to") else shared:
         values[option] = None
     try:
@@ -116,7 +117,7 @@ def _sockets(name: str, values: dict[str, Any], own: set[str]) -> Sockets:
     except PlanError as error:
         raise error.at(name) from None
     finally:
-        values |= shared if has_clients or not values.get("to") else {}
+        values |= shared if keeps else {}
 
 
 def _refuse_output(name: str, codec: str | None, sockets: Sockets) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clickpipe.core.shared import SharedSplit
 from clickpipe.core.source import Source, Split
-from clickpipe.wire.listen import split_tcp
+from clickpipe.wire.address import parse_address
 
 
 class Tcp(Source):
@@ -12,5 +12,5 @@ class Tcp(Source):
 
     def splits(self) -> list[Split]:
         address = f"tcp:{self.address}"
-        split_tcp(address)
+        parse_address(address)
         return [SharedSplit(address)]

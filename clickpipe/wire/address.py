@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from clickpipe.errors import PlanError
 
 _TCP = re.compile(r"tcp://(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/@\s]*)):(?P<port>[0-9]{1,5})/?")
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _LONGEST_PATH = 107  # bytes: what the kernel has room for
 
 Place = tuple[socket.AddressFamily, str | tuple[str, int] | tuple[str, int, int, int]]
@@ -55,18 +55,21 @@ def parse_address(text: str) -> Address:
     port = int(match["port"])
     if port > 65535:
         raise PlanError(f"{text}: a port is at most 65535", word=text)
-    return Address(match["six"] or match["host"] or _LOOPBACK, port)
+    return Address(match["six"] or match["host"] or LOOPBACK, port)
 
 
 def _unix(text: str, path: str) -> Address:
     if not path or "\0" in path:
         raise PlanError(f'"{text}" names no path', hint="unix:PATH", word=text)
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise PlanError(f"{text}: the path of a socket has at most {_LONGEST_PATH} bytes", word=text)
+    if (length := len(os.fsencode(path))) > _LONGEST_PATH:
+        raise PlanError(f"{text}: the path of a socket has at most {_LONGEST_PATH} bytes, and this one {length}", word=text)
     return Address(path=path)
 
 
 def is_loopback(place: Place) -> bool:
     """Whether nobody outside this machine can come there."""
     family, where = place
-    return family == socket.AF_UNIX or ipaddress.ip_address(str(where[0]).split("%")[0]).is_loopback
+    if family == socket.AF_UNIX:
+        return True
+    plain = ipaddress.ip_address(str(where[0]).split("%")[0])
+    return (getattr(plain, "ipv4_mapped", None) or plain).is_loopback

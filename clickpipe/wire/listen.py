@@ -10,19 +10,15 @@ An address that others than this machine can reach takes mutual TLS, or a person
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
-import re
 import socket
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
 
 from clickpipe.errors import OutsideError, PlanError
+from clickpipe.wire.address import LOOPBACK, Address, is_loopback, parse_address
 
-LOOPBACK = "127.0.0.1"
-_TCP = re.compile(r"tcp://(?:\[(?P<six>[^\]]*)\]|(?P<host>[^\[\]:/]*)):(?P<port>[0-9]+)/?")
-_LONGEST_PATH = 107  # bytes: what the kernel takes
 _WAITING = 256  # connections that wait to be accepted
 _PRIVILEGED = 1_024
 
@@ -43,45 +39,27 @@ class Listening:
                 os.unlink(self.path)
 
 
-def listen(address: str, *, may_be_reached: bool) -> Listening:
+def listen(address: str | Address, *, may_be_reached: bool) -> Listening:
     """`may_be_reached`: by other machines too. Raises PlanError, and OutsideError where trying again may help."""
-    if address.startswith("unix:"):
-        return _listen_unix(address.removeprefix("unix:"))
-    host, port = split_tcp(address)
-    family, where = _resolved(host or LOOPBACK, port, address)
-    if not may_be_reached and not _is_loopback(where[0]):
-        raise _refused(address, where[0], port)
-    return _listen_tcp(address, family, where)
+    said = parse_address(address) if isinstance(address, str) else address
+    if said.is_unix:
+        return _listen_unix(said.path)
+    family, where = _resolved(said)
+    if not may_be_reached and not is_loopback((family, where)):
+        raise _refused(str(address), where[0], said.port)
+    return _listen_tcp(str(address), family, where)
 
 
-def split_tcp(address: str) -> tuple[str, int]:
-    """Host (empty: not said) and port. Raises PlanError."""
-    match = _TCP.fullmatch(address)
-    if not match:
-        raise PlanError(f"{address} is not tcp://HOST:PORT", hint=f"tcp://{LOOPBACK}:9000, tcp://[::1]:9000", word=address)
-    port = int(match["port"])
-    if port > 0xFFFF:
-        raise PlanError(f"{address}: there is no port {port}: they end with 65535", word=address)
-    return match["six"] or match["host"] or "", port
-
-
-def _resolved(host: str, port: int, address: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
+def _resolved(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
     """`localhost` is this machine, whoever is asked for names."""
-    if host == "localhost":
-        host = LOOPBACK
+    host = LOOPBACK if address.host == "localhost" else address.host
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or "no name of a host"
-        raise OutsideError(f"{address}: {said}: {host}", word=address) from None
+        raise OutsideError(f"{address}: {said}: {host}", word=str(address)) from None
     family, _, _, _, where = found[0]
-    return family, (str(where[0]), port)
-
-
-def _is_loopback(host: str) -> bool:
-    plain = ipaddress.ip_address(host.split("%", 1)[0])
-    mapped = getattr(plain, "ipv4_mapped", None)
-    return (mapped or plain).is_loopback
+    return family, (str(where[0]), address.port)
 
 
 def _refused(address: str, host: str, port: int) -> PlanError:
@@ -118,11 +96,6 @@ def _unbound(address: str, where: tuple[str, int], error: OSError) -> PlanError 
 
 def _listen_unix(path: str) -> Listening:
     address = f"unix:{path}"
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise PlanError(
-            f"{address}: the path of a socket has at most {_LONGEST_PATH} bytes, and this one {len(os.fsencode(path))}",
-            word=address,
-        )
     _clear(path, address)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

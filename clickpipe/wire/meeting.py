@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import random
 import socket
-import stat
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
-from clickpipe.errors import ClickpipeError, OutsideError, PlanError
+from clickpipe.errors import OutsideError
 from clickpipe.stopping import forget, on_stop
 from clickpipe.wire import tls
-from clickpipe.wire.address import Address, Place, is_loopback
+from clickpipe.wire.address import Address, is_loopback, parse_address
 from clickpipe.wire.greeting import Greeted, Lines, NotGreeted, Party, answer, greet, why_failed
 from clickpipe.wire.hello import OTHER
+from clickpipe.wire.listen import listen
 from clickpipe.wire.terms import Terms, checked
 
 _VISITORS = 64  # who may be saying hello at once; one more, and the first of them has to go
@@ -142,10 +141,11 @@ class Door(Meeting):
         self._guests: dict[str, Guest] = {}  # by the role of who comes for them
         self._refused: Counter[str] = Counter()
         self._visitors: deque[socket.socket] = deque()  # those who have not said hello, by when they came
-        self._sock = _bound(address)
-        self.address = _actual(self._sock, address)
-        if address.is_unix:
-            on_stop(self._remove)
+        self._listening = listen(address, may_be_reached=True)  # on these terms
+        self._sock = self._listening.socket
+        self._sock.setblocking(True)
+        self.address = parse_address(self._listening.name) if address.port == 0 and not address.is_unix else address
+        on_stop(self._listening.remove)
 
     def invite(self, guest: Guest) -> None:
         self._guests[OTHER[guest.role]] = guest
@@ -168,15 +168,10 @@ class Door(Meeting):
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes who accepts
             self._sock.close()
-        if self.address.is_unix:
-            self._remove()
-            forget(self._remove)
+        self._listening.remove()
+        forget(self._listening.remove)
         if more := sum(self._refused.values()) - len(self._refused):
             self._say(f"{self.address}: {more:,} more connections were refused for such reasons")
-
-    def _remove(self) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(self.address.path)
 
     def _take_in(self) -> None:
         while True:
@@ -228,64 +223,6 @@ def _prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _bound(address: Address) -> socket.socket:
-    """Raises PlanError, OutsideError."""
-    try:
-        family, where = address.places()[0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            _bind(sock, family, where, address)
-            sock.listen(64)
-        except BaseException:
-            sock.close()
-            raise
-    except OSError as error:
-        raise _cannot_listen(address, error) from None
-    return sock
-
-
-def _bind(sock: socket.socket, family: int, where: Place | object, address: Address) -> None:
-    if family == socket.AF_UNIX:
-        os.fchmod(sock.fileno(), 0o600)  # of the file that binding makes: at no moment may others connect
-        _clear(address)
-    else:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(where)  # type: ignore[arg-type]  # what `places` gave
-
-
-def _clear(address: Address) -> None:
-    """Remove what a process left behind that was killed."""
-    try:
-        mode = os.stat(address.path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise PlanError(f"{address}: there is a file that is no socket", word=str(address))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(address.path)
-        except ConnectionRefusedError:
-            os.unlink(address.path)
-            return
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-
-
-def _cannot_listen(address: Address, error: OSError) -> ClickpipeError:
-    if error.errno == errno.EADDRINUSE:
-        return OutsideError(f"{address} is in use: another process listens there")
-    if error.errno == errno.EACCES and not address.is_unix:
-        return PlanError(f"{address}: ports below 1024 are for the superuser", hint="choose a higher one", word=str(address))
-    if error.errno == errno.EADDRNOTAVAIL:
-        return PlanError(f"{address}: this machine has no such address to listen at", word=str(address))
-    return OutsideError(f"{address}: cannot listen there: {(error.strerror or str(error)).lower()}")
-
-
-def _actual(sock: socket.socket, address: Address) -> Address:
-    """With the port that the kernel has chosen where 0 was asked for."""
-    return address if address.is_unix else Address(address.host, sock.getsockname()[1])
 
 
 def _show_out(visitor: socket.socket) -> None:
