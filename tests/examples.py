@@ -10,8 +10,8 @@ IS_THOROUGH = bool(os.environ.get("CLICKPIPE_THOROUGH"))
 
 
 def examples(count: int) -> int:
-    """Of a property test: a third."""
-    return count if IS_THOROUGH else max(10, count // 3)
+    """Of a property test: a quarter."""
+    return count if IS_THOROUGH else max(10, count // 4)
 
 
 def every(stride: int) -> int:

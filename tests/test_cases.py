@@ -55,7 +55,7 @@ def _forms(number: int, path: Path) -> Sequence[str]:
         return ("piped", "fused")
     if IS_THOROUGH:
         return FORMS
-    turn = (("shell", "single"), ("arrow",), ("no_fuse",), ("piped", "single"), ("arrow", "single"), ("piped",))[number % 6]
+    turn = (("shell",), ("arrow",), ("piped", "single"), ("no_fuse",), ("arrow",), ("piped",), ("single",))[number % 7]
     return ("fused", "workers", *turn)
 
 

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from examples import some
 
 from clickpipe.core.sink import Destination
 from clickpipe.operators.sink import SINKS
@@ -74,7 +75,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
     return seen
 
 
-@pytest.mark.parametrize(("line", "step", "point"), _KILLED, ids=lambda value: str(value))
+@pytest.mark.parametrize(("line", "step", "point"), some(_KILLED, 4), ids=lambda value: str(value))
 def test_a_process_killed_there(
     line: str, step: int, point: str, tmp_path: Path, undisturbed: dict[str, dict[str, list[str]]]
 ) -> None:
@@ -89,7 +90,7 @@ def test_a_process_killed_there(
     assert not list(directory.glob("*.parts*"))
 
 
-@pytest.mark.parametrize(("line", "point"), sorted({(line, point) for line, _, point in _KILLED}))
+@pytest.mark.parametrize(("line", "point"), some(sorted({(line, point) for line, _, point in _KILLED}), 3))
 def test_a_fused_run_killed_there(line: str, point: str, tmp_path: Path, undisturbed: dict[str, dict[str, list[str]]]) -> None:
     if point == "after-join":
         pytest.skip("a fused run begins, and does not join")

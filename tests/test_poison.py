@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from examples import some
 from running import Start, errors
 
 STEP = '''
@@ -42,7 +43,7 @@ def _plugged(folder: Path) -> str:
     return str(folder / "plug")
 
 
-@pytest.mark.parametrize("form", [[], ["--no-fuse"]])
+@pytest.mark.parametrize("form", some([[], ["--no-fuse"]]))
 def test_the_record_is_set_aside(form: list[str], folder: Path, start: Start) -> None:
     records = [json.dumps({"id": n, "x": 13 if n == 2_000 else 1}) for n in range(3_000)]
     (folder / "in.ndjson").write_text("\n".join(records) + "\n")

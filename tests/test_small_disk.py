@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from examples import some
 
 from clickpipe.testing import environment
 
@@ -83,7 +84,7 @@ exit $code
 
 @pytest.mark.usefixtures("namespaces")
 @pytest.mark.parametrize("form", ["fused", "shell"])
-@pytest.mark.parametrize(("full", "middle"), [("home", COUNTED), ("out", PASSED)])
+@pytest.mark.parametrize(("full", "middle"), some([("home", COUNTED), ("out", PASSED)]))
 def test_a_disk_that_fills_up_and_grows(full: str, middle: str, form: str, tmp_path: Path) -> None:
     """Of the state, or of the results: the run pauses, says what it waits for, and goes on by itself."""
     expected = _undisturbed(tmp_path / "undisturbed", middle)
@@ -127,7 +128,7 @@ def test_without_checkpoints_a_full_disk_ends_the_run(tmp_path: Path) -> None:
     assert done.stdout == ""  # nothing is left behind
 
 
-@pytest.mark.parametrize(("kib", "form"), [(1, "fused"), (8, "fused"), (32, "fused"), (32, "shell")])
+@pytest.mark.parametrize(("kib", "form"), some([(1, "fused"), (8, "fused"), (32, "fused"), (32, "shell")], 3))
 def test_a_limit_on_the_size_of_files(kib: int, form: str, tmp_path: Path) -> None:
     """That is no full disk, and waiting would not help."""
     expected = _undisturbed(tmp_path / "undisturbed", PASSED)

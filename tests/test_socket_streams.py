@@ -303,9 +303,71 @@ def test_an_address_in_use_is_said(shop: Shop) -> None:
     assert "is in use: another process listens there" in errors
 
 
+# Several at once.
+
+
+PAGES = "window tumble 1m --allowed-lateness 2s | aggregate --by page n='count(*)' ms='sum(ms)'"
+
+
+@pytest.mark.parametrize("checkpoint", ["", " --checkpoint 10ms"])
+def test_workers_that_stand_elsewhere(shop: Shop, checkpoint: str) -> None:
+    """partition divides among them, merge makes one stream of theirs; over Unix sockets with checkpoints too."""
+    expected = shop.piped(INGEST, *PAGES.split(" | "), "sink -")
+    workers = [shop.start(f'serve --listen unix:w{number} "{PAGES}"') for number in (1, 2, 3)]
+    merging = shop.start("merge unix:w{1..2} unix:w3 --to unix:merged")
+    last = shop.start("sink results.ndjson --from unix:merged")
+    first = shop.start(f"{INGEST} --name c{checkpoint} --to unix:all")
+    dividing = shop.start("partition --by page --from unix:all --to unix:w{1,2,3}")
+    good(last)
+    for process in (*workers, merging, first, dividing):
+        good(process)
+    assert sorted((shop.folder / "results.ndjson").read_text().splitlines()) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("streams", "message"),
+    [
+        (["ingest clicks.ndjson --to unix:w1", f"{INGEST} --to unix:w2"], "have different columns"),
+        (
+            ["partition --by page --from unix:x --to unix:w1 --to unix:other", f"{INGEST} --to unix:w2"],
+            "not those of all 2 workers",
+        ),
+    ],
+)
+def test_streams_that_cannot_become_one(shop: Shop, streams: list[str], message: str) -> None:
+    merging = shop.start("merge unix:w1 unix:w2 --listen")
+    others = [shop.start(words) for words in streams]
+    if "unix:x" in streams[0]:
+        others += [shop.start(f"{INGEST} --to unix:x"), shop.start("sink - --from unix:other")]
+    code, _, errors = out(merging)
+    assert code == 65
+    assert message in errors
+    for process in others:
+        assert out(process)[0] in (0, 75)
+
+
+def test_a_step_that_brings_together_what_stands_apart(shop: Shop) -> None:
+    serving = shop.start("serve --listen unix:w \"aggregate --by ms n='count(*)'\"")
+    last = shop.start("sink - --from unix:w --connect")
+    dividing = shop.start("partition --by page --from unix:x --to unix:w --to unix:v")
+    first, other = shop.start(f"{INGEST} --to unix:x"), shop.start("sink - --from unix:v")
+    code, _, errors = out(serving)
+    assert code == 2
+    assert "it brings together what partition --by page parts" in errors
+    for process in (last, dividing, other):
+        assert out(process)[0] == 75
+    assert out(first)[0] in (0, 75)  # what has arrived is no business of it
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("merge", "which streams are to be merged?"),
+        ("merge unix:a unix:a", "unix:a is there twice"),
+        ("merge tcp://10.0.0.1", "is no address of a socket"),
+        ("partition --by page --to unix:a \"filter 'a = 1'\"", "--to divides among workers that have steps of their own"),
+        ("partition --by page --workers 3 --to unix:a", "--workers 3, and --to has 1 addresses"),
+        ("partition --by page --from unix:a \"filter 'a = 1'\"", "workers beside sockets"),
         ("filter 'a = 1' --from tcp://0.0.0.0:0", "other machines could connect"),
         ("filter 'a = 1' --from 10.0.0.1:5", '"10.0.0.1:5" is no address of a socket'),
         ("filter 'a = 1' --from tcp://:1 --to tcp://:1", "--from and --to are both tcp://127.0.0.1:1"),

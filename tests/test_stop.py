@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from examples import some
 from running import PIPELINE, Start, children_of, epoch, errors, expected, rows, status, until
 
 from clickpipe.state.directory import StateDirectory
@@ -102,7 +103,7 @@ def test_stopped_while_it_waits_for_a_restart(folder: Path, start: Start) -> Non
     assert process.wait(60) == 0
 
 
-@pytest.mark.parametrize("form", ["fused", "processes"])
+@pytest.mark.parametrize("form", some(["fused", "processes"]))
 @pytest.mark.parametrize("moment", ["waits", "starts"])
 def test_drained_while_it_is_started_again(moment: str, form: str, folder: Path, start: Start) -> None:
     """Its windows are closed, even if the signal comes before anybody can take it."""
@@ -201,7 +202,7 @@ def test_all_processes_of_a_service_may_be_asked_at_once(form: str, folder: Path
 
 
 @pytest.mark.parametrize("checkpoint", ["", "--checkpoint 10ms"])
-@pytest.mark.parametrize("victim", [1, 2, 3])
+@pytest.mark.parametrize("victim", some([1, 2, 3]))
 def test_an_idle_pipeline_hears_that_its_reader_has_died(victim: int, checkpoint: str, folder: Path) -> None:
     """Nothing more comes, so nothing more is written: the steps before end all the same, and let the lock go."""
     _append(folder, 0, 100)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from examples import some
 from running import PIPELINE, Start, children_of, epoch, errors, expected, has_ended_before, lives, rows, status, until
 
 from clickpipe.engine.group import Group, verdict
@@ -51,7 +52,7 @@ def test_the_supervisor_loads_no_polars(folder: Path, start: Start) -> None:
     assert process.wait(60) == 0, errors(folder)
 
 
-@pytest.mark.parametrize("form", [[], ["--no-fuse"]])
+@pytest.mark.parametrize("form", some([[], ["--no-fuse"]]))
 def test_nobody_outlives_the_supervisor(form: list[str], folder: Path, start: Start) -> None:
     """Killed alone, then killed with all the others, then twice while it recovers."""
     words = ["run", *form, "-c", PIPELINE.format(file="in.ndjson", name="c")]

@@ -29,6 +29,9 @@ STEPS = {
     "corrected": "window tumble 5s --allowed-lateness 10s | aggregate --by user n='count(*)' q='approx_quantile(x, 0.5)'",
     "dedup": "dedup --by user --within 2s | window count 3 --by user | aggregate --by user s='sum(x)'",
     "sessionize": "sessionize --by user --gap 2s | filter 'session_position = 1'",
+    "phases": "window hop 10s --slide 2s | aggregate --by page n='count(*)' d='count(DISTINCT user)' q='quantile(x, 0.5)' "
+    "| filter 'n > 1'",
+    "top": "window tumble 10s | aggregate --by x --top 2 --order 'n DESC, x' n='count(*)' u='approx_distinct(user)'",
     "hop": "window hop 10s --slide 2s | aggregate --by user n='count(*)' t='approx_top_k(page, 2)' u='approx_distinct(x)'",
 }
 
@@ -90,14 +93,14 @@ def test_their_number_changes_between_runs(tmp_path: Path, expected: Counter[str
     assert _rows(tmp_path) == expected
 
 
-@pytest.mark.parametrize("expected", ["sessions"], indirect=True)
+@pytest.mark.parametrize(("expected", "steps"), [("sessions", "sessions"), ("phases", "phases")], indirect=["expected"])
 @pytest.mark.parametrize("point", some(POINTS, 4))
-def test_killed_anywhere(tmp_path: Path, expected: Counter[str], point: str) -> None:
+def test_killed_anywhere(tmp_path: Path, expected: Counter[str], steps: str, point: str) -> None:
     """In whichever process comes to the point first; then with other workers."""
     _input(tmp_path, 7)
-    _run(tmp_path, 2, STEPS["sessions"], kill={0: point})
-    _run(tmp_path, 3, STEPS["sessions"], kill={0: f"{point}:2"})
-    assert _run(tmp_path, 2, STEPS["sessions"]) == 0
+    _run(tmp_path, 2, STEPS[steps], kill={0: point})
+    _run(tmp_path, 3, STEPS[steps], kill={0: f"{point}:2"})
+    assert _run(tmp_path, 2, STEPS[steps]) == 0
     assert _rows(tmp_path) == expected
 
 

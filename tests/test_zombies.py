@@ -70,7 +70,7 @@ def _process(step: str, folder: Path, source: Any, target: Any, *, asleep: bool)
     return process
 
 
-@pytest.mark.parametrize("step", some((INGESTS, SINKS, WINDOWS, AGGREGATES)))
+@pytest.mark.parametrize("step", some((INGESTS, SINKS, WINDOWS, AGGREGATES), 3))
 def test_a_stopped_process_keeps_newer_runs_away(step: int, folder: Path, shell: Shell) -> None:
     """The others are killed, and the line is typed again: it says who still lives, and goes on when that one has woken up."""
     line = shell()
@@ -92,7 +92,7 @@ def test_a_stopped_process_keeps_newer_runs_away(step: int, folder: Path, shell:
 ZOMBIES = [(step, when) for step in (WINDOWS, AGGREGATES, SINKS) for when in ("beside it", "after its end")]
 
 
-@pytest.mark.parametrize(("step", "when"), some(ZOMBIES, 3))
+@pytest.mark.parametrize(("step", "when"), some(ZOMBIES, 5))
 def test_a_zombie_that_had_not_joined_has_no_effect(step: int, when: str, folder: Path, shell: Shell) -> None:
     """It sleeps with the begin of an old run's stream before it, and so does who waits behind it. A newer run goes ahead."""
     reader, writer = os.pipe()
@@ -146,7 +146,7 @@ def test_a_stopped_supervisor_is_still_the_only_one(folder: Path, start: Start) 
     _goes_on(first, folder)
 
 
-@pytest.mark.parametrize("form", [[], ["--no-fuse"]], ids=["fused", "no-fuse"])
+@pytest.mark.parametrize("form", some([[], ["--no-fuse"]]))
 def test_a_worker_killed_while_it_is_stopped(form: list[str], folder: Path, start: Start) -> None:
     supervisor = start("run", *form, "-c", FOLLOWED)
     until(lambda: epoch(folder) >= 2, errors(folder))
@@ -156,7 +156,7 @@ def test_a_worker_killed_while_it_is_stopped(form: list[str], folder: Path, star
     _goes_on(supervisor, folder)
 
 
-@pytest.mark.parametrize("victim", [INGESTS, SINKS], ids=["ingest", "sink"])
+@pytest.mark.parametrize("victim", some([INGESTS, SINKS]))
 def test_a_stopped_worker_does_not_hinder_a_restart(victim: int, folder: Path, start: Start) -> None:
     """A process beside it is killed. It hears of nothing, so the supervisor kills it too."""
     supervisor = start("run", "--no-fuse", "-c", FOLLOWED)
