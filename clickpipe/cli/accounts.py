@@ -15,9 +15,9 @@ def report(outcome: Outcome) -> None:
     """What became of every record, and where those are that left."""
     if not outcome.has_sink:
         return
-    accounts = [ledger for ledger in outcome.accounts if not ledger.pieces]
-    words = ["read", *["results"] * (len(accounts) - 1)]
-    lines = [line for ledger, word in zip(accounts, words, strict=True) for line in _lines(ledger, word)]
+    words = ["read", *["results"] * (len(outcome.accounts) - 1)]
+    said = zip(outcome.accounts, words, strict=True)
+    lines = [line for ledger, word in said if not ledger.pieces for line in _lines(ledger, word)]
     if any(ledger.late for ledger in outcome.accounts) and outcome.late_path:
         lines.append(f"late records: {outcome.late_path}")
     if any(ledger.dead for ledger in outcome.accounts) and outcome.dead_path:

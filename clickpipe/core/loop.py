@@ -73,7 +73,7 @@ class Loop:
         self._by_window = by_window
         self._feed, self._stages, self._tail, self._asides, self._floats = feed, stages, tail, asides, floats
         self._before_sinks = [] if feed.sinks else list(takewhile(lambda stage: not stage.is_sink, stages))
-        self.accounts = [Ledger()]
+        self.accounts = [Ledger(pieces=int(feed.divided is not None))]
         for stage in stages:
             stage.ledger = len(self.accounts) - 1
             if stage.step.outcome == "aggregated":

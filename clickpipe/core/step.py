@@ -110,12 +110,14 @@ class OperatorStep(FlowStep):
 class PartitionStep(OperatorStep):
     """A step that divides records among workers, which run the steps up to the next MergeStep.
 
-    `steps`: those, where they were quoted; `by`: records equal in these columns go to the same worker.
+    `steps`: those, where they were quoted; `by`: records equal in these columns go to the same worker; `salt`: or are spread over
+    so many.
     """
 
     steps: str | None
     by: tuple[str, ...]
     workers: int
+    salt: int | None
 
     def covers(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> bool:
         """Whether workers can run the step apart. `kept`: our columns that are still what they were."""

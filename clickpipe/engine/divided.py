@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import polars as pl
+
 from clickpipe.batch import Batch
 from clickpipe.core.keygroups import worker_of
 from clickpipe.core.meter import Ledger, check
+from clickpipe.core.step import PartitionStep
 from clickpipe.engine.ends import End
 from clickpipe.wire.frames import Barrier, StreamLine, Worker
 from clickpipe.wire.pump import Outbox
@@ -19,10 +22,10 @@ from clickpipe.wire.stream import StreamWriter
 
 
 class DividedEnd(End):
-    """`line`: that of the stream which is divided; `by`: records equal in these columns go to the same worker."""
+    """`line`: that of the stream which is divided by `partition`."""
 
-    def __init__(self, outboxes: Sequence[Outbox], line: StreamLine, by: Sequence[str], *, keeps_text: bool) -> None:
-        self._by = tuple(by)
+    def __init__(self, outboxes: Sequence[Outbox], line: StreamLine, partition: PartitionStep, *, keeps_text: bool) -> None:
+        self._by, self._salt = partition.by, partition.salt
         workers = [Worker(number, len(outboxes), self._by) for number in range(len(outboxes))]
         self._streams = [
             StreamWriter(outbox, replace(line, worker=worker), arrow=True, keeps_text=keeps_text)
@@ -30,7 +33,10 @@ class DividedEnd(End):
         ]
 
     def write(self, batch: Batch) -> None:
-        workers = batch.frame.select(worker_of(self._by, len(self._streams))).to_series()
+        worker = worker_of(self._by, len(self._streams))
+        if self._salt:
+            worker = (worker + pl.int_range(pl.len(), dtype=pl.UInt32) % self._salt) % len(self._streams)
+        workers = batch.frame.select(worker).to_series()
         for number, stream in enumerate(self._streams):
             stream.write(batch.keep(workers == number))
 

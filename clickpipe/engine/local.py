@@ -363,10 +363,10 @@ class _Run:
     def _divided(self, partition: PartitionStep, line: StreamLine) -> DividedEnd:
         following = self._role.following
         if following is None:
-            return DividedEnd(self._links.written, line, partition.by, keeps_text=not self._arrow)
+            return DividedEnd(self._links.written, line, partition, keeps_text=not self._arrow)
         for_workers(following, self._columns)  # who sees the mistakes first speaks of them
         outboxes = [Outbox(one, "a worker") for one in self._role.outputs]
-        return DividedEnd(outboxes, line, partition.by, keeps_text=following.keeps_text)
+        return DividedEnd(outboxes, line, partition, keeps_text=following.keeps_text)
 
     def _said_sides(self) -> tuple[str | None, str | None]:
         """Where late records and dead letters go, if a person has said it: the steps behind this one put theirs there too."""

@@ -3,7 +3,9 @@
 Shape: as given. Order: of each key as it comes; merge says which of all. In a recipe the steps follow, and merge ends them
 (without one, the last sink does); in a shell they stand in quotes, and the merged stream is written to standard output.
 Records equal in the --by columns meet in one worker, and so must those that a step between brings together: its --by
-columns include these. How many workers there are changes no result, and may be changed between runs.
+columns include these. An aggregate by other columns is run in two phases: a partial one in each worker, which hands on a row
+per group and batch, however many records a key has, and a final one behind merge. How many workers there are changes no
+result, and may be changed between runs.
 Memory: one batch, what stands in pipes, and counters of the hottest keys, which explain --live shows.
 """
 
@@ -28,7 +30,14 @@ class Partition(PartitionStep):
     steps: str | None = argument("in a shell: the steps of each worker, in quotes", default=None, metavar="[STEPS]")
     workers: int = option("how many processes run the steps", default=2, metavar="N")
 
-    harmless = frozenset({"steps", "workers"})
+    salt: int | None = option(
+        "spread each key over so many workers, where one is too much for one; only aggregates can put it together again",
+        default=None,
+        metavar="N",
+        example="4",
+    )
+
+    harmless = frozenset({"steps", "workers", "salt"})
     epilog = """\
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts |
@@ -42,6 +51,8 @@ Examples:
             raise PlanError("which records belong together? name columns", hint="as in: partition --by user_id")
         if not 1 <= self.workers <= GROUPS:
             raise PlanError(f"--workers can be 1 to {GROUPS}, and not {self.workers}", word="--workers")
+        if self.salt is not None and not 1 <= self.salt <= GROUPS:
+            raise PlanError(f"--salt can be 1 to {GROUPS}, and not {self.salt}", word="--salt")
 
     def columns(self, given: Columns) -> Columns:
         given.need(self.by, " to partition by")
@@ -49,12 +60,15 @@ Examples:
 
     def covers(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> bool:
         keys = step.keys(given)
-        return keys is None or set(self.by) <= set(keys) & set(kept)
+        return keys is None or (self.salt is None and set(self.by) <= set(keys) & set(kept))
 
     def check(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> None:
         keys = step.keys(given)
         if keys is None or self.covers(step, given, kept):
             return
+        if self.salt is not None:
+            what = "--salt parts the records of a key, and only aggregates can put their results together again"
+            raise PlanError(what, hint="put it behind merge, or leave --salt out")
         if not keys:
             raise PlanError("it needs all records, and each worker has some", hint="put it behind merge")
         if len(kept) < len(set(self.by)):
@@ -72,7 +86,8 @@ Examples:
         return PartitionOperator(self, saved)
 
     def describe(self, given: Columns) -> str:
-        return f"by {', '.join(self.by)}, {self.workers} worker{'s' if self.workers > 1 else ''}"
+        spread = f", each key over {self.salt} of them" if self.salt else ""
+        return f"by {', '.join(self.by)}, {self.workers} worker{'s' if self.workers > 1 else ''}{spread}"
 
 
 class PartitionOperator(Operator):

@@ -76,6 +76,25 @@ def for_merging(segment: Segment, given: Columns) -> tuple[Node, ...]:
     return (plain, *_phased(segment.merges, given)[1], *ordered, *rest)
 
 
+def lowered(plan: Plan, columns: Columns) -> Plan:
+    """The plan as it runs, with aggregates in two phases where they must be. `columns`: those of the source. Raises PlanError."""
+    nodes: list[Node] = []
+    divided = columns
+    for part in segments(plan):
+        own = part.nodes
+        if part.partition:
+            divided, own = columns, for_workers(part, columns)
+        elif nodes and isinstance(nodes[-1].step, FlowStep) and nodes[-1].step.gives_pieces:
+            own = for_merging(part, divided)
+        for node in own:
+            try:
+                columns = node.step.columns(columns) if isinstance(node.step, OperatorStep) else columns
+            except ClickpipeError as error:
+                raise locate(error, node.written) from None
+        nodes += own
+    return replace(plan, nodes=tuple(nodes))
+
+
 def check_covered(by: tuple[str, ...], nodes: tuple[Node, ...], given: Columns) -> None:
     """Raises PlanError where workers of several machines cannot run these steps. `by`: what their records were divided by."""
     partition = parse_step("partition", ["--by", ",".join(by)])

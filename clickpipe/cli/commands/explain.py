@@ -26,6 +26,7 @@ from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.step import RawStep
 from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.operators.ingest import Ingest
+from clickpipe.plan.blocks import lowered
 from clickpipe.plan.explain import Told, tell, to_json
 from clickpipe.plan.guarantees import guarantees, require_exactly_once
 from clickpipe.plan.parse import locate
@@ -66,7 +67,8 @@ def command(
     if require:
         require_exactly_once(plan)
     is_live = _is_live(plan)
-    told = tell(plan, None if is_live else _columns(plan))
+    columns = None if is_live else _columns(plan)
+    told = tell(plan if columns is None else lowered(plan, columns), columns)
     said = guarantees(plan)
     if as_json:
         sys.stdout.write(orjson.dumps(to_json(told, said), option=orjson.OPT_INDENT_2).decode() + "\n")
