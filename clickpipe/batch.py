@@ -21,12 +21,14 @@ import polars as pl
 
 from clickpipe import ndjson
 from clickpipe.columns import HIDDEN, Columns
+from clickpipe.errors import OursError
 from clickpipe.text import Text, leading_milliseconds, splice, splice_some, write_ndjson
 
 WRONG = HIDDEN + "wrong:"
 OFFSET = HIDDEN + "offset"
 RAW = HIDDEN + "raw"
 ROW = HIDDEN + "row"
+LINES = HIDDEN + "lines"  # on the way to workers of the same plan: the lines of some, see engine/divided.py
 SOURCE = HIDDEN + "source"  # where the batch holds records of several
 _BROKEN = HIDDEN + "broken"
 
@@ -47,6 +49,14 @@ class Dead:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """An Arrow frame that nobody has opened. `late`: how many of its records carry a mark."""
+
+    data: bytes
+    late: int | None
+
+
+@dataclass(frozen=True)
 class Batch:
     frame: pl.DataFrame
     columns: Columns
@@ -56,6 +66,7 @@ class Batch:
     in_origin: frozenset[str] = frozenset()
     origin: Text | None = None  # where nobody wants the text: the lines that the ROW column counts
     is_judged: bool = False  # a step before has seen that each line is a record
+    packed: Packed | None = None  # where nobody looks into it: all there is to the records, as it came
 
     @property
     def height(self) -> int:
@@ -145,13 +156,21 @@ class Batch:
         if self.text is not None or self.origin is None:
             return self
         lines = self.origin.lines().gather(self.frame[ROW])
+        if lines.null_count():
+            raise OursError("a record is to leave the stream whose line was not thought to be needed")
         return replace(self, text=Text(lines=lines), in_text=self.in_origin)
+
+    def is_in_order(self) -> bool:
+        """Whether no cell is in doubt."""
+        return not any(name.startswith((WRONG, RAW, _BROKEN)) for name in self.frame.columns)
 
     def _time_name(self) -> str:
         return self.columns.time.name if self.columns.time else HIDDEN
 
     def late_count(self) -> int | None:
         """How many records carry a mark; None for none."""
+        if self.packed:
+            return self.packed.late
         if "_mark" not in self.frame.columns:
             return None
         return self.height - self.frame["_mark"].null_count() or None
@@ -206,6 +225,13 @@ def from_lines(text: Text, columns: Columns) -> Batch:
     """A batch of unparsed records that a step before has handed on."""
     text = text.without_blanks()
     return Batch(pl.DataFrame(height=len(text.lines())), columns, text, frozenset(columns.types), "stream", is_judged=True)
+
+
+def from_narrow(frame: pl.DataFrame, columns: Columns) -> Batch:
+    """A batch of some columns, with the lines of those records that may leave the stream."""
+    in_lines = frozenset(columns.types) | ({"_mark"} & set(frame.columns))
+    kept = frame.drop(LINES).with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW))
+    return Batch(kept, columns, source="stream", origin=Text(lines=frame[LINES]), in_origin=in_lines, is_judged=True)
 
 
 def from_columns(block: bytes, columns: Columns, names: list[str]) -> Batch | None:
@@ -267,6 +293,7 @@ def article(kind: str) -> str:
 
 
 __all__ = [
+    "LINES",
     "OFFSET",
     "RAW",
     "ROW",
@@ -274,6 +301,7 @@ __all__ = [
     "WRONG",
     "Batch",
     "Dead",
+    "Packed",
     "article",
     "from_columns",
     "from_lines",

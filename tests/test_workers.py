@@ -31,7 +31,7 @@ STEPS = {
     "sessionize": "sessionize --by user --gap 2s | filter 'session_position = 1'",
     "phases": "window hop 10s --slide 2s | aggregate --by page n='count(*)' d='count(DISTINCT user)' q='quantile(x, 0.5)' "
     "| filter 'n > 1'",
-    "top": "window tumble 10s | aggregate --by x --top 2 --order 'n DESC, x' n='count(*)' u='approx_distinct(user)'",
+    "top": "window tumble 10s | aggregate --by x --top 2 --order 'n DESC' n='count(*)' u='approx_distinct(user)'",
     "hop": "window hop 10s --slide 2s | aggregate --by user n='count(*)' t='approx_top_k(page, 2)' u='approx_distinct(x)'",
 }
 

@@ -36,6 +36,10 @@ class Compiled:
         """The columns."""
         return tuple(name for read in self._expressions() for name in read.reads)
 
+    def refuses(self) -> bool:
+        """Whether it may have no value for a record: columns as they are always have one, if they are no sketches."""
+        return any(not read.expr.meta.is_column() or read.kind == "sketch" for read in self._expressions())
+
     def _expressions(self) -> list[Expression]:
         return [read for read in (self.value, self.by, self.where) if read]
 

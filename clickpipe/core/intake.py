@@ -87,6 +87,7 @@ class IngestFeed(Feed):
         """`saved`: the position of an earlier run. Raises StateError if its input is not there any more."""
         self._taking, self._pace, self.pipeline = taking, taking.pace, taking.pipeline
         self._format: Format = FORMATS.find(taking.format, Format)()
+        self.has_text = self._format.has_text
         self._time = taking.event_time(self._format)
         self.floats = set()
         self.inherited = []

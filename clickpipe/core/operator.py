@@ -77,6 +77,7 @@ class Feed:
     late: str | None = None  # and late ones
     sinks: tuple[str, ...] = ()  # where steps before write
     is_live: bool = False  # more may come at any time
+    has_text: bool = True  # records have lines, which are kept aside where only some columns are wanted
     hop: int = 0
     run: int = 0
     floats: set[str]  # integer columns in which a float turned up; shared with the operators
@@ -91,6 +92,9 @@ class Feed:
 
     def want(self, names: list[str] | None, text: bool) -> None:
         """What the plan needs of the records: the values of these columns (None: of all), and their text."""
+
+    def hand_on(self) -> None:
+        """Nobody looks into the records: they may stay packed."""
 
     def pulls(self) -> Iterator[Pull]:
         raise NotImplementedError

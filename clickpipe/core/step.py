@@ -99,6 +99,10 @@ class OperatorStep(FlowStep):
         """Columns that it gives and that are not what they were before it, though they may be called so."""
         return frozenset()
 
+    def refuses(self, given: Columns) -> bool:
+        """Whether it may find a record bad whose columns hold what they should."""
+        return True
+
     def open(self, given: Columns, saved: Tables) -> Operator:
         """A running operator, from the tables of its last snapshot ({} on a first start)."""
         raise NotImplementedError

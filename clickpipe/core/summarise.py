@@ -256,6 +256,9 @@ class Summarise(OperatorStep):
         per = [*(["window", *window.by] if window else []), *self.by]
         return f"{', '.join(self.calls)} per {', '.join(dict.fromkeys(per))}" if per else ", ".join(self.calls)
 
+    def refuses(self, given: Columns) -> bool:
+        return any(call.refuses() for call in self.named_calls(given))
+
     def memory(self) -> str:
         return "one row per open window and key" if self.by else "one row per open window"
 

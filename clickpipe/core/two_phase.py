@@ -97,6 +97,9 @@ class Partial(OperatorStep):
     def needs(self, given: Columns) -> tuple[str, ...]:
         return self.whole.needs(given)
 
+    def refuses(self, given: Columns) -> bool:
+        return self.whole.refuses(given)
+
     def open(self, given: Columns, saved: Tables) -> Operator:
         return self._opened(given, saved)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from clickpipe.batch import Batch, from_columns, from_lines, widened
+from clickpipe.batch import LINES, Batch, Packed, from_columns, from_lines, from_narrow, widened
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.source import Split
@@ -71,6 +71,9 @@ class StreamFeed(Feed):
             return
         self._names = [name for name in self.columns.types if name in names]
 
+    def hand_on(self) -> None:
+        self._reader.opens = False
+
     def leave(self) -> None:
         self._reader.give_up()
 
@@ -104,8 +107,12 @@ class StreamFeed(Feed):
             raise DataError(f"frame {frame.end.seq} says it has {frame.end.rows} records and holds {arrived}")
         return Pull(batches, frame.end.watermark, [], frame.end.rows, frame.end.rows - arrived, idle=frame.end.idle)
 
-    def _batch(self, part: bytes | pl.DataFrame, frame: Frame) -> Batch:
+    def _batch(self, part: bytes | pl.DataFrame | Packed, frame: Frame) -> Batch:
         columns = widened(frame.columns, self.floats)
+        if isinstance(part, Packed):
+            return Batch(pl.DataFrame(height=frame.end.rows), columns, source="stream", packed=part)
+        if isinstance(part, pl.DataFrame) and LINES in part.columns:
+            return from_narrow(part, columns)
         if isinstance(part, pl.DataFrame):
             return Batch(part, columns, source="stream")
         text = Text(part, count=frame.end.rows)

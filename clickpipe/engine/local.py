@@ -32,7 +32,7 @@ from clickpipe.engine.parallel import ALONE, Role, forked
 from clickpipe.errors import ClickpipeError, PlanError, ReaderGone, Unsupported
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
-from clickpipe.plan.blocks import check_covered, for_merging, for_workers, segments
+from clickpipe.plan.blocks import Looked, check_covered, for_merging, for_workers, looked_at, segments
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.home import pipeline_directory
@@ -105,6 +105,7 @@ class _Run:
         self._first_hop = self._feed.hop + (plan.source is not None)
         self._floats = self._feed.floats
         self._middle: list[MiddleSink] = []
+        self._looked: Looked | None = None
         self._written_to = list(self._feed.sinks)
         self._stages, self._columns = open_stages(plan, self._feed.columns, self._opened)
         self._by_window = accounts_by_window(self._stages)
@@ -177,10 +178,20 @@ class _Run:
             if not stage.step.passes():
                 self._feed.want(wanted, is_text_written)
                 return
-        if self._plan.sink is None and self._arrow:
+        self._looked = self._looked_at()
+        if self._looked:
+            time_name = [time.name] if time else []
+            self._feed.want([*wanted, *self._looked.names, *time_name], False)
+        elif self._plan.sink is None and self._arrow:
             self._feed.want(None, True)
         else:
             self._feed.want([*wanted, *self._sink_needs()], True)
+
+    def _looked_at(self) -> Looked | None:
+        """What our workers look at, if their lines need not go along."""
+        if self._role.following is None or not self._feed.has_text:
+            return None
+        return looked_at(for_workers(self._role.following, self._columns), self._columns)
 
     def _sink_needs(self) -> tuple[str, ...]:
         node = self._plan.sink
@@ -349,6 +360,8 @@ class _Run:
             return self._into(end)
         outbox = self._links.written[0] if self._links.written else standard_output()
         is_worker = feed.worker is not None
+        if (self._arrow or is_worker) and not self._by_window and all(type(stage.operator) is Operator for stage in self._stages):
+            feed.hand_on()
         stream = StreamWriter(outbox, line, arrow=self._arrow or is_worker, keeps_text=is_worker and not self._arrow)
         self._end = StreamEnd(stream, feed)
         return self._into(stream)
@@ -364,9 +377,8 @@ class _Run:
         following = self._role.following
         if following is None:
             return DividedEnd(self._links.written, line, partition, keeps_text=not self._arrow)
-        for_workers(following, self._columns)  # who sees the mistakes first speaks of them
         outboxes = [Outbox(one, "a worker") for one in self._role.outputs]
-        return DividedEnd(outboxes, line, partition, keeps_text=following.keeps_text)
+        return DividedEnd(outboxes, line, partition, self._looked, keeps_text=following.keeps_text)
 
     def _said_sides(self) -> tuple[str | None, str | None]:
         """Where late records and dead letters go, if a person has said it: the steps behind this one put theirs there too."""

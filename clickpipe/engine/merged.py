@@ -89,6 +89,10 @@ class MergedFeed(Feed):
         for one in self._inputs:
             one.feed.want(names, text)
 
+    def hand_on(self) -> None:
+        for one in self._inputs:
+            one.feed.hand_on()
+
     def leave(self) -> None:
         for one in self._inputs:
             one.feed.leave()

@@ -108,6 +108,9 @@ may still be corrected: then two sessions can become one, and the row of the lat
     def keys(self, given: Columns) -> tuple[str, ...] | None:
         return self.whose() if self.kind == "count" else None
 
+    def refuses(self, given: Columns) -> bool:
+        return self.time is not None
+
     def open(self, given: Columns, saved: Tables) -> Operator:
         return CountOperator(self, given, saved) if self.kind == "count" else WindowOperator(self, given, saved)
 

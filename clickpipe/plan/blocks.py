@@ -50,7 +50,7 @@ def segments(plan: Plan) -> list[Segment]:
     partition: PartitionStep | None = None
     merges: Segment | None = None
     for node in plan.nodes:
-        if isinstance(node.step, MergeStep) and nodes:
+        if isinstance(node.step, MergeStep) and node is not plan.nodes[0]:
             merges = Segment(tuple(nodes), partition)
             found.append(merges)
             nodes, partition = [], None
@@ -74,6 +74,27 @@ def for_merging(segment: Segment, given: Columns) -> tuple[Node, ...]:
     ordered = [merge] if merge.step.ordered else []
     plain = replace(merge, step=merge.step.unordered())
     return (plain, *_phased(segment.merges, given)[1], *ordered, *rest)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What workers look at of a record. `refuses`: they may find one bad, and must have it whole then."""
+
+    names: frozenset[str]
+    refuses: bool
+
+
+def looked_at(nodes: tuple[Node, ...], given: Columns) -> Looked | None:
+    """By these steps. None: records leave the last one as they came, and so it is all of them."""
+    names, refuses = set[str](), False
+    for step in (node.step for node in nodes):
+        assert isinstance(step, OperatorStep)
+        names |= set(step.needs(given))
+        refuses |= step.refuses(given)
+        if not step.passes():
+            return Looked(frozenset(names), refuses)
+        given = step.columns(given)
+    return None
 
 
 def lowered(plan: Plan, columns: Columns) -> Plan:

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from clickpipe.batch import Batch
+from clickpipe.batch import LINES, Batch, Packed
 from clickpipe.columns import HIDDEN, Columns, dtype
 from clickpipe.errors import DataError, OutsideError, StepBeforeFailed
 from clickpipe.wire import codec
@@ -29,7 +29,7 @@ class Frame:
     """The records since the last signal, as they came, and what the signal said of them."""
 
     columns: Columns
-    parts: list[bytes | pl.DataFrame]  # lines of NDJSON, or the columns of an Arrow frame
+    parts: list[bytes | pl.DataFrame | Packed]  # lines of NDJSON, or the columns of an Arrow frame
     end: FrameEnd
 
 
@@ -44,6 +44,7 @@ class StreamReader:
         self._buffer = Buffer(iter(inbox))
         self._seq = 0
         self.tolerant = False  # a tool stripped the TABs
+        self.opens = True  # Arrow frames; else they stay as they came
         self.line = self._stream_line()
 
     def _stream_line(self) -> StreamLine | None:
@@ -74,14 +75,14 @@ class StreamReader:
 
     def frames(self, columns: Columns) -> Iterator[Frame | Barrier | End]:
         """The frames, each as soon as it is complete, the barriers between them, and the end signal last."""
-        parts: list[bytes | pl.DataFrame] = []
+        parts: list[bytes | pl.DataFrame | Packed] = []
         for event in self._events():
             if isinstance(event, bytes):
                 parts.append(event)
                 continue
             if isinstance(event, tuple):
                 arrow, data = event
-                parts.append(_from_arrow(data, arrow.end, columns))
+                parts.append(_from_arrow(data, arrow.end, columns) if self.opens else Packed(data, arrow.end.late))
                 event = arrow.end
             match event:
                 case FrameEnd():
@@ -147,12 +148,12 @@ def _without_paths(line: StreamLine) -> StreamLine:
 def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
     frame = from_arrow(data, f"frame {end.seq}")
     missing = [name for name in columns.types if name not in frame.columns]
-    if missing:
+    if missing and LINES not in frame.columns:
         raise DataError(f'frame {end.seq} lacks the column "{missing[0]}"')
-    for name, kind in columns.types.items():
+    for name, kind in ((name, kind) for name, kind in columns.types.items() if name in frame.columns):
         if not _can_hold(frame.schema[name], kind):
             raise DataError(f'frame {end.seq} has values of type {frame.schema[name]} in the column "{name}" of type {kind}')
-    sketches = [name for name, kind in columns.types.items() if kind == "sketch" and frame.schema[name] == pl.Binary]
+    sketches = [name for name, kind in columns.types.items() if kind == "sketch" and frame.schema.get(name) == pl.Binary]
     return frame.with_columns(pl.col(name).bin.encode("base64") for name in sketches)
 
 
@@ -220,9 +221,12 @@ class StreamWriter:
             self._types = dict(batch.columns.types)
             self._outbox.put(codec.encode(ColumnsChange(self._types)))
         end = FrameEnd(self._seq, batch.height, watermark, batch.late_count(), idle)
+        if batch.packed:
+            self._send_arrow(batch.packed.data, end)
+            return
         frame = self._binary(batch) if self._arrow and _is_whole(batch) and not self._must_stay(batch) else None
         if frame is not None:
-            self._send_arrow(frame, end)
+            self._send_arrow(to_arrow(frame), end)
         else:
             self._outbox.put(batch.to_ndjson())
             self._send_end(end)
@@ -236,8 +240,9 @@ class StreamWriter:
 
     def _binary(self, batch: Batch) -> pl.DataFrame | None:
         """The columns, sketches as bytes; None where one is not the text of bytes, and would be lost."""
-        frame = batch.frame.select(*self._types, *(["_mark"] if "_mark" in batch.frame.columns else []))
-        for name in self._sketches():
+        has = batch.frame.columns
+        frame = batch.frame.select(name for name in (*self._types, "_mark", LINES) if name in has)
+        for name in set(self._sketches()) & set(has):
             data = frame[name].str.decode("base64", strict=False)
             if data.null_count() > frame[name].null_count():
                 return None
@@ -247,8 +252,7 @@ class StreamWriter:
     def _sketches(self) -> list[str]:
         return [name for name, kind in self._types.items() if kind == "sketch"]
 
-    def _send_arrow(self, frame: pl.DataFrame, end: FrameEnd) -> None:
-        data = to_arrow(frame)
+    def _send_arrow(self, data: bytes, end: FrameEnd) -> None:
         self._outbox.put(codec.encode(ArrowFrame(end, len(data))))
         self._outbox.put(data)
         self._count(end)
@@ -260,6 +264,8 @@ class StreamWriter:
 
 
 def _is_whole(batch: Batch) -> bool:
-    """Whether the columns are all there is to the records: parsed, and no cell in doubt."""
+    """Whether the columns are all there is to the records, or all that matters: parsed, and no cell in doubt."""
     names = set(batch.frame.columns)
+    if LINES in names:
+        return True
     return set(batch.columns.types) <= names and not any(name.startswith(HIDDEN) for name in names)
