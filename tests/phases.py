@@ -16,13 +16,12 @@ import polars as pl
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.loop import Asides, Loop, Stage, Tail
-from clickpipe.core.meter import Ledger, added, check
+from clickpipe.core.meter import Ledger, added, check, joined
 from clickpipe.core.operator import FOREVER, Feed, Pull
 from clickpipe.core.step import OperatorStep, SourceStep
 from clickpipe.core.summarise import Summarise
 from clickpipe.core.two_phase import in_two
 from clickpipe.engine.feeds import StreamFeed
-from clickpipe.engine.local import _joined
 from clickpipe.plan.parse import parse
 from clickpipe.testing import Collected, reopened
 from clickpipe.wire.frames import StreamLine
@@ -102,7 +101,7 @@ def in_phases(given: Input, by: str, manner: Manner, folder: Path) -> Collected:
     merged = list(_merged(streams, random.Random(manner.seed)))
     own = _run(Given(stages[0].given, merged), stages, _collecting(seen, results), seen, manner.resumed)
     inherited = [reduce(added, ledgers) for ledgers in zip(*accounts, strict=True)]
-    every = _joined(inherited, own)
+    every = joined(inherited, own)
     check([ledger for ledger in every if ledger.pieces])
     seen.accounts = [ledger for ledger in every if not ledger.pieces]
     return seen

@@ -45,11 +45,17 @@ def _ask(folder: Path, *words: str) -> str:
     return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("form", ["fused", "processes", "alone"])
+def _divided(line: str, workers: int) -> str:
+    """The same by workers who each have some records of a group."""
+    begin, end = line.replace("| window", f"| partition --by ts --workers {workers} | window").rsplit("| sink", 1)
+    return f"{begin}| merge | sink{end}"
+
+
+@pytest.mark.parametrize("form", ["fused", "processes", "alone", "divided"])
 def test_stopped_it_goes_on_with_its_windows(form: str, folder: Path, start: Start) -> None:
     """Stopped by the command, and by a signal; then drained. The rows are those of one run."""
-    line = _words(form, FOLLOWED)
-    process = start(*line)
+    first, second, third = (_words(form, _divided(FOLLOWED, workers) if form == "divided" else FOLLOWED) for workers in (2, 3, 1))
+    process = start(*first)
     _append(folder, 0, 2_050)
     until(lambda: _is_read_to(folder, 2_050), "the first records are not read")
     assert _ask(folder, "stop", "c").startswith("c: stopped at checkpoint ")
@@ -58,13 +64,13 @@ def test_stopped_it_goes_on_with_its_windows(form: str, folder: Path, start: Sta
     before = _parts(folder)
     assert '"window_start":"2026-01-01T00:00:40Z"' not in before  # the window in which it was stopped is not given
 
-    process = start(*line)
+    process = start(*second)
     _append(folder, 2_050, 4_000)
     until(lambda: _is_read_to(folder, 4_000), "it does not go on")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0, errors(folder)
 
-    process = start(*line)
+    process = start(*third)
     _append(folder, 4_000, 6_000)
     until(lambda: _is_read_to(folder, 6_000), "it does not go on")
     assert _ask(folder, "drain", "--all").startswith("c: ended at checkpoint ")

@@ -22,11 +22,14 @@ from clickpipe.columns import Columns, TimeColumn, WindowInfo
 from clickpipe.core.meter import Ledger, check
 from clickpipe.core.operator import Operator
 from clickpipe.core.pieces import COLUMNS, unpacked
+from clickpipe.core.redivided import redivided
 from clickpipe.core.summarise import Summarise
 from clickpipe.core.two_phase import in_two
 from clickpipe.engine.local import Outcome
 from clickpipe.errors import DataError, OursError, Unsupported
 from clickpipe.plan.flags import parse_step
+from clickpipe.testing import reopened
+from clickpipe.wire.frames import Worker
 
 BEGIN = 1_700_000_000_000
 Records = list[dict[str, Any]]
@@ -407,11 +410,14 @@ def test_another_number_of_workers(
     operators = [partial.open(columns, {}) for _ in range(before)]
     for operator, batch in _dealt(operators, batches):
         list(operator.on_batch(batch.need(partial.needs(columns), set())[0]))
-    saved = partial.redivided(columns, [operator.snapshot() for operator in operators], after)
-    assert len(saved) == after
     last = final.open(partial.columns(columns), {})
-    for tables in saved:
-        for pieces in partial.open(columns, tables).on_watermark(2**62):
+    for operator in operators:  # as at a barrier
+        for pieces in operator.on_update():
+            list(last.on_batch(pieces))
+    saved = {number: operator.snapshot() for number, operator in enumerate(operators)}
+    last = reopened(final, partial.columns(columns), last)
+    for worker in (Worker(number, after, ("user",)) for number in range(after)):
+        for pieces in partial.open(columns, redivided(saved, before, worker)).on_watermark(2**62):
             list(last.on_batch(pieces))
     rows = [row for out in last.on_watermark(2**62) for row in out.frame.to_dicts()]
     assert rows == whole(given).rows

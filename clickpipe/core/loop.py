@@ -95,6 +95,8 @@ class Loop:
                     break
         if not self._feed.is_stopped:
             self._advance(FOREVER)
+        elif self._feed.restore is not None:  # the end is a checkpoint, and nothing that is to be handed on is saved instead
+            self._update()
 
     def _is_done(self) -> bool:
         return any(stage.operator.done for stage in self._before_sinks)

@@ -15,7 +15,7 @@ arg_min, list, string_agg), nobody knows which that was: the value decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -101,20 +101,6 @@ class Partial(OperatorStep):
         return self.whole.refuses(given)
 
     def open(self, given: Columns, saved: Tables) -> Operator:
-        return self._opened(given, saved)
-
-    def redivided(self, given: Columns, saved: Sequence[Tables], workers: int) -> list[Tables]:
-        """What some workers have saved, for another number of them. Pieces have no place of their own: the first has them all."""
-        first = self._opened(given, {})
-        for tables in saved:
-            for pieces in self._opened(given, tables).on_update():
-                first.take_in(pieces)
-        reached = [tables["fired"] for tables in saved if "fired" in tables]
-        said = {"fired": min(reached, key=lambda one: int(one.item()))} if reached else {}
-        said |= {name: table for name, table in first.snapshot().items() if name == "widened"}
-        return [{**first.snapshot(), **said}, *[said] * (workers - 1)]
-
-    def _opened(self, given: Columns, saved: Tables) -> PartialOperator:
         # What is said of groups that are many, of several sets of them and of rows before their time is the final's.
         said = replace(self.whole, emit="final", also=(), max_groups=None, overflow="stop")
         return PartialOperator(said, given, saved)

@@ -178,7 +178,7 @@ class _Run:
             if not stage.step.passes():
                 self._feed.want(wanted, is_text_written)
                 return
-        self._looked = self._looked_at()
+        self._looked = None if is_text_written else self._looked_at()
         if self._looked:
             time_name = [time.name] if time else []
             self._feed.want([*wanted, *self._looked.names, *time_name], False)
