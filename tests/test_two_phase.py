@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from phases import Input, Manner, by_key, in_phases, read, whole
+from phases import Given, Input, Manner, by_key, in_phases, read, whole
 from resuming import written
 
 from clickpipe.batch import Batch
 from clickpipe.cli.accounts import report
 from clickpipe.columns import Columns, TimeColumn, WindowInfo
+from clickpipe.core.loop import Asides, Loop, Stage, Tail
 from clickpipe.core.meter import Ledger, check
 from clickpipe.core.operator import Operator
 from clickpipe.core.pieces import COLUMNS, unpacked
@@ -507,3 +509,23 @@ def test_what_cannot_be_divided(words: list[str], given: dict[str, Any], message
     with pytest.raises(Unsupported, match=message) as error:
         in_two(step, Columns(types, **{"time": _TIME, **given}))
     assert hint in error.value.hint
+
+
+def test_stopped_it_hands_on_what_it_has(tmp_path: Path) -> None:
+    """Else pieces would be saved, which have no worker of their own when there is another number of them."""
+    path = tmp_path / "in.ndjson"
+    path.write_text('{"ts":1700000000000,"page":"/a"}\n')
+    given = read(f"ingest {path} --time ts | aggregate --by page n='count(*)'")
+    (step,) = given.steps
+    assert isinstance(step, Summarise)
+    partial, _ = in_two(step, given.columns)
+    feed = Given(given.columns, [replace(pull, watermark=None) for pull in given.pulls])
+    feed.is_stopped, feed.restore = True, 0
+    operator = partial.open(given.columns, {})
+    batches: list[Batch] = []
+    tail = Tail(batches.append, lambda *_: None, ())
+    stage = Stage("aggregate", partial, given.columns, operator, partial.needs(given.columns))
+    Loop(feed, [stage], tail, Asides(lambda _: None, lambda _: None), set()).run()
+    (pieces,) = batches
+    assert [part.rows.height for part in unpacked(pieces.frame)] == [1]
+    assert not any("page" in table.columns and table.height for table in operator.snapshot().values())
