@@ -38,6 +38,10 @@ class Partition(PartitionStep):
     )
 
     harmless = frozenset({"steps", "workers", "salt"})
+    later = dict.fromkeys(
+        ("--workers auto", "--min-workers", "--max-workers"),
+        "workers are not added while a pipeline runs; stop it, and run it with another number of them",
+    )
     epilog = """\
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts |

@@ -120,12 +120,12 @@ def parse_step(name: str, words: Sequence[str]) -> Step:
 
 
 def refuse_later(part: type[Step], words: Sequence[str]) -> None:
-    """Raises Unsupported for an option that this version names and does not have."""
-    for word in words:
-        flag = word.split("=", 1)[0]
-        if flag in part.later:
-            kind, _, reason = part.later[flag].rpartition(": ")
-            raise Unsupported(kind or "notimpl", flag, reason, word=word)
+    """Raises Unsupported for an option, or one with a value, that this version names and does not have."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, _, value = word.partition("=")
+        for said in {flag, f"{flag} {value or following}"} & set(part.later):
+            kind, _, reason = part.later[said].rpartition(": ")
+            raise Unsupported(kind or "notimpl", said, reason, word=word)
 
 
 def raise_plan_error(error: click.ClickException) -> NoReturn:
