@@ -121,7 +121,7 @@ def parse_step(name: str, words: Sequence[str]) -> Step:
 
 def refuse_later(part: type[Step], words: Sequence[str]) -> None:
     """Raises Unsupported for an option, or one with a value, that this version names and does not have."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         flag, _, value = word.partition("=")
         for said in {flag, f"{flag} {value or following}"} & set(part.later):
             kind, _, reason = part.later[said].rpartition(": ")
