@@ -14,6 +14,7 @@ imported and nothing run: they are the same program in a fresh process, without 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -354,6 +355,7 @@ class _Nursery:
 def _serve() -> None:
     """The other end."""
     _import_everything()
+    gc.freeze()  # what is there already is not copied into each child by looking for garbage
     jobs, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.set_inheritable(answers, False)
     for line in jobs:

@@ -10,8 +10,8 @@ IS_THOROUGH = bool(os.environ.get("CLICKPIPE_THOROUGH"))
 
 
 def examples(count: int) -> int:
-    """Of a property test: a quarter."""
-    return count if IS_THOROUGH else max(10, count // 4)
+    """Of a property test: a sixth."""
+    return count if IS_THOROUGH else max(8, count // 6)
 
 
 def every(stride: int) -> int:

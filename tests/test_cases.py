@@ -55,8 +55,8 @@ def _forms(number: int, path: Path) -> Sequence[str]:
         return ("piped", "fused")
     if IS_THOROUGH:
         return FORMS
-    turn = (("shell",), ("arrow",), ("piped", "single"), ("no_fuse",), ("arrow",), ("piped",), ("single",))[number % 7]
-    return ("fused", "workers", *turn)
+    turn = ("shell", "arrow", "piped", "single", "arrow", "piped", "single", "no_fuse", "arrow", "piped", "single")[number % 11]
+    return ("fused", "workers", turn)
 
 
 @pytest.mark.parametrize(("path", "form"), _runs())

@@ -91,7 +91,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]
 
 
 @pytest.mark.parametrize(
-    ("point", "step"), some(((point, step) for point, steps in POINTS.items() for step in steps), 5), ids=lambda value: str(value)
+    ("point", "step"), some(((point, step) for point, steps in POINTS.items() for step in steps), 7), ids=lambda value: str(value)
 )
 def test_a_process_killed_there(point: str, step: int, tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
     """In a plain shell: the same line again, and nothing is lost or counted twice."""
@@ -105,7 +105,7 @@ def test_a_process_killed_there(point: str, step: int, tmp_path: Path, undisturb
     assert _results(directory) == undisturbed
 
 
-@pytest.mark.parametrize("point", some(POINTS, 3))
+@pytest.mark.parametrize("point", some(POINTS, 4))
 def test_a_fused_run_killed_there(point: str, tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
     """In one process; killed twice, the second time while it recovers or soon after."""
     if point == "after-join":

@@ -23,7 +23,7 @@ def test_without_a_mistake_nothing_is_seen(copy: Copy) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("mutant", some(QUICK), ids=str)
+@pytest.mark.parametrize("mutant", some(QUICK, 6), ids=str)
 def test_a_mistake_is_seen(mutant: Mutant, copy: Copy) -> None:
     if "power_loss" in mutant.tests and missing():
         pytest.skip(missing())

@@ -34,7 +34,7 @@ def _run(words: list[str], folder: Path) -> tuple[list[str], str]:
     return sorted(done.stdout.splitlines()), done.stderr
 
 
-@pytest.mark.parametrize("path", some(ENDING), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", some(ENDING, 3), ids=lambda path: path.stem)
 def test_a_recipe_gives_the_same_in_every_form(path: Path, tmp_path: Path) -> None:
     """Byte for byte after sorting: fused, a process per step, and typed in a shell; with balanced accounts."""
     fused, told = _run(["run", str(path)], tmp_path)

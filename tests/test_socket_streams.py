@@ -362,7 +362,7 @@ def test_a_step_that_brings_together_what_stands_apart(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("merge", "which streams are to be merged?"),
+        ("merge", "nothing to merge: partition comes before it"),
         ("merge unix:a unix:a", "unix:a is there twice"),
         ("merge tcp://10.0.0.1", "is no address of a socket"),
         ("partition --by page --to unix:a \"filter 'a = 1'\"", "--to divides among workers that have steps of their own"),

@@ -60,7 +60,8 @@ def test_a_tls_connection_that_is_cut(start: Start, folder: Path, authority: Aut
         client.shutdown(socket.SHUT_WR)
         until(lambda: not served.connections(), "the client is not let go")
     assert [r["n"] for r in served.end()] == [1]
-    assert [d["error"].split(":")[0] for d in served.dead()] == ["the connection broke in the middle of a line"]
+    (dead,) = served.dead()  # asked to end before it has seen the connection break, it takes what has arrived for a line
+    assert dead["error"].split(":")[0] in ("the connection broke in the middle of a line", "not JSON")
 
 
 def test_clients_that_must_show_a_certificate(

@@ -76,14 +76,14 @@ def expected(tmp_path: Path, request: pytest.FixtureRequest) -> Counter[str]:
 
 @pytest.mark.parametrize(("expected", "steps"), [(name, name) for name in STEPS], indirect=["expected"])
 def test_any_number_of_workers_gives_the_same(tmp_path: Path, expected: Counter[str], steps: str) -> None:
-    for workers in (1, 2, 5):
+    for workers in (1, 5):
         folder = tmp_path / str(workers)
         _input(folder, 7)
         assert _run(folder, workers, STEPS[steps], "no-checkpoint") == 0
         assert _rows(folder) == expected, workers
 
 
-@pytest.mark.parametrize(("expected", "steps"), [(name, name) for name in STEPS], indirect=["expected"])
+@pytest.mark.parametrize(("expected", "steps"), some([(name, name) for name in STEPS]), indirect=["expected"])
 def test_their_number_changes_between_runs(tmp_path: Path, expected: Counter[str], steps: str) -> None:
     """1, 4, 3, 1: each life is killed when it has written some checkpoints."""
     _input(tmp_path, 7)

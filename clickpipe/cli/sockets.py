@@ -31,7 +31,8 @@ class SocketOption(click.Option):
 
 def several_sources() -> click.Argument:
     """Where the streams come from that are merged."""
-    return click.Argument(["from_"], nargs=-1, metavar="ADDRESS…")
+    text = "in a shell: merge the streams that come from there, tcp://HOST:PORT or unix:PATH; connects"
+    return click.Argument(["from_"], nargs=-1, metavar="[ADDRESS]…", help=text)
 
 
 def end_options(*, reads: bool, writes: bool, divides: bool = False) -> list[click.Option]:

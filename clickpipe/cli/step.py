@@ -90,10 +90,7 @@ def _ends(step: type[Step]) -> list[click.Parameter]:
 def _plan(node: Node, sockets: Sockets) -> Plan:
     """Raises PlanError. Steps that divide among other machines, or merge what comes from there, stand for themselves."""
     step = node.step
-    if isinstance(step, MergeStep):
-        if not sockets.from_:
-            hint = "clickpipe merge tcp://10.0.0.{1..4}:7001; those of one machine: partition --by COL --workers N 'STEPS'"
-            raise PlanError("which streams are to be merged?", hint=hint)
+    if isinstance(step, MergeStep) and sockets.from_:
         return Plan((node,))
     if isinstance(step, PartitionStep) and sockets.to:
         if step.steps is not None:

@@ -74,7 +74,8 @@ class Plan:
                 yield node.written, PlanError("a partition within another: merge comes first", word=node.written.name)
             if isinstance(step, MergeStep) and not is_inside:
                 what = "nothing to merge: partition comes before it, and between them the steps of the workers"
-                yield node.written, PlanError(what, word=node.written.name)
+                hint = "streams of other processes: clickpipe merge ADDRESS…"
+                yield node.written, PlanError(what, hint=hint, word=node.written.name)
             is_inside = isinstance(step, PartitionStep) or (is_inside and not isinstance(step, MergeStep))
             if is_inside and isinstance(step, (SourceStep, SinkStep)):
                 yield (

@@ -167,7 +167,7 @@ class Door(Meeting):
     def _close(self) -> None:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes who accepts
-            self._sock.close()
+        self._sock.close()
         self._listening.remove()
         forget(self._listening.remove)
         if more := sum(self._refused.values()) - len(self._refused):
