@@ -21,6 +21,7 @@ import polars as pl
 import pytest
 
 from clickpipe.testing import environment
+from clickpipe.wire.arrow import to_arrow
 
 CLICKS = "".join(
     json.dumps({"ts": 1_700_000_000_000 + 500 * n, "page": f"/p/{n % 3}", "ms": n % 17}, separators=(",", ":")) + "\n"
@@ -209,6 +210,10 @@ def _end(rows: int) -> bytes:
     return b'\t{"@":"end","rows":%d,"accounts":[{"read":%d}]}\n' % (rows, rows)
 
 
+_LINES = to_arrow(pl.DataFrame({"\0lines": ['{"a":1}']}))
+NARROW = b'\t{"@":"arrow","seq":0,"rows":1,"bytes":%d}\n' % len(_LINES) + _LINES
+
+
 @pytest.mark.parametrize(
     ("stream", "code", "words"),
     [
@@ -226,6 +231,8 @@ def _end(rows: int) -> bytes:
         (STREAM + b'\t{"@":"surprise"}\n', 65, b"unknown signal"),
         (STREAM + b'\t{"@":"arrow","seq":0,"rows":1,"bytes":4}\nABCD' + _end(1), 65, b"no Arrow stream"),
         (STREAM + b'\t{"@":"arrow","seq":0,"rows":1,"bytes":99999999999}\nABCD', 65, b"too large"),
+        (STREAM + NARROW + _end(1), 65, b'frame 0 lacks the column "a"'),
+        (STREAM.replace(b'"v":1', b'"v":1,"divided":{"columns":{}}'), 65, b"its second phase is not known here"),
         (STREAM.replace(b'"v":1', b'"v":9'), 65, b"format version 9"),
         (STREAM.replace(b'"int"', b'"uuid"'), 65, b'unknown type "uuid"'),
         (_frame(0, 1, b""), 65, b"does not begin with its stream line"),

@@ -112,6 +112,8 @@ class StreamFeed(Feed):
         if isinstance(part, Packed):
             return Batch(pl.DataFrame(height=frame.end.rows), columns, source="stream", packed=part)
         if isinstance(part, pl.DataFrame) and LINES in part.columns:
+            if missing := [name for name in self._names or columns.types if name not in part.columns]:
+                raise DataError(f'frame {frame.end.seq} lacks the column "{missing[0]}"')
             return from_narrow(part, columns)
         if isinstance(part, pl.DataFrame):
             return Batch(part, columns, source="stream")

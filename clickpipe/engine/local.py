@@ -29,7 +29,7 @@ from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_remote_checkpoints, refuse_without_pipe, wait_until_complete
 from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
 from clickpipe.engine.parallel import ALONE, Role, forked
-from clickpipe.errors import ClickpipeError, PlanError, ReaderGone, Unsupported
+from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone, Unsupported
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.blocks import Looked, check_covered, for_merging, for_workers, looked_at, segments
@@ -128,7 +128,11 @@ class _Run:
             return for_workers(self._role.segment, self._feed.columns)
         if self._feed.worker:
             check_covered(self._feed.worker.by, plan.nodes, self._feed.columns)
-        return for_merging(self._role.segment, self._feed.divided) if self._feed.divided else plan.nodes
+        if self._feed.divided is None:
+            return plan.nodes
+        if self._role.segment.merges is None:
+            raise DataError("the stream has pieces of an aggregate, and its second phase is not known here")
+        return for_merging(self._role.segment, self._feed.divided)
 
     def _opened(self, number: int, step: FlowStep, name: str, given: Columns) -> Operator:
         """An operator of ours, from what it had saved."""
