@@ -105,7 +105,7 @@ def test_a_process_killed_there(point: str, step: int, tmp_path: Path, undisturb
     assert _results(directory) == undisturbed
 
 
-@pytest.mark.parametrize("point", some(POINTS, 4))
+@pytest.mark.parametrize("point", POINTS)
 def test_a_fused_run_killed_there(point: str, tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
     """In one process; killed twice, the second time while it recovers or soon after."""
     if point == "after-join":
