@@ -335,14 +335,20 @@ def _by_type(lines: list[bytes], schema: Mapping[str, Any]) -> Parsed:
     return Parsed(
         typed,
         wrong={name: mask for name, mask in wrong.items() if mask.any()},
-        floats={name for name in wrong if checked[name] == pl.Int64 and _has_float(block, text, name, wrong[name])},
+        floats={name for name in wrong if checked[name] == pl.Int64 and _has_float(lines, name, wrong[name])},
     )
 
 
-def _has_float(block: bytes, text: pl.DataFrame, name: str, wrong: pl.Series) -> bool:
-    """Whether a cell that is no integer is a float, and not merely an integer beyond 64 bits."""
+def _has_float(lines: list[bytes], name: str, wrong: pl.Series) -> bool:
+    """Whether a cell that is no integer is a float, and not merely an integer beyond 64 bits: 1e300 is, by how it is written."""
     if not wrong.any():
         return False
-    real = pl.read_ndjson(block, schema={name: pl.Float64}, ignore_errors=True)[name]
-    beyond = text[name].str.contains(r"^-?\d+$") & (real.abs() >= 2.0**63)
-    return bool((wrong & real.is_not_null() & ~beyond).any())
+    real = pl.read_ndjson(b"\n".join(lines), schema={name: pl.Float64}, ignore_errors=True)[name]
+    is_large = real.abs() >= 2.0**63
+    if (wrong & real.is_not_null() & ~is_large).any():
+        return True
+    return any(_is_float(lines[row], name) for row in (wrong & is_large).arg_true())
+
+
+def _is_float(line: bytes, name: str) -> bool:
+    return isinstance(json.loads(line, parse_int=str).get(name), float)
