@@ -32,7 +32,7 @@ from clickpipe.engine.parallel import ALONE, Role, forked
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone, Unsupported
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
-from clickpipe.plan.blocks import Looked, check_covered, for_merging, for_workers, looked_at, segments
+from clickpipe.plan.blocks import check_covered, for_merging, for_workers, looked_at, segments
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.home import pipeline_directory
@@ -105,9 +105,10 @@ class _Run:
         self._first_hop = self._feed.hop + (plan.source is not None)
         self._floats = self._feed.floats
         self._middle: list[MiddleSink] = []
-        self._looked: Looked | None = None
         self._written_to = list(self._feed.sinks)
         self._stages, self._columns = open_stages(plan, self._feed.columns, self._opened)
+        following = role.following and for_workers(role.following, self._columns)  # who sees their mistakes first speaks of them
+        self._looked = looked_at(following, self._columns) if following and self._feed.has_text else None
         self._by_window = accounts_by_window(self._stages)
         self._state = pipeline_directory(self._pipeline, self._feed.state)
         self._sides = self._open_sides(begins)
@@ -182,20 +183,13 @@ class _Run:
             if not stage.step.passes():
                 self._feed.want(wanted, is_text_written)
                 return
-        self._looked = None if is_text_written else self._looked_at()
-        if self._looked:
+        if self._looked and not is_text_written:
             time_name = [time.name] if time else []
             self._feed.want([*wanted, *self._looked.names, *time_name], False)
         elif self._plan.sink is None and self._arrow:
             self._feed.want(None, True)
         else:
             self._feed.want([*wanted, *self._sink_needs()], True)
-
-    def _looked_at(self) -> Looked | None:
-        """What our workers look at, if their lines need not go along."""
-        if self._role.following is None or not self._feed.has_text:
-            return None
-        return looked_at(for_workers(self._role.following, self._columns), self._columns)
 
     def _sink_needs(self) -> tuple[str, ...]:
         node = self._plan.sink
