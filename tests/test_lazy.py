@@ -21,3 +21,8 @@ assert pl is not sys.modules["polars"] and pl.DataFrame is sys.modules["polars"]
 
 def test_importing_our_modules_loads_no_polars() -> None:
     subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+
+
+def test_a_step_without_sockets_loads_no_tls() -> None:
+    script = "import sys, clickpipe.cli.step, clickpipe.engine.local; assert 'ssl' not in sys.modules, 'ssl'"
+    subprocess.run([sys.executable, "-c", f"from clickpipe.lazy import polars_on_demand; polars_on_demand(); {script}"], check=True)

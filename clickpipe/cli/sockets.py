@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,12 +14,13 @@ from clickpipe.cli.words import say
 from clickpipe.errors import PlanError, ReaderGone
 from clickpipe.plan.flags import DURATION
 from clickpipe.stopping import forget, on_stop
-from clickpipe.wire import link
-from clickpipe.wire.address import Address, parse_address
-from clickpipe.wire.link import Links
-from clickpipe.wire.linkreader import LinkInbox
-from clickpipe.wire.linkwriter import LinkOutbox
-from clickpipe.wire.terms import TOKEN, Terms, Timing, Tls, read_token
+from clickpipe.wire.links import NO_LINKS, TOKEN, Links
+
+if TYPE_CHECKING:
+    from clickpipe.wire.address import Address
+    from clickpipe.wire.linkreader import LinkInbox
+    from clickpipe.wire.linkwriter import LinkOutbox
+    from clickpipe.wire.terms import Terms
 
 _MOST = 1_000  # addresses that braces may stand for
 _LAST = 0.5  # seconds for a last word when a signal ends the process
@@ -69,27 +70,33 @@ def security_options() -> list[click.Option]:
 
 @dataclass(frozen=True)
 class Sockets:
-    """What was said of them. `from_` and `to`: none where the stream is a pipe's."""
+    """What was said of them: where the stream comes from and goes to, each on its terms. None: it is a pipe's."""
 
-    from_: Sequence[Address]
-    to: Sequence[Address]
-    reading: Terms
-    writing: Terms
+    from_: Sequence[tuple[Address, Terms]] = ()
+    to: Sequence[tuple[Address, Terms]] = ()
 
 
-def taken(values: dict[str, Any]) -> Sockets:
-    """The socket options among these values, which are taken out. Raises PlanError."""
-    said = {name: values.pop(name, None) for name in ("from_", "to", "listen", "connect", *SECURITY)}
+def said_of_sockets(values: Mapping[str, Any]) -> Sockets:
+    """By these values of options, of which others are for something else. Raises PlanError."""
+    said = {name: values.get(name) for name in ("from_", "to", "listen", "connect", *SECURITY)}
     from_, to = _addresses(said["from_"]), _addresses(said["to"])
     _check(said, from_, to)
     is_merged = isinstance(said["from_"], tuple)  # those that divide and merge go to the workers, who wait
-    reading = terms(said, from_, listens=bool(said["listen"]) if is_merged else not said["connect"]) if from_ else Terms(False)
-    writing = terms(said, to, listens=bool(said["listen"])) if to else Terms(False)
-    return Sockets(from_, to, reading, writing)
+    listens = bool(said["listen"])
+    return Sockets(_on_terms(said, from_, listens if is_merged else not said["connect"]), _on_terms(said, to, listens))
+
+
+def _on_terms(said: Mapping[str, Any], addresses: Sequence[Address], listens: bool) -> list[tuple[Address, Terms]]:
+    if not addresses:
+        return []
+    on = terms(said, addresses, listens=listens)
+    return [(address, on) for address in addresses]
 
 
 def _addresses(said: str | tuple[str, ...] | None) -> list[Address]:
     """`{1..4}` and `{a,b}` stand for several, as in a shell. Raises PlanError."""
+    from clickpipe.wire.address import parse_address
+
     words = said if isinstance(said, tuple) else (said,) if said else ()
     found = [parse_address(one) for word in words for one in _expanded(word)]
     twice = next((str(one) for one in found if found.count(one) > 1 and (one.port or one.path)), None)
@@ -108,7 +115,7 @@ def _expanded(word: str) -> Iterator[str]:
         yield from _expanded(f"{word[: match.start()]}{one}{word[match.end() :]}")
 
 
-SECURITY = frozenset({"tls_cert", "tls_key", "tls_ca", "token_file", "insecure", "reconnect_timeout"})
+SECURITY = ("tls_cert", "tls_key", "tls_ca", "token_file", "insecure", "reconnect_timeout")
 
 
 def _check(said: Mapping[str, Any], from_: Sequence[Address], to: Sequence[Address]) -> None:
@@ -133,6 +140,8 @@ def check_tls(said: Mapping[str, Any], *addresses: Address | None) -> None:
 
 def terms(said: Mapping[str, Any], addresses: Sequence[Address], *, listens: bool) -> Terms:
     """Raises PlanError."""
+    from clickpipe.wire.terms import Terms, Timing, Tls, read_token
+
     is_unix = all(address.is_unix for address in addresses)
     files = [said[name] for name in ("tls_cert", "tls_key", "tls_ca")]
     if any(files) and not all(files):
@@ -148,14 +157,20 @@ def terms(said: Mapping[str, Any], addresses: Sequence[Address], *, listens: boo
 @contextmanager
 def opened(sockets: Sockets) -> Iterator[Links]:
     """The stream's ends that are sockets. Raises PlanError, OutsideError."""
-    inboxes, outboxes = list[LinkInbox](), list[LinkOutbox]()
+    if not (sockets.from_ or sockets.to):
+        yield NO_LINKS
+        return
+    from clickpipe.wire import link
+
+    inboxes: list[LinkInbox] = []
+    outboxes: list[LinkOutbox] = []
     links = Links(inboxes, outboxes)
     with closing(links):
-        for address in sockets.from_:
-            inboxes.append(link.reader(address, sockets.reading, say))
+        for address, reading in sockets.from_:
+            inboxes.append(link.reader(address, reading, say))
             _tell(address, inboxes[-1])
-        for address in sockets.to:
-            outboxes.append(link.writer(address, sockets.writing, say))
+        for address, writing in sockets.to:
+            outboxes.append(link.writer(address, writing, say))
             _tell(address, outboxes[-1])
         yield links
 

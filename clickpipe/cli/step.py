@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import click
 
 from clickpipe.cli.accounts import report
-from clickpipe.cli.sockets import SECURITY, SocketOption, Sockets, end_options, opened, several_sources, taken
+from clickpipe.cli.sockets import SECURITY, SocketOption, Sockets, end_options, opened, said_of_sockets, several_sources
 from clickpipe.cli.words import say
 from clickpipe.core.source import is_shared
 from clickpipe.core.step import MergeStep, PartitionStep, RawStep, SinkStep, SourceStep, Step
@@ -57,9 +58,9 @@ def step_command(name: str) -> click.Command:
     ends = [param for param in _ends(step) if param.name not in own]
 
     def act(codec: str | None = None, quiet: bool = False, **values: Any) -> None:
-        sockets = _sockets(name, values, own)
+        of_streams, of_step = _dealt(values, own)
         try:
-            step = say(**values)
+            sockets, step = said_of_sockets(of_streams), say(**of_step)
         except ClickpipeError as error:
             raise error.at(name) from None
         if isinstance(step, SinkStep) and not step.is_middle():
@@ -102,19 +103,15 @@ def _plan(node: Node, sockets: Sockets) -> Plan:
     return planned([node])
 
 
-def _sockets(name: str, values: dict[str, Any], own: set[str]) -> Sockets:
-    """`own`: options that the step has too, for the sockets of its clients: with --to they are for both."""
-    shared = {option: values[option] for option in sorted(own & SECURITY)}
+def _dealt(values: Mapping[str, Any], own: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the stream's sockets, and the step's `own`.
+
+    It may have some of the same, for its clients: with --to they are the stream's, and the step's too if it has clients.
+    """
     has_clients = any(map(is_shared, values.get("source", ())))
-    keeps = has_clients or not values.get("to")
-    for option in () if values.get("to") else shared:
-        values[option] = None
-    try:
-        return taken(values)
-    except PlanError as error:
-        raise error.at(name) from None
-    finally:
-        values |= shared if keeps else {}
+    of_streams = {name: value for name, value in values.items() if name not in own or (values.get("to") and name in SECURITY)}
+    of_step = {name: values[name] for name in own if name not in of_streams or has_clients}
+    return of_streams, of_step
 
 
 def _refuse_output(name: str, codec: str | None, sockets: Sockets) -> None:

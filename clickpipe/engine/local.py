@@ -40,7 +40,7 @@ from clickpipe.state.observed import keep
 from clickpipe.state.space import Space
 from clickpipe.stopping import on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
-from clickpipe.wire.link import NO_LINKS, Links
+from clickpipe.wire.links import NO_LINKS, Links
 from clickpipe.wire.pump import Outbox, when_reader_leaves
 from clickpipe.wire.stream import StreamWriter
 
@@ -97,7 +97,7 @@ class _Run:
         self._feed, begins, self._checkpoints = open_feed(plan, self._space, role.inputs, links)
         self._plan = plan = replace(plan, nodes=self._nodes(plan))
         if self._checkpoints:
-            refuse_remote_checkpoints(links.written)
+            refuse_remote_checkpoints(links)
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None

@@ -21,7 +21,7 @@ from clickpipe.engine.checkpoints import Checkpoints, Place
 from clickpipe.errors import OutsideError, PlanError, ReaderGone
 from clickpipe.faults import kill_point
 from clickpipe.state.manifest import Entry
-from clickpipe.wire.linkwriter import LinkOutbox
+from clickpipe.wire.links import Links
 
 _PATIENCE = 20.0  # seconds for which a process that would complete checkpoints may be about to join
 _COMPLETES = "with --checkpoint, a sink at the end of the pipeline completes what all sinks have written"
@@ -87,9 +87,9 @@ def refuse_without_pipe() -> None:
         raise PlanError(f"--pass: {_COMPLETES}", hint="… | sink FILE --pass | sink FILE", word="--pass")
 
 
-def refuse_remote_checkpoints(outboxes: Iterable[LinkOutbox]) -> None:
+def refuse_remote_checkpoints(links: Links) -> None:
     """Raises PlanError where no step behind this one could complete checkpoints: who reads it does not follow our paths."""
-    for address in (outbox.address for outbox in outboxes if not outbox.address.is_unix):
+    for address in (outbox.address for outbox in links.written if not outbox.address.is_unix):
         raise PlanError(
             f"--to {address}: checkpoints do not go over TCP: the last step completes them in this machine's files",
             hint="a unix: address, or no --checkpoint",

@@ -25,7 +25,7 @@ from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.files import hold, remove, rename
 from clickpipe.state.space import Space
-from clickpipe.wire.link import NO_LINKS, Links
+from clickpipe.wire.links import NO_LINKS, Links
 from clickpipe.wire.pump import Arriving, Inbox
 
 ACCOUNTS = "CLICKPIPE_ACCOUNTS"

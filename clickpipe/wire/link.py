@@ -14,28 +14,13 @@ dies the other fails, after `patience`. Either side may be the one that listens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from clickpipe.wire.address import Address, parse_address
 from clickpipe.wire.linkreader import LinkInbox, ReaderEnd
 from clickpipe.wire.linkwriter import LinkOutbox, WriterEnd
 from clickpipe.wire.meeting import Dialer, Door, Meeting
 from clickpipe.wire.terms import Terms
-
-
-@dataclass(frozen=True)
-class Links:
-    """The ends of a process's streams that are links, instead of standard input and output.
-
-    Several are read where they are merged, and written where records are divided among them.
-    """
-
-    read: Sequence[LinkInbox] = ()
-    written: Sequence[LinkOutbox] = ()
-
-
-NO_LINKS = Links()
 
 
 def _mute(text: str) -> None:

@@ -7,10 +7,9 @@ import stat
 from dataclasses import dataclass, field
 
 from clickpipe.errors import PlanError
-from clickpipe.wire import tls
 from clickpipe.wire.address import Address, is_loopback
+from clickpipe.wire.links import TOKEN
 
-TOKEN = "CLICKPIPE_TOKEN"
 _SHORTEST_TOKEN = 16  # bytes: who is not let in may guess as long as he likes, offline
 
 
@@ -57,8 +56,6 @@ def checked(address: Address, terms: Terms) -> Terms:
         if terms.tls:
             raise PlanError(f"{address}: TLS is for tcp:// addresses; only you can connect to a Unix socket of yours")
         return terms
-    if terms.tls:
-        (tls.server_context if terms.listens else tls.client_context)(terms.tls.cert, terms.tls.key, terms.tls.ca)
     if terms.listens and not (terms.tls or terms.token or terms.insecure):
         _check_loopback(address)
     return terms

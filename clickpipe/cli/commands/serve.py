@@ -28,7 +28,7 @@ from clickpipe.plan.parse import parse
 from clickpipe.plan.plan import Plan
 from clickpipe.wire import link
 from clickpipe.wire.address import parse_address
-from clickpipe.wire.link import Links
+from clickpipe.wire.links import Links
 
 _EPILOG = """\
 Examples:
