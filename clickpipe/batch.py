@@ -229,9 +229,8 @@ def from_lines(text: Text, columns: Columns) -> Batch:
 
 def from_narrow(frame: pl.DataFrame, columns: Columns) -> Batch:
     """A batch of some columns, with the lines of those records that may leave the stream."""
-    in_lines = frozenset(columns.types) | ({"_mark"} & set(frame.columns))
-    kept = frame.drop(LINES).with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ROW))
-    return Batch(kept, columns, source="stream", origin=Text(lines=frame[LINES]), in_origin=in_lines, is_judged=True)
+    batch = aside(Batch(frame.drop(LINES), columns, source="stream", is_judged=True), Text(lines=frame[LINES]))
+    return replace(batch, in_origin=batch.in_origin | ({"_mark"} & set(frame.columns)))
 
 
 def from_columns(block: bytes, columns: Columns, names: list[str]) -> Batch | None:

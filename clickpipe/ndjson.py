@@ -335,15 +335,15 @@ def _by_type(lines: list[bytes], schema: Mapping[str, Any]) -> Parsed:
     return Parsed(
         typed,
         wrong={name: mask for name, mask in wrong.items() if mask.any()},
-        floats={name for name in wrong if checked[name] == pl.Int64 and _has_float(lines, name, wrong[name])},
+        floats={name for name in wrong if checked[name] == pl.Int64 and _has_float(block, lines, name, wrong[name])},
     )
 
 
-def _has_float(lines: list[bytes], name: str, wrong: pl.Series) -> bool:
+def _has_float(block: bytes, lines: list[bytes], name: str, wrong: pl.Series) -> bool:
     """Whether a cell that is no integer is a float, and not merely an integer beyond 64 bits: 1e300 is, by how it is written."""
     if not wrong.any():
         return False
-    real = pl.read_ndjson(b"\n".join(lines), schema={name: pl.Float64}, ignore_errors=True)[name]
+    real = pl.read_ndjson(block, schema={name: pl.Float64}, ignore_errors=True)[name]
     is_large = real.abs() >= 2.0**63
     if (wrong & real.is_not_null() & ~is_large).any():
         return True

@@ -65,7 +65,7 @@ def step_command(name: str) -> click.Command:
             raise error.at(name) from None
         if isinstance(step, SinkStep) and not step.is_middle():
             _refuse_output(name, codec, sockets)
-        run_step(name, step, codec or os.environ.get("CLICKPIPE_CODEC") or ("arrow" if sockets.to else "ndjson"), quiet, sockets)
+        run_step(name, step, codec_of(codec, "arrow" if sockets.to else "ndjson"), quiet, sockets)
 
     shell = ShellCommand(
         name,
@@ -120,6 +120,14 @@ def _refuse_output(name: str, codec: str | None, sockets: Sockets) -> None:
             raise PlanError(f"{flag} is for a sink that passes records on: --pass", word=flag).at(name)
 
 
+def codec_of(said: str | None, default: str) -> str:
+    """How records travel. Raises PlanError."""
+    codec = said or os.environ.get("CLICKPIPE_CODEC") or default
+    if codec not in CODECS:
+        raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
+    return codec
+
+
 def _codec(when: str = "") -> click.Option:
     text = f"{when}how records travel to the next step  [default $CLICKPIPE_CODEC or ndjson]"
     return click.Option(["--codec"], type=click.Choice(CODECS), default=None, help=text)
@@ -135,8 +143,6 @@ def run_step(name: str, step: Step, codec: str, quiet: bool, sockets: Sockets) -
 
     if _has_neighbours():
         share_the_cores(2)
-    if codec not in CODECS:
-        raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
     try:
         plan = _plan(Node(step, Written(name, ())), sockets)
         with opened(sockets) as links:

@@ -25,6 +25,7 @@ class Step:
     epilog: ClassVar[str] = ""  # for --help: examples and what else a person wants to know
     later: ClassVar[Mapping[str, str]] = {}  # options of the design that this version lacks, and why: "notyet: …", else notimpl
 
+    gives_pieces: ClassVar[bool] = False  # what an aggregate gives are pieces of results, which another puts together
     harmless: ClassVar[frozenset[str]] = frozenset()  # options that change no result: saved state does not depend on them
 
     def says(self) -> str:
@@ -73,7 +74,6 @@ class FlowStep(Step):
     """A step that records flow into, and mostly out of."""
 
     outcome: ClassVar[str] = "filtered"  # what became of a record that comes in and does not go out
-    gives_pieces: ClassVar[bool] = False  # what an aggregate gives are pieces of results, which another puts together
 
     def columns(self, given: Columns) -> Columns:
         """The columns after the step. Raises PlanError for what cannot work."""

@@ -73,22 +73,30 @@ def _scattered(window: WindowInfo) -> Unsupported:
 
 
 @dataclass(frozen=True)
-class Partial(OperatorStep):
-    """The first phase. Shape: pieces, see core/pieces.py."""
+class _Half(OperatorStep):
+    """What both phases have in common. `phase`: what this one is called."""
 
     whole: Summarise
 
+    phase: ClassVar[str]
     outcome: ClassVar[str] = "aggregated"
-    gives_pieces: ClassVar[bool] = True
 
     def says(self) -> str:
-        return f"partial {self.whole.says()}"
+        return f"{self.phase} {self.whole.says()}"
 
     def words(self) -> tuple[str, ...]:
         return self.whole.words()
 
     def passes(self) -> bool:
         return False
+
+
+@dataclass(frozen=True)
+class Partial(_Half):
+    """The first phase. Shape: pieces, see core/pieces.py."""
+
+    phase: ClassVar[str] = "partial"
+    gives_pieces: ClassVar[bool] = True
 
     def columns(self, given: Columns) -> Columns:
         self.whole.columns(given)
@@ -113,22 +121,12 @@ class Partial(OperatorStep):
 
 
 @dataclass(frozen=True)
-class Final(OperatorStep):
+class Final(_Half):
     """The second phase. `given`: the columns that the partials are given."""
 
-    whole: Summarise
     given: Columns
 
-    outcome: ClassVar[str] = "aggregated"
-
-    def says(self) -> str:
-        return f"final {self.whole.says()}"
-
-    def words(self) -> tuple[str, ...]:
-        return self.whole.words()
-
-    def passes(self) -> bool:
-        return False
+    phase: ClassVar[str] = "final"
 
     def columns(self, given: Columns) -> Columns:
         given.need(COLUMNS.types, " with the pieces of an aggregate")

@@ -111,12 +111,12 @@ class StreamFeed(Feed):
         columns = widened(frame.columns, self.floats)
         if isinstance(part, Packed):
             return Batch(pl.DataFrame(height=frame.end.rows), columns, source="stream", packed=part)
-        if isinstance(part, pl.DataFrame) and LINES in part.columns:
-            if missing := [name for name in self._names or columns.types if name not in part.columns]:
-                raise DataError(f'frame {frame.end.seq} lacks the column "{missing[0]}"')
-            return from_narrow(part, columns)
         if isinstance(part, pl.DataFrame):
-            return Batch(part, columns, source="stream")
+            is_narrow = LINES in part.columns
+            needed = self._names if is_narrow and self._names else columns.types
+            if missing := [name for name in needed if name not in part.columns]:
+                raise DataError(f'frame {frame.end.seq} lacks the column "{missing[0]}"')
+            return from_narrow(part, columns) if is_narrow else Batch(part, columns, source="stream")
         text = Text(part, count=frame.end.rows)
         if frame.end.late:
             return _marked(from_lines(text, columns))

@@ -56,13 +56,7 @@ class Outcome:
     stopped_at: int | None = None  # the checkpoint from which the next run goes on
 
 
-def run(
-    plan: Plan,
-    say: Callable[[str], None],
-    *,
-    arrow: bool = False,
-    links: Links = NO_LINKS,
-) -> Outcome:
+def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False, links: Links = NO_LINKS) -> Outcome:
     """Raises what goes wrong; then no sink has got its result. `say`: what a person should know meanwhile.
 
     `links`: where the stream comes from and goes to, instead of standard input and output.
@@ -137,7 +131,7 @@ class _Run:
 
     def _opened(self, number: int, step: FlowStep, name: str, given: Columns) -> Operator:
         """An operator of ours, from what it had saved."""
-        place = self._place(number, step, PARTIAL if step.gives_pieces else name)
+        place = self._place(number, step, name)
         if isinstance(step, SinkStep):
             sink = MiddleSink(place, step.destination_kind(), lambda: self._open_writer(step, place, given))
             self._middle.append(sink)
@@ -147,15 +141,13 @@ class _Run:
 
     def _place(self, number: int, step: Step, name: str) -> Place:
         """Of our operator with this number; the source comes before the first, the sink behind the last."""
+        name = PARTIAL if step.gives_pieces else name
         return Place(self._first_hop + number, name, step.says(), step.words(), self._feed.worker)
 
     def _places(self, *, with_sink: bool = False) -> list[Place]:
         source, sink = self._plan.source, self._plan.sink
         begin = [Place(0, source.written.name, source.step.says(), source.step.words())] if source else []
-        middle = [
-            self._place(number, stage.step, PARTIAL if stage.step.gives_pieces else stage.name)
-            for number, stage in enumerate(self._stages)
-        ]
+        middle = [self._place(number, stage.step, stage.name) for number, stage in enumerate(self._stages)]
         end = [self._place(len(middle), sink.step, sink.written.name)] if sink and with_sink else []
         return begin + middle + end
 

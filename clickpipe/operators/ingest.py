@@ -34,8 +34,6 @@ _ROTATED = (
     "what is written between copying and truncating may be lost"
 )
 _IDLE = 30_000  # milliseconds
-_SILENCE = 30_000
-_CLIENTS = 1_000
 _OF_CLIENTS = ("client_timeout", "max_clients", "tls_cert", "tls_key", "tls_ca", "insecure")
 _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
 
@@ -259,8 +257,8 @@ When the half lines of all clients together have more than 64 MiB, the longest i
 
     def _admission(self) -> Admission:
         return Admission(
-            (_SILENCE if self.client_timeout is None else self.client_timeout) / 1_000,
-            self.max_clients or _CLIENTS,
+            Admission.silence if self.client_timeout is None else self.client_timeout / 1_000,
+            self.max_clients or Admission.most,
             self.tls_cert,
             self.tls_key,
             self.tls_ca,

@@ -67,12 +67,12 @@ Examples:
         return keys is None or (self.salt is None and set(self.by) <= set(keys) & set(kept))
 
     def check(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> None:
-        keys = step.keys(given)
-        if keys is None or self.covers(step, given, kept):
+        if self.covers(step, given, kept):
             return
         if self.salt is not None:
             what = "--salt parts the records of a key, and only aggregates can put their results together again"
             raise PlanError(what, hint="put it behind merge, or leave --salt out")
+        keys = step.keys(given)
         if not keys:
             raise PlanError("it needs all records, and each worker has some", hint="put it behind merge")
         if len(kept) < len(set(self.by)):

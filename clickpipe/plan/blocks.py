@@ -105,7 +105,7 @@ def lowered(plan: Plan, columns: Columns) -> Plan:
         own = part.nodes
         if part.partition:
             divided, own = columns, for_workers(part, columns)
-        elif nodes and isinstance(nodes[-1].step, FlowStep) and nodes[-1].step.gives_pieces:
+        elif nodes and nodes[-1].step.gives_pieces:
             own = for_merging(part, divided)
         for node in own:
             try:

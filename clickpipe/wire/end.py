@@ -126,6 +126,12 @@ class End:
             arrived, self._arrived = self._arrived, None
             return arrived
 
+    def wait_until_over(self, seconds: float | None = None) -> None:
+        """Something was said that ends it: until the thread has ended."""
+        self.ring()
+        with self.changed:
+            self.changed.wait_for(lambda: self.is_over, seconds)
+
     def ring(self) -> None:
         """Wake the thread: something has changed."""
         with self.changed, contextlib.suppress(BlockingIOError):

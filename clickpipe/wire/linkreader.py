@@ -66,9 +66,7 @@ class ReaderEnd(End):
             if not self.has_end or has_failed:
                 self._leaves_with = Kind.FAILED if has_failed else Kind.GONE
             self.changed.notify_all()
-        self.ring()
-        with self.changed:
-            self.changed.wait_for(lambda: self.is_over, seconds)
+        self.wait_until_over(seconds)
 
     def begin(self, connection: Connection) -> None:
         with self.changed:

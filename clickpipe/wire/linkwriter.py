@@ -55,19 +55,15 @@ class WriterEnd(End):
             if not self.failure:
                 self._held.add_end()
             self._is_ended = True
-        self.ring()
-        with self.changed:
-            self.changed.wait_for(lambda: self.is_over)
-            self.check()
+        self.wait_until_over()
+        self.check()
 
     def break_off(self, seconds: float) -> None:
         """We have failed."""
         with self.changed:
             self._has_failed = True
             self.changed.notify_all()
-        self.ring()
-        with self.changed:
-            self.changed.wait_for(lambda: self.is_over, seconds)
+        self.wait_until_over(seconds)
 
     def begin(self, connection: Connection) -> None:
         with self.changed:

@@ -147,9 +147,6 @@ def _without_paths(line: StreamLine) -> StreamLine:
 
 def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
     frame = from_arrow(data, f"frame {end.seq}")
-    missing = [name for name in columns.types if name not in frame.columns]
-    if missing and LINES not in frame.columns:
-        raise DataError(f'frame {end.seq} lacks the column "{missing[0]}"')
     for name, kind in ((name, kind) for name, kind in columns.types.items() if name in frame.columns):
         if not _can_hold(frame.schema[name], kind):
             raise DataError(f'frame {end.seq} has values of type {frame.schema[name]} in the column "{name}" of type {kind}')

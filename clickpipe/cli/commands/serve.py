@@ -13,14 +13,13 @@ same user sends them over a Unix socket.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 
 from clickpipe.cli.accounts import report
 from clickpipe.cli.sockets import check_tls, closing, security_options, terms
-from clickpipe.cli.step import CODECS
+from clickpipe.cli.step import CODECS, codec_of
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.errors import PlanError
@@ -54,9 +53,7 @@ def command(steps: str, listen: str, to: str | None, codec: str | None, quiet: b
     check_tls(security, address, there)
     if plan.sink and there:
         raise PlanError("--to is for steps that give a stream, and these end in a sink", word="--to").at("serve")
-    codec = codec or os.environ.get("CLICKPIPE_CODEC") or "arrow"
-    if codec not in CODECS:
-        raise PlanError(f'CLICKPIPE_CODEC is "{codec}"; it can be ndjson or arrow')
+    codec = codec_of(codec, "arrow")
 
     reading = terms(security, [address], listens=True)
     door = link.meeting_at(address, reading, say)
