@@ -24,5 +24,6 @@ def test_importing_our_modules_loads_no_polars() -> None:
 
 
 def test_a_step_without_sockets_loads_no_tls() -> None:
-    script = "import sys, clickpipe.cli.step, clickpipe.engine.local; assert 'ssl' not in sys.modules, 'ssl'"
-    subprocess.run([sys.executable, "-c", f"from clickpipe.lazy import polars_on_demand; polars_on_demand(); {script}"], check=True)
+    script = "import sys, clickpipe.cli.step, clickpipe.engine.local; assert 'ssl' not in sys.modules"
+    begin = "from clickpipe.lazy import polars_on_demand; polars_on_demand()"
+    subprocess.run([sys.executable, "-c", f"{begin}; {script}"], check=True)
