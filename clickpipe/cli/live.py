@@ -74,10 +74,10 @@ def _found(name: str) -> list[Seen]:
 def _partitions(directory: StateDirectory, manifest: Manifest) -> list[tuple[str, Spread]]:
     """Of each partition; its workers are those that have run the step behind it."""
     found = []
-    for entry in manifest.steps:
-        if entry.get("step") != "partition" or not (state := manifest.entry(entry["hop"], "state")):
+    partitions = sorted((entry for entry in manifest.steps if entry.get("step") == "partition"), key=lambda entry: entry["hop"])
+    for entry, workers in zip(partitions, manifest.workers(), strict=True):
+        if not (state := manifest.entry(entry["hop"], "state")):
             continue
-        workers = len([one for one in manifest.all_of(entry["hop"] + 1, "step") if "worker" in one])
         if workers:
             tables = snapshot.from_bytes(directory.read(manifest.epoch, state))
             found.append((f"partition {entry['says']}", spread(tables, workers)))

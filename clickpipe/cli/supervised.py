@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from clickpipe.cli.words import say
+from clickpipe.core.cores import cores
 from clickpipe.core.step import MergeStep, PartitionStep, SourceStep
 from clickpipe.engine.restart import Policy
 from clickpipe.engine.supervisor import Pipeline, Supervisor
@@ -19,7 +20,10 @@ from clickpipe.state.home import pipeline_directory
 
 
 def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: str, policy: Policy | None) -> int:
-    """The exit code. `words`: of each plan's processes, `clickpipe` left out. Raises PlanError, OutsideError."""
+    """The exit code. `words`: of each plan's processes, `clickpipe` left out. Raises PlanError, OutsideError.
+
+    The number of a partition's workers follows the load where one process starts them all.
+    """
     pipelines = [_pipeline(plan, said) for plan, said in zip(plans, words, strict=True)]
     names = [one.name for one in pipelines]
     for plan, name in zip(plans, names, strict=True):
@@ -69,7 +73,18 @@ def _words(node: Node, plan: Plan, quiet: bool) -> list[str]:
 def _pipeline(plan: Plan, words: list[list[str]]) -> Pipeline:
     commands = [[sys.executable, "-m", "clickpipe", *one] for one in words]
     name = next((_name(node, plan) for node in plan.nodes if isinstance(node.step, Ingest)), plan.name or "pipeline")
-    return Pipeline(name, commands, pipeline_directory(name) if plan.takes_checkpoints else None)
+    partitions = [node.step for node in plan.nodes if isinstance(node.step, PartitionStep)]
+    _tell_of_crowds(name, partitions)
+    if not plan.takes_checkpoints:
+        return Pipeline(name, commands, None)
+    follows = len(words) == 1 and any(step.is_auto for step in partitions)
+    return Pipeline(name, commands, pipeline_directory(name), partitions if follows else ())
+
+
+def _tell_of_crowds(name: str, partitions: Sequence[PartitionStep]) -> None:
+    most = max((step.most for step in partitions), default=0)
+    if most > cores():
+        say(f"{name}: {most} workers share {cores()} core{'s' if cores() > 1 else ''}, which makes them no faster")
 
 
 def _name(node: Node, plan: Plan) -> str:

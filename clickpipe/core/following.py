@@ -19,6 +19,7 @@ from clickpipe.core.tail import Tail
 from clickpipe.core.time import SplitClock
 from clickpipe.core.watch import LOOK, Watch
 from clickpipe.lines import Block, line_count
+from clickpipe.spent import IDLE, waiting
 
 _QUIET = 0.2  # seconds without a record after which the columns are judged by what has come
 
@@ -103,7 +104,8 @@ class Following(IngestFeed):
     def _rest(self) -> None:
         """Until more may have come. A little more is waited for, so that a batch fills up."""
         if self._watch.taken < self._pace.batch_bytes:
-            time.sleep(min(LOOK, self._pace.latency) if self._watch.taken else LOOK)
+            with waiting(IDLE):
+                time.sleep(min(LOOK, self._pace.latency) if self._watch.taken else LOOK)
 
     def _pull(self, tail: Tail, block: Block) -> Pull:
         batch, dead, read = self._format.read(block, self._raw_columns, self._wants, tail.name)

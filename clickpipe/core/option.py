@@ -25,6 +25,13 @@ class Duration(Extent):
     """Milliseconds. Written 500ms, 5s, 1m, 1h, 1d."""
 
 
+class Workers(int):
+    """A number of processes. Written 4, or auto: as many as the load takes."""
+
+
+AUTO = Workers(0)
+
+
 class Size(int):
     """Bytes. Written 64KiB, 8MiB."""
 

@@ -11,7 +11,7 @@ import polars as pl
 from clickpipe.columns import Columns
 from clickpipe.core.guarantee import WHOLE, Guarantee
 from clickpipe.core.operator import Feed, Operator, Writer
-from clickpipe.core.option import Duration, Option, options
+from clickpipe.core.option import AUTO, Duration, Option, Workers, options
 from clickpipe.core.units import format_duration
 from clickpipe.errors import PlanError, Unsupported
 from clickpipe.state.directory import StateDirectory
@@ -120,8 +120,27 @@ class PartitionStep(OperatorStep):
 
     steps: str | None
     by: tuple[str, ...]
-    workers: int
+    workers: Workers
     salt: int | None
+    cool_down: Duration
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the number of workers follows the load."""
+        return self.workers == AUTO
+
+    @property
+    def least(self) -> int:
+        """Workers that it has at any time; `most`: no more than these."""
+        raise NotImplementedError
+
+    @property
+    def most(self) -> int:
+        raise NotImplementedError
+
+    def with_workers(self, workers: int) -> PartitionStep:
+        """The same, with so many."""
+        raise NotImplementedError
 
     def covers(self, step: OperatorStep, given: Columns, kept: Collection[str]) -> bool:
         """Whether workers can run the step apart. `kept`: our columns that are still what they were."""

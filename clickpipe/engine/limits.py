@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
+from clickpipe.core.cores import cores
 from clickpipe.errors import OutsideError
 
 _FILES = 20  # Python, Polars, the streams, a state file and its directory; with fewer Polars panics in its threads
@@ -19,4 +20,4 @@ def need_open_files() -> None:
 
 def share_the_cores(processes: int) -> None:
     """Of so many that compute at once each takes its part of the cores, so that they do not fight. Before Polars is loaded."""
-    os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 2) // processes)))
+    os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, cores() // processes)))

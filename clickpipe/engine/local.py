@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
+from clickpipe import spent
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.bywindow import counted, is_windowed
@@ -29,12 +30,14 @@ from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_remote_checkpoints, refuse_without_pipe, wait_until_complete
 from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
 from clickpipe.engine.parallel import ALONE, Role, forked
+from clickpipe.engine.scaling import WORKERS
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone, Unsupported
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
-from clickpipe.plan.blocks import check_covered, for_merging, for_workers, looked_at, segments
+from clickpipe.plan.blocks import check_covered, for_merging, for_workers, looked_at, segments, sized
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
+from clickpipe.state import samples
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.observed import keep
 from clickpipe.state.space import Space
@@ -65,6 +68,8 @@ def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False, links: L
         return _write_raw(plan.nodes[0].step)
     need_open_files()
     keep_freed_memory()
+    counts = os.environ.get(WORKERS, "")
+    plan = sized(plan, [int(count) for count in counts.split(",") if count])
     parts = segments(plan)
     if len(parts) == 1:
         return _Run(plan, say, arrow, ALONE, links).run()
@@ -207,6 +212,9 @@ class _Run:
                 self._loop = loop
                 if self._plan.sink is None and unheeding is None:
                     self._watch_reader()
+                if WORKERS in os.environ:
+                    spent.begin()
+                    stack.enter_context(samples.written(self._pipeline, self._sample))
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
                 self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)
@@ -245,6 +253,11 @@ class _Run:
         if is_soft:
             self._feed.stop(drain=False)
         return is_soft
+
+    def _sample(self) -> samples.Sample:
+        worker = self._feed.worker
+        number = worker.number if worker else None
+        return samples.sampled(self._first_hop, number, self._loop.accounts[0].read, spent.spent())
 
     def _has_whole_pipeline(self) -> bool:
         """Whether a signal for all processes of a pipeline is for us alone."""

@@ -19,6 +19,7 @@ from clickpipe.core.meter import Ledger, added, joined
 from clickpipe.core.operator import FOREVER, Feed, Pull
 from clickpipe.engine.feeds import StreamFeed
 from clickpipe.errors import DataError
+from clickpipe.spent import IDLE, waiting
 from clickpipe.wire.frames import Barrier, End
 from clickpipe.wire.pump import Arriving
 from clickpipe.wire.stream import Frame, StreamReader
@@ -129,7 +130,8 @@ class MergedFeed(Feed):
     def _next(self) -> tuple[_Input, Frame | Barrier | End]:
         """Of the inputs that may be read the one that is furthest behind."""
         with self._changed:
-            self._changed.wait_for(self._ready)
+            with waiting(IDLE):
+                self._changed.wait_for(self._ready)
             one = min(self._ready(), key=_Input.place)
             frame = one.waiting.popleft()
             self._changed.notify_all()

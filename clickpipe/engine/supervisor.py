@@ -21,8 +21,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from clickpipe.core.step import PartitionStep
 from clickpipe.engine.group import Group, verdict
 from clickpipe.engine.restart import History, Over, Policy, after_end
+from clickpipe.engine.scaling import WORKERS, Scaler
 from clickpipe.errors import ClickpipeError
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.hunt import HUNT, SETS_ASIDE, forget, suspect
@@ -41,6 +43,7 @@ class Pipeline:
     name: str
     commands: Sequence[Sequence[str]]
     state: str | None
+    partitions: Sequence[PartitionStep] = ()  # where the number of workers of one follows the load
 
 
 class Supervisor:
@@ -60,7 +63,7 @@ class Supervisor:
                 for one in self._all:
                     one.claim()
                 while self._turn():
-                    for number in taken(min((one.due for one in self._all), default=0.0) - time.monotonic()):
+                    for number in taken(min((one.next for one in self._all), default=0.0) - time.monotonic()):
                         self._take(number)
             finally:
                 for one in self._all:
@@ -105,6 +108,13 @@ class _Supervised:
     _history: History = field(default_factory=History)
     _group: Group | None = None
     _directory: StateDirectory | None = None
+    _scaler: Scaler | None = None
+    _is_rescaling: bool = False  # it has been stopped to go on with another number of workers
+
+    @property
+    def next(self) -> float:
+        """When it has its next turn, even if no process ends."""
+        return min(self.due, self._scaler.due) if self._scaler and self._group else self.due
 
     def claim(self) -> None:
         """Nobody else supervises it. Raises OutsideError that says who does."""
@@ -113,6 +123,9 @@ class _Supervised:
             self._directory.supervise()
             self._history, self._first = History(self._directory.newest_epoch()), self._directory.last_run()
             forget(self._directory)
+            if self.pipeline.partitions:
+                newest = next(self._directory.manifests(), None)
+                self._scaler = Scaler(self.pipeline.name, self.pipeline.partitions, newest.workers() if newest else ())
 
     def turn(self, now: float) -> None:
         """Do what there is to do."""
@@ -127,12 +140,19 @@ class _Supervised:
             self._ended(verdict([code for code in codes if code is not None]), now)
         elif any(codes):
             self._hurry(now)
+        elif self._scaler and now >= self._scaler.due and not self._asked and not self._is_rescaling:
+            self._is_rescaling = self._scaler.look(now, self.say)
+            if self._is_rescaling:
+                self._group.tell_source(signal.SIGTERM)
 
     def _start(self) -> None:
         self._before = self._directory.last_run() if self._directory else 0
-        again = {AGAIN: "1"} if self._before != self._first else {}
+        more = {AGAIN: "1"} if self._before != self._first else {}
+        if self._scaler:
+            self._scaler.begin(time.monotonic())
+            more[WORKERS] = ",".join(map(str, self._scaler.counts))
         try:
-            self._group = Group(self.pipeline.commands, {**self.environment, **self._hunt, **again})
+            self._group = Group(self.pipeline.commands, {**self.environment, **self._hunt, **more})
         except OSError as error:
             self.say(f"{self.pipeline.name}: its processes cannot be started: {error.strerror}")
             self._ended(75, time.monotonic())
@@ -150,6 +170,9 @@ class _Supervised:
     def _ended(self, code: int, now: float) -> None:
         self._group = None
         epoch = self._directory.newest_epoch() if self._directory else 0
+        if self._has_rescaled(code):
+            self._start()
+            return
         if self._asked:
             has_begun = self._directory is not None and self._directory.last_run() != self._before
             if code == 128 + signal.SIGTERM:  # at once: it had nothing to save yet, or could not
@@ -173,6 +196,14 @@ class _Supervised:
         again = f", restart {found.history.without_progress} from there" if found.history.without_progress > 1 else ""
         self.say(f"{self.pipeline.name}: {_died(code)}; goes on from checkpoint {epoch} in {found.delay:.1f} s{again}")
         self._tell("waiting", last=_died(code))
+
+    def _has_rescaled(self, code: int) -> bool:
+        """Whether it has stopped to go on with another number of workers, and nobody has asked for its end meanwhile."""
+        is_it, self._is_rescaling = self._is_rescaling, False
+        if not is_it or self._asked or code not in (0, 128 + signal.SIGTERM) or self._directory is None:
+            return False
+        newest = next(self._directory.manifests(), None)
+        return newest is None or not newest.ended
 
     def _over(self, over: Over) -> None:
         self.is_over, self.code, self.due = True, over.code, float("inf")

@@ -12,13 +12,14 @@ Memory: one batch, what stands in pipes, and counters of the hottest keys, which
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
+from clickpipe.core.cores import cores
 from clickpipe.core.keygroups import GROUPS
 from clickpipe.core.operator import Operator
-from clickpipe.core.option import Names, argument, option
+from clickpipe.core.option import Duration, Names, Workers, argument, option
 from clickpipe.core.skew import Skew
 from clickpipe.core.step import OperatorStep, PartitionStep, Tables
 from clickpipe.errors import PlanError
@@ -28,8 +29,14 @@ from clickpipe.errors import PlanError
 class Partition(PartitionStep):
     by: Names = option("records equal in these columns go to the same worker", metavar="COL,…", example="user_id")
     steps: str | None = argument("in a shell: the steps of each worker, in quotes", default=None, metavar="[STEPS]")
-    workers: int = option("how many processes run the steps", default=2, metavar="N")
-
+    workers: Workers = option(
+        "how many processes run the steps; auto: as many as the load takes", default=Workers(2), metavar="N|auto"
+    )
+    min_workers: int = option("with --workers auto: not fewer", default=1, metavar="N")
+    max_workers: int | None = option(
+        "with --workers auto: not more  [default one per core]", default=None, metavar="N", example="4"
+    )
+    cool_down: Duration = option("with --workers auto: at least so long between two changes", default=Duration(30_000))
     salt: int | None = option(
         "spread each key over so many workers, where one is too much for one; only aggregates can put it together again",
         default=None,
@@ -37,11 +44,7 @@ class Partition(PartitionStep):
         example="4",
     )
 
-    harmless = frozenset({"steps", "workers", "salt"})
-    later = dict.fromkeys(
-        ("--workers auto", "--min-workers", "--max-workers"),
-        "workers are not added while a pipeline runs; stop it, and run it with another number of them",
-    )
+    harmless = frozenset({"steps", "workers", "min_workers", "max_workers", "cool_down", "salt"})
     epilog = """\
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts |
@@ -53,10 +56,36 @@ Examples:
     def __post_init__(self) -> None:
         if not self.by:
             raise PlanError("which records belong together? name columns", hint="as in: partition --by user_id")
-        if not 1 <= self.workers <= GROUPS:
-            raise PlanError(f"--workers can be 1 to {GROUPS}, and not {self.workers}", word="--workers")
+        if not self.is_auto and not 1 <= self.workers <= GROUPS:
+            raise PlanError(f"--workers can be auto, or 1 to {GROUPS}, and not {max(0, self.workers)}", word="--workers")
+        self._check_auto()
         if self.salt is not None and not 1 <= self.salt <= GROUPS:
             raise PlanError(f"--salt can be 1 to {GROUPS}, and not {self.salt}", word="--salt")
+
+    def _check_auto(self) -> None:
+        bounds = {"--min-workers": self.min_workers, "--max-workers": self.max_workers}
+        for flag, bound in bounds.items():
+            if bound is not None and not 1 <= bound <= GROUPS:
+                raise PlanError(f"{flag} can be 1 to {GROUPS}, and not {bound}", word=flag)
+            if bound is not None and bound != type(self).min_workers and not self.is_auto:
+                raise PlanError(f"{flag} is for --workers auto", word=flag)
+        if self.max_workers is not None and self.max_workers < self.min_workers:
+            raise PlanError(
+                f"--max-workers {self.max_workers} is less than --min-workers {self.min_workers}", word="--max-workers"
+            )
+
+    @property
+    def least(self) -> int:
+        return self.min_workers if self.is_auto else self.workers
+
+    @property
+    def most(self) -> int:
+        if not self.is_auto:
+            return self.workers
+        return max(self.min_workers, cores()) if self.max_workers is None else self.max_workers
+
+    def with_workers(self, workers: int) -> Partition:
+        return replace(self, workers=Workers(workers), min_workers=1, max_workers=None)
 
     def columns(self, given: Columns) -> Columns:
         given.need(self.by, " to partition by")
@@ -91,7 +120,8 @@ Examples:
 
     def describe(self, given: Columns) -> str:
         spread = f", each key over {self.salt} of them" if self.salt else ""
-        return f"by {', '.join(self.by)}, {self.workers} worker{'s' if self.workers > 1 else ''}{spread}"
+        many = f"{self.least} to {self.most}" if self.is_auto and self.least < self.most else f"{self.most}"
+        return f"by {', '.join(self.by)}, {many} worker{'s' if self.most > 1 else ''}{spread}"
 
 
 class PartitionOperator(Operator):

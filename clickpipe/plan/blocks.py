@@ -12,6 +12,7 @@ ingest | partition | window | partial | merge | final | filter | sink
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from clickpipe.columns import Columns
@@ -59,6 +60,18 @@ def segments(plan: Plan) -> list[Segment]:
             found.append(Segment(tuple(nodes), None, merges))
             nodes, partition = [], node.step
     return [*found, Segment(tuple(nodes), partition, merges)]
+
+
+def sized(plan: Plan, counts: Sequence[int] = ()) -> Plan:
+    """With so many workers for each partition. Without `counts` those whose number follows the load have the most they may."""
+    found = list(counts)
+    nodes = []
+    for node in plan.nodes:
+        step = node.step
+        if isinstance(step, PartitionStep) and (found or step.is_auto):
+            node = replace(node, step=step.with_workers(found.pop(0) if found else step.most))
+        nodes.append(node)
+    return replace(plan, nodes=tuple(nodes))
 
 
 def for_workers(segment: Segment, given: Columns) -> tuple[Node, ...]:

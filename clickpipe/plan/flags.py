@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from clickpipe.core.catalog import Catalog
-from clickpipe.core.option import Duration, Extent, Option, Size, options
+from clickpipe.core.option import AUTO, Duration, Extent, Option, Size, Workers, options
 from clickpipe.core.step import Step
 from clickpipe.core.units import format_duration, parse_duration, parse_size
 from clickpipe.errors import PlanError, Unsupported
@@ -56,11 +56,23 @@ def parse_extent(text: str) -> Extent:
     return Extent(text) if text.isascii() and text.isdigit() and len(text) < 16 else Duration(parse_duration(text))
 
 
+def parse_workers(text: str) -> Workers:
+    """A number of processes, or auto. Raises ValueError."""
+    if text == "auto":
+        return AUTO
+    try:
+        workers = Workers(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is neither a number of workers nor auto') from None
+    return workers if workers != AUTO else Workers(-1)
+
+
 DURATION = _Parsed("duration", parse_duration, Duration)
 _TYPES: dict[Any, click.ParamType[Any]] = {
     Duration: DURATION,
     Extent: _Parsed("duration", parse_extent, _as_it_is),
     Size: _Parsed("size", parse_size, Size),
+    Workers: _Parsed("workers", parse_workers, Workers),
     int: click.INT,
     float: click.FLOAT,
     str: click.STRING,

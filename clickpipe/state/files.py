@@ -79,6 +79,20 @@ def write_whole(path: str, data: bytes, kind: str, patience: Patience = NO_PATIE
     kill_point(f"after-{kind}-rename")
 
 
+def write_fleeting(path: str, data: bytes) -> None:
+    """A file that is seen whole under its name, and need not survive. Raises DiskError."""
+    part = f"{path}.{os.getpid()}.part"
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+        os.replace(part, path)
+    except OSError as error:
+        raise outside(error, path) from None
+
+
 def _write_new(path: str, data: bytes, kind: str) -> None:
     """A new file, durable. What fails leaves none behind: after a failed fsync it must not be found."""
     with contextlib.suppress(FileNotFoundError):

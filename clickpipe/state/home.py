@@ -17,6 +17,11 @@ def home() -> str:
     return os.path.join(base, "clickpipe")
 
 
+def run_directory(name: str) -> str:
+    """Where the processes of a pipeline say how they are while they run."""
+    return os.path.join(home(), "run", name)
+
+
 def pipeline_directory(name: str, told: str | None = None) -> str:
     """The directory of a pipeline. `told`: where the stream says it is, believed if it looks like one.
 

@@ -44,6 +44,11 @@ class Manifest:
         """What the step at this place said that has this key; several where workers ran it."""
         return [entry for entry in self.steps if entry["hop"] == hop and key in entry]
 
+    def workers(self) -> list[int]:
+        """How many each partition had, in their order: those that have run the step behind it."""
+        found = [entry["hop"] for entry in self.steps if entry.get("step") == "partition"]
+        return [len([one for one in self.all_of(hop + 1, "step") if "worker" in one]) for hop in sorted(found)]
+
     def files(self) -> list[Entry]:
         """All that it names in its folder, each with its length and hash."""
         named = [entry[key] for entry in self.steps for key in ("state", "append") if key in entry]

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from clickpipe.errors import ClickpipeError, OutsideError, ReaderGone
+from clickpipe.spent import IDLE, waiting
 from clickpipe.wire.address import Address
 from clickpipe.wire.connection import Connection, Lost
 from clickpipe.wire.end import End
@@ -139,7 +140,8 @@ class LinkInbox(Arriving):
             return held
         if self._is_at_end:
             return b""
-        chunk = self._end.take(timeout)
+        with waiting(IDLE):
+            chunk = self._end.take(timeout)
         self._is_at_end = chunk == b""
         return chunk
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clickpipe.errors import ClickpipeError, OutsideError, ReaderGone
+from clickpipe.spent import BACKPRESSURED, waiting
 from clickpipe.wire.address import Address
 from clickpipe.wire.connection import Connection, Lost
 from clickpipe.wire.end import End
@@ -132,7 +133,8 @@ class LinkOutbox(Outbox):
 
     def put(self, data: bytes) -> None:
         if data:
-            self._end.give(data)
+            with waiting(BACKPRESSURED):
+                self._end.give(data)
 
     def flush(self) -> None:
         """Wait until all that was put is confirmed."""

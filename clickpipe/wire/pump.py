@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 
 from clickpipe.errors import ClickpipeError, DiskError, OutsideError, ReaderGone
 from clickpipe.lines import Overlong
+from clickpipe.spent import BACKPRESSURED, IDLE, waiting
 
 CHUNK = 1 << 20
 _PIPE = 1 << 20
@@ -50,7 +51,8 @@ class Arriving:
         if self._is_at_end:
             return b""
         try:
-            chunk = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
+            with waiting(IDLE):
+                chunk = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
         except queue.Empty:
             return None
         if isinstance(chunk, tuple):
@@ -142,7 +144,8 @@ class Outbox:
         """Raises ReaderGone, DiskError or OutsideError for an earlier write too."""
         self._check()
         if data:
-            self._queue.put(data)
+            with waiting(BACKPRESSURED):
+                self._queue.put(data)
 
     def flush(self) -> None:
         """Wait until all that was put has been written. Raises like `put`."""
