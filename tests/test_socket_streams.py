@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,10 @@ class Shop:
         self.started: list[subprocess.Popen[bytes]] = []
         (folder / "clicks.ndjson").write_text(CLICKS)
 
-    def start(self, words: str, **more: Any) -> subprocess.Popen[bytes]:
+    def start(self, words: str, before: Sequence[str] = (), **more: Any) -> subprocess.Popen[bytes]:
         settings = more.pop("env", {})
         process = subprocess.Popen(
-            [sys.executable, "-m", "clickpipe", *shlex.split(words)],
+            [*before, sys.executable, "-m", "clickpipe", *shlex.split(words)],
             stdin=more.pop("stdin", subprocess.DEVNULL),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
