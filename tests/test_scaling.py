@@ -15,6 +15,7 @@ import pytest
 from running import Start, errors, until
 
 from clickpipe import spent
+from clickpipe.core.cores import cores
 from clickpipe.core.step import PartitionStep
 from clickpipe.engine.scaling import Load, Scaler, loads, wanted
 from clickpipe.errors import PlanError
@@ -157,6 +158,19 @@ def test_it_begins_with_what_the_last_run_had() -> None:
 def test_what_cannot_be(words: str, error: str) -> None:
     with pytest.raises(PlanError, match=error):
         partition(words)
+
+
+def test_more_workers_than_cores_are_said(folder: Path, start: Start) -> None:
+    line = f"ingest in.ndjson --checkpoint 1s | partition --by page --workers {cores() + 1} | filter 'ts > 0' | merge | sink -"
+    assert start("run", "-c", line).wait(60) == 0, errors(folder)
+    assert f"in: {cores() + 1} workers share {cores()} core" in errors(folder)
+
+
+def test_without_a_supervisor_there_are_as_many_as_there_may_be(folder: Path, start: Start) -> None:
+    """In a shell, and where no checkpoints are taken."""
+    line = "ingest in.ndjson --time ts | partition --by page --workers auto | filter 'ts > 0' | merge | sink out.ndjson"
+    assert start("run", "-c", line).wait(60) == 0, errors(folder)
+    assert sorted((folder / "out.ndjson").read_text().splitlines()) == sorted((folder / "in.ndjson").read_text().splitlines())
 
 
 def test_time_is_spent_once() -> None:
