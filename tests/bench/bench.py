@@ -38,6 +38,9 @@ STEPS_HOUR = ["window tumble 1h", STEPS_A[1]]
 STEPS_HOP = ["window hop 1h --slide 10s", STEPS_A[1]]
 STEPS_SESSIONS = ["window session 30s --by user_id", f"aggregate {CALLS_A}"]
 PARTITION = "partition --by user_id --workers 2"
+SPREAD = ["partition --by page --workers 2", *STEPS_A, "merge"]
+# Of 1,000 pages: all alike, or one with 30 % of all records.
+PAGES = {"uniform": "--pages 1000 --skew 0", "zipf": "--pages 1000 --skew 1.33"}
 DEDUP = "dedup --by event_id --within 10m"
 DEDUP_SHORT = "dedup --by event_id --within 5s"  # what is remembered is far less than the input
 SETS = (("clicks", ""), ("users", "--users 200000"))
@@ -57,7 +60,7 @@ def exchange(stream: Path) -> str:
     return f"{CLICKPIPE} {PARTITION} merge --codec arrow < {stream} > /dev/null"
 
 
-def works(file: Path, users: Path, groups: Path, dirty: dict[str, Path], stream: Path) -> dict[str, str]:
+def works(file: Path, users: Path, groups: Path, dirty: dict[str, Path], stream: Path, count: int) -> dict[str, str]:
     ingest = INGEST.format(file=file)
     found = {
         "A polars batch": f"{PEER} polars-a {file} {OUT}",
@@ -74,6 +77,7 @@ def works(file: Path, users: Path, groups: Path, dirty: dict[str, Path], stream:
         "sessions, 2 workers": fused([INGEST.format(file=users), PARTITION, *STEPS_SESSIONS, "merge"]),
         "exchange": exchange(stream),
         "exchange of nothing": exchange(DATA / "nothing.stream"),
+        **{f"by page, {name}": fused([INGEST.format(file=DATA / f"{name}-{count}.ndjson"), *SPREAD]) for name in PAGES},
         "dedup": fused([ingest, DEDUP]),
         "B duckdb": f"{PEER} duckdb-b {file} {OUT}",
         "B fused": fused([ingest, *STEPS_B]),
@@ -114,6 +118,12 @@ def streamed(file: Path, name: str) -> Path:
         command = f"{CLICKPIPE} {INGEST.format(file=file)} --codec arrow > {path}.new && mv {path}.new {path}"
         subprocess.run(["bash", "-c", command], check=True, env=environment())
     return path
+
+
+def over_tcp() -> float:
+    """Seconds that ten million records take, in Arrow frames as they are, between two processes."""
+    words = [sys.executable, str(HERE / "sockets.py"), "10"]
+    return 10 / float(json.loads(subprocess.check_output(words, env=environment()))["as they are"]["millions"])
 
 
 def peak_mib(file: Path, steps: list[str]) -> float:
@@ -180,6 +190,8 @@ def rows(
         ratio("sessions", "A fused", 2.5),
         at_least("sessions / with 2 workers", median["sessions"] / median["sessions, 2 workers"], 1.3, ""),
         at_least("exchange, records a second", exchanged, 2, "M"),
+        at_least("over TCP, records a second", 10 / median["10 M records over TCP"], 2, "M"),
+        ratio("by page, zipf", "by page, uniform", 1.2),
         ratio("dedup", "A fused", 2.0),
         ratio("B fused", "A fused", 1.8),
         ratio("B fused", "B duckdb", 2.5),
@@ -222,6 +234,8 @@ def main() -> None:
         "0.01 %": make(said.count, f"clicks-{said.count}-bad-001.ndjson", "--bad 0.0001"),
         "1 %": make(said.count, f"clicks-{said.count}-bad-1.ndjson", "--bad 0.01"),
     }
+    for name, more in PAGES.items():
+        make(said.count, f"{name}-{said.count}.ndjson", more)
     few = DATA / "nothing.ndjson"
     with file.open() as lines:
         few.write_text(lines.readline())
@@ -229,11 +243,12 @@ def main() -> None:
     stream = streamed(file, f"clicks-{said.count}.stream")
     raw: dict[str, list[float]] = {}
     for number in range(said.tries + 1):  # the first round only warms the caches
-        for name, command in works(file, users, groups, dirty, stream).items():
+        for name, command in works(file, users, groups, dirty, stream, said.count).items():
             taken = seconds(command)
             if number:
                 raw.setdefault(name, []).append(taken)
     raw["record latency"] = record_latency(max(5, said.tries))
+    raw["10 M records over TCP"] = [over_tcp() for _ in range(said.tries)]
     million = make(said.count, f"million-{said.count}.ndjson", "--users 1000000")
     memory = {"dedup, 2 M": peak_mib(file, [DEDUP]), "1 M users": peak_mib(million, STEPS_SESSIONS)}
     memory |= peaks("2 M", file, users) | {"100,000 groups": peak_mib(groups, STEPS_MANY)}

@@ -1,11 +1,12 @@
 """How fast a stream of Arrow frames goes over TCP on this machine: python tests/bench/sockets.py [MILLIONS]
 
-One process writes batches that it has in memory, another one reads frames and looks at nothing in them. Wall clock, and
-the processor time of both, which is what counts on a machine that is busy.
+One process writes batches that it has in memory, another one reads frames and looks at nothing in them. Prints JSON: millions
+of records per second by the wall clock, and the seconds that both were busy, which is what counts on a machine that is busy.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -29,7 +30,7 @@ def read(told: int) -> None:
     inbox.close()
 
 
-def write(address: str, batches: int, *, packs: bool) -> None:
+def write(address: str, batches: int, *, packs: bool) -> dict[str, float]:
     import polars as pl
 
     from clickpipe.batch import Batch
@@ -56,21 +57,23 @@ def write(address: str, batches: int, *, packs: bool) -> None:
         stream.write(Batch(frame, columns, source="bench"))
     stream.end([])
     seconds, busy = time.perf_counter() - begun, time.process_time() - busy
-    print(f"  {batches * RECORDS / seconds / 1e6:.1f} million records/s; the writer was busy for {busy:.2f} s of {seconds:.2f} s")
+    return {"millions": batches * RECORDS / seconds / 1e6, "writer": busy}
 
 
 def main(millions: int) -> None:
-    for packs in (False, True):
-        print("packed with zstd" if packs else "as they are")
+    found = {}
+    for name, packs in (("as they are", False), ("packed with zstd", True)):
         hear, told = os.pipe()
         child = os.fork()
         if not child:
             begun = time.process_time()
             read(told)
-            print(f"  the reader was busy for {time.process_time() - begun:.2f} s", flush=True)
+            os.write(told, f" {time.process_time() - begun}".encode())
             os._exit(0)
-        write(os.read(hear, 100).decode(), millions * 1_000_000 // RECORDS, packs=packs)
+        said = write(os.read(hear, 100).decode(), millions * 1_000_000 // RECORDS, packs=packs)
         os.waitpid(child, 0)
+        found[name] = said | {"reader": float(os.read(hear, 100))}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
