@@ -45,7 +45,7 @@ FORMS = ("shell", "piped", "fused", "no_fuse", "arrow", "single", "workers")
 INPUT = "stdin.ndjson"  # the stem is the name that a pipeline on standard input has
 _STEP = re.compile(r"(^|\|)(\s*)clickpipe\s+")
 _SECONDS = 120
-_SAVED = f"ingest {INPUT} --batch-bytes 1 --checkpoint 1ms"
+_BATCHES = 8  # that an input is read in, where its pipeline is killed between two of them
 _OUTPUT = "output.ndjson"
 
 
@@ -204,8 +204,9 @@ def _arrow(pipeline: Pipeline, directory: Path) -> _Ran:
 
 def _workers(pipeline: Pipeline, directory: Path) -> _Ran:
     """Where it reads standard input and writes standard output: both are files, and the first life ends in its midst."""
-    lives = [re.sub(r"\bingest\s+-(?=\s|$)", _SAVED, pipeline.text_divided(workers) or "") for workers in (2, 3)]
-    if _SAVED not in lives[0] or not lives[0].rstrip().endswith("| sink -"):
+    saved = f"ingest {INPUT} --batch-bytes {max(1, len(pipeline.input or b'') // _BATCHES)} --checkpoint 1ms"
+    lives = [re.sub(r"\bingest\s+-(?=\s|$)", saved, pipeline.text_divided(workers) or "") for workers in (2, 3)]
+    if saved not in lives[0] or not lives[0].rstrip().endswith("| sink -"):
         return _forked([["run", "-c", pipeline.text_divided(2) or ""]], directory)
     words = [["run", "--restart=no", "-c", f"{life.rstrip()[:-1]}{_OUTPUT}"] for life in lives]
     code = verdict(run_steps(words[:1], directory, kill={0: "after-commit:2"}))

@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "clickpipe"
-BASE = ("columns", "ndjson", "lines", "text", "csvtext", "batch", "errors", "readable", "sql", "lazy", "stopping", "faults")
+BASE = (
+    "columns",
+    "ndjson",
+    "lines",
+    "text",
+    "csvtext",
+    "batch",
+    "errors",
+    "readable",
+    "sql",
+    "lazy",
+    "stopping",
+    "spent",
+    "faults",
+)
 LAYERS: tuple[tuple[str, ...], ...] = (
     BASE,
     ("wire", "state"),

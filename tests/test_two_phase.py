@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 from examples import examples
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from phases import Given, Input, Manner, by_key, in_phases, read, whole
 from resuming import written
@@ -175,6 +175,7 @@ def test_in_windows(records: Records, manner: Manner, batch: int, window: str, b
 
 
 @given(records=_APART, manner=_MANNER, batch=_BATCH, window=st.sampled_from(_WINDOWS))
+@example([{"ts": BEGIN, "page": "/a", "user": "a"}], Manner(2, 0, resumed=1), 100, "tumble 10s")
 @_SETTINGS
 def test_sketches(records: Records, manner: Manner, batch: int, window: str, tmp_path: Path) -> None:
     """The same bytes."""

@@ -57,6 +57,8 @@ def of_arrays(arrays: np.ndarray[Any, Any]) -> pl.Series:
     """A row of numbers for each -> their bytes."""
     import numpy as np
 
+    if not len(arrays):
+        return pl.Series(dtype=pl.Binary)
     rows = np.ascontiguousarray(arrays).view(np.uint8)
     return pl.Series(rows, dtype=pl.Array(pl.UInt8, rows.shape[1])).arr.to_list().cast(pl.Binary)
 

@@ -107,4 +107,4 @@ def _permutations(count: int) -> list[tuple[pl.Expr, pl.Expr]]:
 
 def _bytes_of(lists: pl.Series) -> pl.Series:
     """Lists of as many u32 -> their bytes."""
-    return of_arrays(lists.explode().to_numpy().astype("<u4").reshape(lists.len(), -1))
+    return of_arrays(lists.explode().to_numpy().astype("<u4").reshape(lists.len(), -1 if lists.len() else 0))

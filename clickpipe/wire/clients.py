@@ -35,6 +35,7 @@ _FLUSH = 1 << 20
 _ACCEPTED = 64  # of those who wait, before it is the others' turn
 _BEAT = 0.1  # seconds between two looks whether anybody wants the rest
 _PAUSE = 1.0  # seconds without new clients, where too many files are open
+_FLOWS, _PAUSES = 2.0, 0.05  # seconds: at the end, how long is read on at most, and a pause that ends it
 _PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, and how often
 _SILENT = "nothing came for {} in the middle of a line"
 _BROKE = "the connection broke in the middle of a line"
@@ -312,11 +313,19 @@ class Clients(Arriving):
     def _take_the_rest(self) -> None:
         """Of those who have come. What they send from now on is not read."""
         self._stop_listening()
+        self._take_what_is_on_its_way()
         for client in [*self._clients]:
             if client in self._clients:  # else another one's line was too much
                 self._take_rest(client)
         self._flush()
         self._say_of_trouble()
+
+    def _take_what_is_on_its_way(self) -> None:
+        """Who has sent all and gone may have been ahead of us by what two machines hold: it goes on as long as it flows."""
+        self._selector.unregister(self._wakes)
+        deadline = time.monotonic() + _FLOWS
+        while self._clients and time.monotonic() < deadline and (self._ready or self._selector.select(_PAUSES)):
+            self._round()
 
     def _stop_listening(self) -> None:
         """Who waits to be let in has come."""
@@ -324,6 +333,7 @@ class Clients(Arriving):
             self._accept(time.monotonic(), 2 * self._rules.most)
             self._listening.socket.close()
             self._listening.remove()
+            self._accepts_from = 0
 
     def _take_rest(self, client: Client) -> None:
         if client.is_shaking_hands:
