@@ -175,7 +175,7 @@ def test_in_windows(records: Records, manner: Manner, batch: int, window: str, b
 
 
 @given(records=_APART, manner=_MANNER, batch=_BATCH, window=st.sampled_from(_WINDOWS))
-@example([{"ts": BEGIN, "page": "/a", "user": "a"}], Manner(2, 0, resumed=1), 100, "tumble 10s")
+@example(records=[{"ts": BEGIN, "page": "/a", "user": "a"}], manner=Manner(2, 0, resumed=1), batch=100, window="tumble 10s")
 @_SETTINGS
 def test_sketches(records: Records, manner: Manner, batch: int, window: str, tmp_path: Path) -> None:
     """The same bytes."""
