@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Start, errors, until
+from running import Start, errors, status, until
 
 from clickpipe import spent
 from clickpipe.core.cores import cores
@@ -229,6 +229,7 @@ def test_a_followed_file_has_workers_by_its_load(folder: Path, start: Start) -> 
     writer.start()
     try:
         until(lambda: "goes on with 2" in errors(folder), "no worker is added")
+        until(lambda: status(folder).get("workers") == [2], "status does not know")
     finally:
         over.set()
         writer.join()

@@ -114,7 +114,11 @@ class _Supervised:
     @property
     def next(self) -> float:
         """When it has its next turn, even if no process ends."""
-        return min(self.due, self._scaler.due) if self._scaler and self._group else self.due
+        return min(self.due, self._scaler.due) if self._scaler and self._may_rescale else self.due
+
+    @property
+    def _may_rescale(self) -> bool:
+        return self._group is not None and not self._asked and not self._is_rescaling
 
     def claim(self) -> None:
         """Nobody else supervises it. Raises OutsideError that says who does."""
@@ -140,7 +144,7 @@ class _Supervised:
             self._ended(verdict([code for code in codes if code is not None]), now)
         elif any(codes):
             self._hurry(now)
-        elif self._scaler and now >= self._scaler.due and not self._asked and not self._is_rescaling:
+        elif self._scaler and self._may_rescale and now >= self._scaler.due:
             self._is_rescaling = self._scaler.look(now, self.say)
             if self._is_rescaling:
                 self._group.tell_source(signal.SIGTERM)
@@ -172,6 +176,8 @@ class _Supervised:
         epoch = self._directory.newest_epoch() if self._directory else 0
         if self._has_rescaled(code):
             self._start()
+            if self._asked and self._group:
+                self._group.tell_source(signal.SIGUSR1)
             return
         if self._asked:
             has_begun = self._directory is not None and self._directory.last_run() != self._before
@@ -198,9 +204,10 @@ class _Supervised:
         self._tell("waiting", last=_died(code))
 
     def _has_rescaled(self, code: int) -> bool:
-        """Whether it has stopped to go on with another number of workers, and nobody has asked for its end meanwhile."""
+        """Whether it has stopped to go on with another number of workers: also if it is to be drained since."""
         is_it, self._is_rescaling = self._is_rescaling, False
-        if not is_it or self._asked or code not in (0, 128 + signal.SIGTERM) or self._directory is None:
+        is_wanted = self._asked in (0, signal.SIGUSR1)
+        if not is_it or not is_wanted or code not in (0, 128 + signal.SIGTERM) or self._directory is None:
             return False
         newest = next(self._directory.manifests(), None)
         return newest is None or not newest.ended
@@ -247,6 +254,7 @@ class _Supervised:
             return
         try:
             known = {"state": state, "restarts": self.restarts, "since": time.time(), "together": self.together}
+            known |= {"workers": self._scaler.counts} if self._scaler else {}
             self._directory.tell_of_supervisor(known | more)
         except ClickpipeError as error:
             self.say(str(error))

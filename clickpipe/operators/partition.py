@@ -5,7 +5,8 @@ Shape: as given. Order: of each key as it comes; merge says which of all. In a r
 Records equal in the --by columns meet in one worker, and so must those that a step between brings together: its --by
 columns include these. An aggregate by other columns is run in two phases: a partial one in each worker, which hands on a row
 per group and batch, however many records a key has, and a final one behind merge. How many workers there are changes no
-result, and may be changed between runs.
+result, and may be changed between runs. With --workers auto, run changes it while a pipeline with checkpoints runs, by how busy
+the workers are; elsewhere there are as many as --max-workers allows.
 Memory: one batch, what stands in pipes, and counters of the hottest keys, which explain --live shows.
 """
 

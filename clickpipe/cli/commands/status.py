@@ -59,6 +59,7 @@ def _told(directory: StateDirectory) -> dict[str, Any]:
         "processes": processes,
         "supervisor": supervisor,
         "restarts": said.get("restarts", 0),
+        "workers": said.get("workers"),
         "reason": damage or (said.get("reason") or said.get("last") or ""),
     }
 
@@ -101,6 +102,7 @@ def _cells(one: dict[str, Any]) -> list[str]:
         if checkpoint is None
         else f"checkpoint {checkpoint}" + (f", {_spelled(age)} ago" if age is not None else ""),
         f"process {' '.join(map(str, one['processes']))}" if one["processes"] else "",
+        f"workers {' '.join(map(str, one['workers']))}" if one["workers"] else "",
         f"restarts {one['restarts']}" if one["restarts"] else "",
         one["reason"],
     ]
