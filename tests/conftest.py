@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,11 +12,6 @@ import pytest
 from running import Start
 
 from clickpipe.testing import environment
-
-_ROOM = 4 << 30  # bytes
-
-if (memory := Path("/dev/shm")).is_dir() and shutil.disk_usage(memory).free > _ROOM:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # no test is about what a disk does: power/ watches the calls
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
