@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -21,6 +22,9 @@ from clickpipe.errors import DataError, PlanError, near
 
 TYPES = ("int", "float", "bool", "str", "json", "time", "sketch")
 NUMBERS = ("int", "float")
+MOST_WINDOWS = 100_000  # that a record can stand in
+_WINDOWS = ("tumble", "hop", "cumulate", "session", "count")
+_LONGEST = 1 << 42  # milliseconds, more than a hundred years; records
 
 # Columns of our own inside a process, never written: their names cannot clash with a field's,
 # because no wire format lets one begin with NUL and be declared.
@@ -100,16 +104,22 @@ class WindowInfo:
 
     @staticmethod
     def from_json(said: Mapping[str, Any]) -> WindowInfo:
-        return WindowInfo(
+        """Raises ValueError for windows that no step makes."""
+        info = WindowInfo(
             str(said["kind"]),
             int(said["size"]),
             int(said["slide"]),
             int(said.get("offset", 0)),
-            None if said.get("zone") is None else str(said["zone"]),
+            None if said.get("zone") is None else str(ZoneInfo(str(said["zone"]))),
             int(said.get("lateness", 0)),
             tuple(map(str, said.get("by", ()))),
             None if said.get("longest") is None else int(said["longest"]),
         )
+        lengths = (info.size, info.slide, info.lateness, info.longest or 0)
+        are_lengths = info.size > 0 and info.slide > 0 and all(0 <= one <= _LONGEST for one in (*lengths, abs(info.offset)))
+        if info.kind not in _WINDOWS or not are_lengths or info.size > info.slide * MOST_WINDOWS:
+            raise ValueError(f"no such windows: {said}")
+        return info
 
 
 @dataclass(frozen=True)
@@ -218,7 +228,7 @@ class Columns:
                 WindowInfo.from_json(said["results_of"]) if said.get("results_of") else None,
                 {str(name): Merging.from_json(merging) for name, merging in said.get("merges", {}).items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise DataError(f"the stream line is damaged: {error!r}") from None
         for name, kind in types.items():
             if not can_be_named(name):

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 
 IDLE, BACKPRESSURED = "idle", "backpressured"
 
-_waited = {IDLE: 0.0, BACKPRESSURED: 0.0}
-_began = time.monotonic()
-_waits: tuple[str, float] | None = None  # for what just now, and since when
+_Account = tuple[float, float, float, str, float]
+_account: _Account = (
+    time.monotonic(),
+    0.0,
+    0.0,
+    "",
+    0.0,
+)  # the beginning, idle, backpressured; what is waited for, and since when
 
 
 @dataclass(frozen=True)
@@ -28,30 +33,34 @@ class Spent:
 
 def begin() -> None:
     """Whatever was before does not count: what a process has from the one it was forked from, too."""
-    global _began, _waits
-    _began, _waits = time.monotonic(), None
-    _waited.update(dict.fromkeys(_waited, 0.0))
+    global _account
+    _account = (time.monotonic(), 0.0, 0.0, "", 0.0)
 
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
     """In here the main thread, which is the one that computes, waits. What other threads wait for does not count."""
-    global _waits
+    global _account
     if threading.get_ident() != threading.main_thread().ident:
         yield
         return
-    since = time.monotonic()
-    _waits = (what, since)
+    _account = (*_account[:3], what, time.monotonic())
     try:
         yield
     finally:
-        _waited[what] += time.monotonic() - since
-        _waits = None
+        _account = _until(_account, time.monotonic())
 
 
 def spent() -> Spent:
     """Until now. Another thread may ask."""
-    waited, waits, now = dict(_waited), _waits, time.monotonic()
-    if waits:
-        waited[waits[0]] += now - waits[1]
-    return Spent(max(0.0, now - _began - sum(waited.values())), waited[IDLE], waited[BACKPRESSURED])
+    account, now = _account, time.monotonic()  # it is replaced, never changed
+    began, idle, backpressured, _, _ = _until(account, now)
+    return Spent(max(0.0, now - began - idle - backpressured), idle, backpressured)
+
+
+def _until(account: _Account, now: float) -> _Account:
+    """With the wait that goes on, as far as it has come."""
+    began, idle, backpressured, what, since = account
+    idle += max(0.0, now - since) if what == IDLE else 0
+    backpressured += max(0.0, now - since) if what == BACKPRESSURED else 0
+    return began, idle, backpressured, "", 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
@@ -15,6 +16,9 @@ _CLEANUPS: list[Callable[[], None]] = []
 _ASKED: list[Callable[[int], bool]] = []
 _KEPT: list[int] = []  # signals that came before there was anybody to ask
 AGAIN = "CLICKPIPE_AGAIN"  # tells it that it is not the first that the supervisor has started: --reset has been done
+WORKERS = "CLICKPIPE_WORKERS"  # tells it how many workers each partition has: 3,1
+RESCALE = signal.SIGUSR2  # asks a pipeline to stop at a checkpoint, to go on with another number of workers …
+RESCALED = 79  # … and by this exit code it says that it has, and that nothing else has ended it
 PARENT = "CLICKPIPE_PARENT"  # tells a process which supervisor it belongs to: it dies with that one
 
 

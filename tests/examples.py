@@ -10,8 +10,8 @@ IS_THOROUGH = bool(os.environ.get("CLICKPIPE_THOROUGH"))
 
 
 def examples(count: int) -> int:
-    """Of a property test: a sixth."""
-    return count if IS_THOROUGH else max(8, count // 6)
+    """Of a property test: a tenth."""
+    return count if IS_THOROUGH else max(6, count // 10)
 
 
 def every(stride: int) -> int:

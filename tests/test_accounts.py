@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from examples import some
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,7 +106,7 @@ def _run(folder: Path, form: str, window: str, more: str = "", code: int = 0) ->
     return done.stderr
 
 
-@pytest.mark.parametrize("form", ["fused", "shell", "no_fuse", "arrow"])
+@pytest.mark.parametrize("form", some(["fused", "shell", "no_fuse", "arrow"], 3))
 @pytest.mark.parametrize("window", ["tumble 10s", "hop 20s --slide 5s"])
 def test_each_record_is_in_one_account(folder: Path, form: str, window: str) -> None:
     records = _input(folder)

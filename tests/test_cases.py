@@ -36,6 +36,21 @@ from clickpipe.testing import FORMS, INPUT, Pipeline, Result, run
 CASES = Path(__file__).parent / "cases"
 _PATHS = sorted(CASES.glob("*/*.toml"))
 _IS_FLOAT = re.compile(r"-?\d+(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)")
+_TURNS = (
+    "workers",
+    "shell",
+    "workers",
+    "arrow",
+    "workers",
+    "piped",
+    "workers",
+    "single",
+    "workers",
+    "no_fuse",
+    "workers",
+    "arrow",
+    "piped",
+)
 _SAID_ANYWAY = re.compile(r"clickpipe: (read|results|late records|dead letters)\b")
 _SHOWN = 120
 
@@ -52,11 +67,8 @@ def _runs() -> list[Any]:
 def _forms(number: int, path: Path) -> Sequence[str]:
     """Processes take most of the time: each case has a turn with some forms, and in `make soak` with all."""
     if "\nexit = 2\n" in path.read_text() + "\n":  # refused before anything runs: the same plan, fused or not
-        return ("piped", "fused")
-    if IS_THOROUGH:
-        return FORMS
-    turn = ("shell", "arrow", "piped", "single", "arrow", "piped", "single", "no_fuse", "arrow", "piped", "single")[number % 11]
-    return ("fused", "workers", turn)
+        return ("piped", "fused") if IS_THOROUGH or number % 2 else ("fused",)
+    return FORMS if IS_THOROUGH else ("fused", _TURNS[number % len(_TURNS)])
 
 
 @pytest.mark.parametrize(("path", "form"), _runs())

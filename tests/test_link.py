@@ -13,7 +13,7 @@ import ssl
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -484,13 +484,11 @@ def test_a_peer_that_never_gets_beyond_its_hello_is_given_up() -> None:
     hand = Hand(inbox.address.port)
     reading = reads(inbox)
     while not reading.is_done:
-        with suppress(OSError, AssertionError):
-            again = Hand(inbox.address.port)
+        with suppress(OSError, AssertionError), closing(Hand(inbox.address.port)) as again:
             again.id = hand.id
             again.greet()
             again.send(99)
             again.is_closed()
-            again.close()
     with pytest.raises(OutsideError, match="is gone"):
         reading.get()
     hand.close()

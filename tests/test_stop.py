@@ -51,7 +51,7 @@ def _divided(line: str, workers: int) -> str:
     return f"{begin}| merge | sink{end}"
 
 
-@pytest.mark.parametrize("form", ["fused", "processes", "alone", "divided"])
+@pytest.mark.parametrize("form", some(["fused", "processes", "alone", "divided"]))
 def test_stopped_it_goes_on_with_its_windows(form: str, folder: Path, start: Start) -> None:
     """Stopped by the command, and by a signal; then drained. The rows are those of one run."""
     first, second, third = (_words(form, _divided(FOLLOWED, workers) if form == "divided" else FOLLOWED) for workers in (2, 3, 1))

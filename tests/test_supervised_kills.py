@@ -31,7 +31,7 @@ RUN = ("run", "--quiet", "a.toml", "b.toml")
 SUPERVISED = (*RUN, "--checkpoint", "1ms")
 ALL_POINTS = [*POINTS, "before-view-commit", "after-view-commit"]
 # A process per step costs three times as much.
-KILLS = some((pytest.param([], point, id=point) for point in ALL_POINTS if point != "after-join"), 6)  # a fused run begins only
+KILLS = some((pytest.param([], point, id=point) for point in ALL_POINTS if point != "after-join"), 12)  # a fused run begins only
 KILLS += some((pytest.param(["--no-fuse"], point, id=f"no-fuse-{point}") for point in ALL_POINTS), 20)
 Results = dict[str, list[str]]
 

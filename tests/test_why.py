@@ -125,7 +125,7 @@ FORMS = ("int", "text", "csv")
 WINDOWS = ("tumble 10s", "hop 20s --slide 5s", "hop 12s --slide 5s", "cumulate 20s --step 5s")
 
 
-@pytest.mark.parametrize(("form", "window"), some(((form, window) for form in FORMS for window in WINDOWS), 3))
+@pytest.mark.parametrize(("form", "window"), some(((form, window) for form in FORMS for window in WINDOWS), 8))
 def test_the_fate_of_each_record(folder: Path, form: str, window: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a plain loop over the input, and against the files of late records and dead letters."""
     records = _records(len(form) + len(window))

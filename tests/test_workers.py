@@ -36,7 +36,7 @@ STEPS = {
 }
 
 
-def _input(folder: Path, seed: int, count: int = 600, users: int = 12) -> None:
+def _input(folder: Path, seed: int, count: int = 400, users: int = 12) -> None:
     chance = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     time_ = 1_700_000_000_000
@@ -74,7 +74,7 @@ def expected(tmp_path: Path, request: pytest.FixtureRequest) -> Counter[str]:
     return _rows(folder)
 
 
-@pytest.mark.parametrize(("expected", "steps"), [(name, name) for name in STEPS], indirect=["expected"])
+@pytest.mark.parametrize(("expected", "steps"), some([(name, name) for name in STEPS]), indirect=["expected"])
 def test_any_number_of_workers_gives_the_same(tmp_path: Path, expected: Counter[str], steps: str) -> None:
     for workers in (1, 5):
         folder = tmp_path / str(workers)
@@ -83,7 +83,7 @@ def test_any_number_of_workers_gives_the_same(tmp_path: Path, expected: Counter[
         assert _rows(folder) == expected, workers
 
 
-@pytest.mark.parametrize(("expected", "steps"), some([(name, name) for name in STEPS]), indirect=["expected"])
+@pytest.mark.parametrize(("expected", "steps"), some([(name, name) for name in STEPS], 3), indirect=["expected"])
 def test_their_number_changes_between_runs(tmp_path: Path, expected: Counter[str], steps: str) -> None:
     """1, 4, 3, 1: each life is killed when it has written some checkpoints."""
     _input(tmp_path, 7)
@@ -94,7 +94,7 @@ def test_their_number_changes_between_runs(tmp_path: Path, expected: Counter[str
 
 
 @pytest.mark.parametrize(("expected", "steps"), [("sessions", "sessions"), ("phases", "phases")], indirect=["expected"])
-@pytest.mark.parametrize("point", some(POINTS, 4))
+@pytest.mark.parametrize("point", some(POINTS, 10))
 def test_killed_anywhere(tmp_path: Path, expected: Counter[str], steps: str, point: str) -> None:
     """In whichever process comes to the point first; then with other workers."""
     _input(tmp_path, 7)

@@ -70,7 +70,7 @@ def _process(step: str, folder: Path, source: Any, target: Any, *, asleep: bool)
     return process
 
 
-@pytest.mark.parametrize("step", some((INGESTS, SINKS, WINDOWS, AGGREGATES), 3))
+@pytest.mark.parametrize("step", some((INGESTS, SINKS, WINDOWS, AGGREGATES), 4))
 def test_a_stopped_process_keeps_newer_runs_away(step: int, folder: Path, shell: Shell) -> None:
     """The others are killed, and the line is typed again: it says who still lives, and goes on when that one has woken up."""
     line = shell()
@@ -92,7 +92,7 @@ def test_a_stopped_process_keeps_newer_runs_away(step: int, folder: Path, shell:
 ZOMBIES = [(step, when) for step in (WINDOWS, AGGREGATES, SINKS) for when in ("beside it", "after its end")]
 
 
-@pytest.mark.parametrize(("step", "when"), some(ZOMBIES, 5))
+@pytest.mark.parametrize(("step", "when"), some(ZOMBIES, 10))
 def test_a_zombie_that_had_not_joined_has_no_effect(step: int, when: str, folder: Path, shell: Shell) -> None:
     """It sleeps with the begin of an old run's stream before it, and so does who waits behind it. A newer run goes ahead."""
     reader, writer = os.pipe()

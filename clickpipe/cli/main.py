@@ -14,7 +14,7 @@ from clickpipe import __version__
 from clickpipe.cli import catalog
 from clickpipe.cli.words import say
 from clickpipe.errors import ClickpipeError, DiskError, OursError, OutsideError, PlanError, ReaderGone, StepBeforeFailed, near
-from clickpipe.stopping import clean_up, die_with_parent, ends_by_itself, keep, parent
+from clickpipe.stopping import RESCALE, clean_up, die_with_parent, ends_by_itself, keep, parent
 
 EPILOG = """\
 A pipeline is ordinary commands in a shell, or the same line in a recipe:
@@ -68,9 +68,9 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line and exit."""
     _open_standard_streams()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, RESCALE):
         signal.signal(number, _stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR1))  # see engine/group.py
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR1, RESCALE))  # see engine/group.py
     _die_with_parent()
     code = _run(sys.argv[1:])
     if code and catalog.gives_stream(sys.argv[1:]):
@@ -96,7 +96,7 @@ def _stop(number: int, _: Any) -> None:
     """Leave at once: an exception could strike in an import or inside Polars, and be lost there."""
     if ends_by_itself(number):
         return
-    if number == signal.SIGUSR1:  # to drain, and nothing has come yet
+    if number in (signal.SIGUSR1, RESCALE):  # to drain, and nothing has come yet
         keep(number)
         return
     clean_up()

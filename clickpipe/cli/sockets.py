@@ -111,7 +111,9 @@ def _expanded(word: str) -> Iterator[str]:
         yield word
         return
     first, last, listed = match.groups()
-    for one in listed.split(",") if listed else range(int(first), min(int(last), int(first) + _MOST) + 1):
+    if not listed and not 0 <= int(last) - int(first) < _MOST:
+        raise PlanError(f"{match[0]} stands for no address, or for more than {_MOST:,}", word=word)
+    for one in listed.split(",") if listed else range(int(first), int(last) + 1):
         yield from _expanded(f"{word[: match.start()]}{one}{word[match.end() :]}")
 
 

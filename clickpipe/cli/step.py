@@ -97,8 +97,9 @@ def _plan(node: Node, sockets: Sockets) -> Plan:
         if step.steps is not None:
             hint = "the workers are told: clickpipe serve --listen ADDRESS 'STEPS'"
             raise PlanError("--to divides among workers that have steps of their own", hint=hint, word="--to")
-        if step.workers not in (type(step).workers, len(sockets.to)):
-            raise PlanError(f"--workers {step.workers}, and --to has {len(sockets.to)} addresses", word="--workers")
+        if step.is_auto or step.workers not in (type(step).workers, len(sockets.to)):
+            said = "auto" if step.is_auto else step.workers
+            raise PlanError(f"--workers {said}, and --to has {len(sockets.to)} addresses", word="--workers")
         return Plan((node,))
     return planned([node])
 

@@ -22,9 +22,9 @@ from clickpipe.state.home import pipeline_directory
 def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: str, policy: Policy | None) -> int:
     """The exit code. `words`: of each plan's processes, `clickpipe` left out. Raises PlanError, OutsideError.
 
-    The number of a partition's workers follows the load where one process starts them all.
+    The number of a partition's workers follows the load where one process starts them all, and no record is lost by that.
     """
-    pipelines = [_pipeline(plan, said) for plan, said in zip(plans, words, strict=True)]
+    pipelines = [_pipeline(plan, said, rescales=policy is not None) for plan, said in zip(plans, words, strict=True)]
     names = [one.name for one in pipelines]
     for plan, name in zip(plans, names, strict=True):
         if names.count(name) > 1:
@@ -70,14 +70,15 @@ def _words(node: Node, plan: Plan, quiet: bool) -> list[str]:
     return words
 
 
-def _pipeline(plan: Plan, words: list[list[str]]) -> Pipeline:
+def _pipeline(plan: Plan, words: list[list[str]], *, rescales: bool) -> Pipeline:
     commands = [[sys.executable, "-m", "clickpipe", *one] for one in words]
     name = next((_name(node, plan) for node in plan.nodes if isinstance(node.step, Ingest)), plan.name or "pipeline")
     partitions = [node.step for node in plan.nodes if isinstance(node.step, PartitionStep)]
     _tell_of_crowds(name, partitions)
     if not plan.takes_checkpoints:
         return Pipeline(name, commands, None)
-    follows = len(words) == 1 and any(step.is_auto for step in partitions)
+    is_replayable = all(node.step.is_replayable for node in plan.nodes if isinstance(node.step, Ingest))
+    follows = rescales and is_replayable and len(words) == 1 and any(step.is_auto for step in partitions)
     return Pipeline(name, commands, pipeline_directory(name), partitions if follows else ())
 
 

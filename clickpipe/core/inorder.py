@@ -18,7 +18,7 @@ from clickpipe.core.source import Split
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import StateError
 from clickpipe.lines import Block, line_count
-from clickpipe.stopping import on_ask, parent
+from clickpipe.stopping import RESCALE, on_ask, parent
 
 _WORKERS = 2
 _LOOK = 0.002  # seconds between two looks for a checkpoint
@@ -217,7 +217,7 @@ class InOrder(IngestFeed):
     def _asked(self, number: int) -> bool:
         """What never ends by itself ends, as if its clients had, when a signal asks for it; at once the second time, unless a
         supervisor decides on that. With checkpoints it stops, and the engine decides as soon as it runs."""
-        if self._pace.interval and self._has_begun:
+        if number == RESCALE or (self._pace.interval and self._has_begun):
             return False
         is_first, self._was_asked = not self._was_asked, True
         self.stop(drain=not self._pace.interval or number == SIGUSR1)

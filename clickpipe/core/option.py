@@ -29,7 +29,7 @@ class Workers(int):
     """A number of processes. Written 4, or auto: as many as the load takes."""
 
 
-AUTO = Workers(0)
+AUTO = Workers(-1)  # which nobody can write
 
 
 class Size(int):

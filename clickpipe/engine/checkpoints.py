@@ -93,11 +93,14 @@ class Checkpoints:
                     "--reset at ingest starts anew, and keeps what there is aside",
                 ],
             )
+        before, worker = len(self.restore.all_of(place.hop, "step")), place.worker
+        is_divided_anew = worker is not None and worker.of != before
         saved = {
             entry.get("worker", 0): snapshot.from_bytes(self.directory.read(self.restore.epoch, entry["state"]))
             for entry in self.restore.all_of(place.hop, "state")
+            if is_divided_anew or worker is None or entry.get("worker", 0) == worker.number
         }
-        return redivided(saved, len(self.restore.all_of(place.hop, "step")), place.worker)
+        return redivided(saved, before, worker)
 
     def floats(self, places: Sequence[Place]) -> set[str]:
         """Integer columns in which these steps had seen floats."""

@@ -128,5 +128,7 @@ def _marked(batch: Batch) -> Batch:
     """With the marks of late records as a column: they are in the text, and not among the declared ones."""
     columns = batch.columns
     batch = replace(batch, columns=columns.add({"_mark": "int"}))
-    batch, _ = batch.need(["_mark"], set())
+    batch, dead = batch.need(["_mark"], set())
+    if dead:
+        raise DataError("the stream has late records with a mark that is none")
     return replace(batch, columns=columns, in_text=batch.in_text | {"_mark"})

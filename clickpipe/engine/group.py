@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from clickpipe.stopping import PARENT
+from clickpipe.stopping import PARENT, RESCALE
 
 
 class Group:
@@ -21,7 +21,7 @@ class Group:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._killed: set[int] = set()  # by us: that says nothing of why they had to end
         # What is told to a process before it can listen waits until it does.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, RESCALE))
         try:
             for number, words in enumerate(commands):
                 self._start(words, environment, is_last=number == len(commands) - 1)

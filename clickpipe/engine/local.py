@@ -30,7 +30,6 @@ from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_remote_checkpoints, refuse_without_pipe, wait_until_complete
 from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
 from clickpipe.engine.parallel import ALONE, Role, forked
-from clickpipe.engine.scaling import WORKERS
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone, Unsupported
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
@@ -41,7 +40,7 @@ from clickpipe.state import samples
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.observed import keep
 from clickpipe.state.space import Space
-from clickpipe.stopping import on_ask, parent
+from clickpipe.stopping import RESCALE, WORKERS, on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
 from clickpipe.wire.links import NO_LINKS, Links
 from clickpipe.wire.pump import Outbox, when_reader_leaves
@@ -57,6 +56,7 @@ class Outcome:
     late_path: str | None = None
     dead_path: str | None = None
     stopped_at: int | None = None  # the checkpoint from which the next run goes on
+    is_rescaled: bool = False  # and it stopped to go on with another number of workers
 
 
 def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False, links: Links = NO_LINKS) -> Outcome:
@@ -100,7 +100,7 @@ class _Run:
         for note in self._feed.notes:
             say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
-        self._pipeline = given or plan.name or self._feed.pipeline
+        self._pipeline = given or (plan.name if begins else None) or self._feed.pipeline
         self._first_hop = self._feed.hop + (plan.source is not None)
         self._floats = self._feed.floats
         self._middle: list[MiddleSink] = []
@@ -115,7 +115,7 @@ class _Run:
         self._limit = error_limit(plan, self._feed)
         self._last_epoch = 0
         self._end = End()
-        self._was_asked = False
+        self._was_asked = self._drains = self._is_rescaling = False
         if begins and self._checkpoints:
             on_ask(self._asked)
         elif parent() is not None:  # systemd asks all processes of a service: we end when the stream does
@@ -218,7 +218,7 @@ class _Run:
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
                 self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)
-                self._tell_of_nothing_good(loop.accounts[0])
+                self._tell_of_nothing_good(self._judged(loop.accounts[0]))
                 last = self._last_barrier()
                 accounts = self._finish(accounts, last, unheeding is not None and unheeding.is_gone)
                 self._sides.close()
@@ -233,7 +233,9 @@ class _Run:
                 self._end.abandon()
                 raise
         stopped_at = last.epoch if last and self._feed.is_stopped else None
-        return Outcome(accounts, self._plan.sink is not None, self._sides.late_path, self._sides.dead_path, stopped_at)
+        is_rescaled = self._is_rescaling and self._feed.is_stopped
+        has_sink = self._plan.sink is not None
+        return Outcome(accounts, has_sink, self._sides.late_path, self._sides.dead_path, stopped_at, is_rescaled)
 
     def _watch_reader(self) -> None:
         for outbox in self._links.written:
@@ -244,12 +246,18 @@ class _Run:
     def _asked(self, number: int) -> bool:
         """A signal asks for the end: after a last checkpoint. At once the second time (unless a supervisor decides on that),
         while a full disk lets none be written, and for Ctrl-C in a shell pipeline, whose other processes have ended by it."""
+        if number == RESCALE:
+            self._is_rescaling = not (self._was_asked or self._drains or self._space.is_waiting)
+            if self._is_rescaling:
+                self._feed.stop(drain=False)
+            return True
         if number == signal.SIGUSR1:
+            self._drains = True
             self._feed.stop(drain=True)
             return True
         is_first = not self._was_asked or parent() is not None
         is_soft = is_first and not self._space.is_waiting and (number == signal.SIGTERM or self._has_whole_pipeline())
-        self._was_asked = True
+        self._was_asked, self._is_rescaling = True, False
         if is_soft:
             self._feed.stop(drain=False)
         return is_soft

@@ -67,9 +67,11 @@ def _check_alike(feeds: Sequence[StreamFeed]) -> None:
                 "the streams that are merged have different columns, or different windows or keys",
                 notes=[f"one:     {', '.join(first.columns.types)}", f"another: {', '.join(other.columns.types)}"],
             )
+    if any((other.run, other.restore, other.state) != (first.run, first.restore, first.state) for other in feeds[1:]):
+        raise DataError("the streams that are merged are not of one run, and some take checkpoints or come from elsewhere")
     workers = [feed.worker for feed in feeds if feed.worker]
     numbers = sorted(worker.number for worker in workers)
-    if workers and (len(workers) < len(feeds) or numbers != list(range(workers[0].of))):
+    if workers and (len(workers) < len(feeds) or numbers != list(range(len(feeds))) or workers[0].of != len(feeds)):
         came = ", ".join(str(number) for number in numbers)
         raise DataError(f"the streams that are merged are not those of all {workers[0].of} workers: of them came {came}")
 
@@ -104,6 +106,8 @@ class MergedFeed(Feed):
         while not all(one.end for one in self._inputs):
             one, frame = self._next()
             if isinstance(frame, End):
+                if any(other.barrier for other in self._inputs):
+                    raise DataError("a stream that is merged ended before the checkpoint that another one is at")
                 one.end = frame
             elif isinstance(frame, Barrier):
                 one.barrier = frame
@@ -150,7 +154,7 @@ class MergedFeed(Feed):
     def _pull(self, one: _Input, frame: Frame) -> Pull:
         pull = one.feed.pull(frame)
         before = self._watermark()
-        one.watermark = pull.watermark
+        one.watermark = one.watermark if pull.watermark is None else pull.watermark
         now = self._watermark()
         return replace(pull, watermark=now, idle=pull.idle and now != before)
 

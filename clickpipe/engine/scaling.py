@@ -3,7 +3,8 @@ supervisor acts.
 
     records wait for workers, and these are busy    more: as many as would take all that comes, at most twice as many
     workers are idle for much of their time         fewer: as many as would be well used
-    more workers have not brought more records      the number before, and never so many again in this run
+    more workers have not brought more records,     the number before, and not so many again for a while
+    or have died before they could
 
 Source: "Three steps is all you need" (DS2, OSDI 2018), which Flink's autoscaler follows too: from the time that is spent
 busy, not from queues or processor load, follows what a process could take.
@@ -19,12 +20,12 @@ from clickpipe.core.step import PartitionStep
 from clickpipe.state import samples
 from clickpipe.state.samples import Sample
 
-WORKERS = "CLICKPIPE_WORKERS"  # tells the processes of a pipeline how many workers each partition has: 3,1
-
 _BUSY = 0.8  # share of its time from which a worker is taken for busy, and to which it is to be used
 _WAITED = 0.1  # share of time that records wait for workers, from which it matters
 _USED = 0.6  # share to which workers are used where some are taken away: less, so that they do not come back at once
 _GAIN = 1.1  # what more workers must bring
+_DOUBTS = 2  # looks in a row that say they do not, before they are taken away: records are counted by batches
+_FORGETS = 20  # looks after which so many are tried again
 _SETTLING = 1 / 3  # share of the cool-down in which processes begin, and are not judged
 
 
@@ -44,9 +45,9 @@ def wanted(load: Load, least: int, most: int) -> int:
     if load.waited >= _WAITED and max(load.busy) >= _BUSY:
         to_take_all = ceil(used / max(1 - load.waited, 0.01) / _BUSY)
         found = min(max(to_take_all, now + 1), 2 * now)
-    elif load.waited < _WAITED:
+    elif load.waited < _WAITED and max(load.busy) < _BUSY:
         found = min(now, ceil(used / _USED))
-    else:  # the workers themselves wait, for what is behind them
+    else:  # one of them has enough to do, or they wait themselves, for what is behind them
         found = now
     return max(least, min(found, most))
 
@@ -57,19 +58,36 @@ class _Partition:
     workers: int
     most: int
     before: tuple[int, float] | None = None  # how many there were before there were more, and how many records came then
+    doubts: int = 0
+    capped: int = 0  # looks for which `most` is less than a person allows
 
     def decide(self, load: Load) -> str:
         """Why it has another number of workers from here on; empty if it has not."""
         busy = f"busy for {100 * sum(load.busy) / len(load.busy):.0f} % of their time"
-        now, self.before, before = self.workers, None, self.before
-        if before and load.waited >= _WAITED and load.rate < _GAIN * before[1]:
-            self.workers = self.most = before[0]
-            return f"{now} workers take no more than {before[0]} did"
+        now = self.workers
+        self.capped = max(0, self.capped - 1)
+        self.most = self.most if self.capped else self.step.most
+        are_few = load.waited >= _WAITED and max(load.busy) >= _BUSY
+        if self.before and are_few and load.rate < _GAIN * self.before[1]:
+            self.doubts += 1
+            return self._go_back(f"{now} workers take no more than {self.before[0]} did") if self.doubts >= _DOUBTS else ""
+        self.before, self.doubts = None, 0
         self.workers = wanted(load, self.step.least, self.most)
         if self.workers > now:
             self.before = (now, load.rate)
             return f"records wait for the workers, which are {busy}"
         return f"the workers are {busy}" if self.workers < now else ""
+
+    def _go_back(self, reason: str) -> str:
+        """To the number before, for a while."""
+        assert self.before is not None
+        self.workers = self.most = self.before[0]
+        self.before, self.doubts, self.capped = None, 0, _FORGETS
+        return reason
+
+    def died(self) -> str:
+        """The same, if it has died with more workers than before."""
+        return self._go_back(f"died with {self.workers} workers, and had not with {self.before[0]}") if self.before else ""
 
 
 @dataclass
@@ -111,10 +129,21 @@ class Scaler:
         self.due = now + self._cool_down
         is_new = False
         for one, load in zip(self._partitions, loads(since, found), strict=False):
-            if one.step.is_auto and load and (reason := one.decide(load)):
+            is_known = load is not None and len(load.busy) == one.workers
+            if one.step.is_auto and load and is_known and (reason := one.decide(load)):
                 say(f"{self.name}: {reason}; goes on with {one.workers}")
                 is_new = True
         return is_new
+
+    def died(self, say: Callable[[str], None]) -> None:
+        """Its processes have, and are to be started again."""
+        for one in self._partitions:
+            if reason := one.died():
+                say(f"{self.name}: {reason}; goes on with {one.workers}")
+
+    def end(self) -> None:
+        """It is over."""
+        samples.clear(self.name)
 
 
 def loads(since: Sequence[Sample], found: Sequence[Sample]) -> list[Load | None]:

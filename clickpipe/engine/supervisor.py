@@ -24,11 +24,11 @@ from typing import Any
 from clickpipe.core.step import PartitionStep
 from clickpipe.engine.group import Group, verdict
 from clickpipe.engine.restart import History, Over, Policy, after_end
-from clickpipe.engine.scaling import WORKERS, Scaler
+from clickpipe.engine.scaling import Scaler
 from clickpipe.errors import ClickpipeError
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.hunt import HUNT, SETS_ASIDE, forget, suspect
-from clickpipe.stopping import AGAIN
+from clickpipe.stopping import AGAIN, RESCALE, RESCALED, WORKERS
 
 _GRACE = 0.5  # seconds that the others have, to end by themselves and say why, when one has failed
 _LOOK = """
@@ -147,7 +147,7 @@ class _Supervised:
         elif self._scaler and self._may_rescale and now >= self._scaler.due:
             self._is_rescaling = self._scaler.look(now, self.say)
             if self._is_rescaling:
-                self._group.tell_source(signal.SIGTERM)
+                self._group.tell_source(RESCALE)
 
     def _start(self) -> None:
         self._before = self._directory.last_run() if self._directory else 0
@@ -174,11 +174,13 @@ class _Supervised:
     def _ended(self, code: int, now: float) -> None:
         self._group = None
         epoch = self._directory.newest_epoch() if self._directory else 0
-        if self._has_rescaled(code):
+        self._is_rescaling = False
+        if code == RESCALED and self._asked in (0, signal.SIGUSR1):
             self._start()
             if self._asked and self._group:
-                self._group.tell_source(signal.SIGUSR1)
+                self._drain()
             return
+        code = 0 if code == RESCALED else code
         if self._asked:
             has_begun = self._directory is not None and self._directory.last_run() != self._before
             if code == 128 + signal.SIGTERM:  # at once: it had nothing to save yet, or could not
@@ -188,6 +190,8 @@ class _Supervised:
         if self.policy is None:
             self._over(Over(code))
             return
+        if self._scaler and code:
+            self._scaler.died(self.say)
         stretch = suspect(self._directory) if self._directory and self.policy.hunts else None
         found = after_end(self.policy, self._history, code, epoch, random.random(), stretch.lines if stretch else None)
         if isinstance(found, Over):
@@ -203,15 +207,6 @@ class _Supervised:
         self.say(f"{self.pipeline.name}: {_died(code)}; goes on from checkpoint {epoch} in {found.delay:.1f} s{again}")
         self._tell("waiting", last=_died(code))
 
-    def _has_rescaled(self, code: int) -> bool:
-        """Whether it has stopped to go on with another number of workers: also if it is to be drained since."""
-        is_it, self._is_rescaling = self._is_rescaling, False
-        is_wanted = self._asked in (0, signal.SIGUSR1)
-        if not is_it or not is_wanted or code not in (0, 128 + signal.SIGTERM) or self._directory is None:
-            return False
-        newest = next(self._directory.manifests(), None)
-        return newest is None or not newest.ended
-
     def _over(self, over: Over) -> None:
         self.is_over, self.code, self.due = True, over.code, float("inf")
         if over.reason:
@@ -220,6 +215,8 @@ class _Supervised:
         self._tell(state, code=over.code, reason=over.reason)
         if self._directory:
             self._directory.leave()
+        if self._scaler:
+            self._scaler.end()
 
     def ask(self, number: int) -> None:
         """To end well. One that takes no checkpoints has nothing to save; one that waits is started, to close its windows."""
@@ -234,9 +231,16 @@ class _Supervised:
             self._over(Over(0))
         elif self.pipeline.state is None:
             self.end_now(128 + number)
+        elif number == signal.SIGUSR1:
+            self._drain()
         else:
-            self._group.tell_source(signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM)
-            self._tell("draining" if number == signal.SIGUSR1 else "stopping")
+            self._group.tell_source(signal.SIGTERM)
+            self._tell("stopping")
+
+    def _drain(self) -> None:
+        assert self._group is not None
+        self._group.tell_source(signal.SIGUSR1)
+        self._tell("draining")
 
     def end_now(self, code: int) -> None:
         if not self.is_over:

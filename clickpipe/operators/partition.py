@@ -6,7 +6,7 @@ Records equal in the --by columns meet in one worker, and so must those that a s
 columns include these. An aggregate by other columns is run in two phases: a partial one in each worker, which hands on a row
 per group and batch, however many records a key has, and a final one behind merge. How many workers there are changes no
 result, and may be changed between runs. With --workers auto, run changes it while a pipeline with checkpoints runs, by how busy
-the workers are; elsewhere there are as many as --max-workers allows.
+the workers are; elsewhere, and for input that cannot be read again, there are as many as --max-workers allows.
 Memory: one batch, what stands in pipes, and counters of the hottest keys, which explain --live shows.
 """
 
@@ -24,6 +24,8 @@ from clickpipe.core.option import Duration, Names, Workers, argument, option
 from clickpipe.core.skew import Skew
 from clickpipe.core.step import OperatorStep, PartitionStep, Tables
 from clickpipe.errors import PlanError
+
+_SHORTEST = 3_000  # milliseconds: processes say once a second what they do
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,20 @@ Examples:
         if not self.by:
             raise PlanError("which records belong together? name columns", hint="as in: partition --by user_id")
         if not self.is_auto and not 1 <= self.workers <= GROUPS:
-            raise PlanError(f"--workers can be auto, or 1 to {GROUPS}, and not {max(0, self.workers)}", word="--workers")
+            raise PlanError(f"--workers can be auto, or 1 to {GROUPS}, and not {self.workers}", word="--workers")
         self._check_auto()
         if self.salt is not None and not 1 <= self.salt <= GROUPS:
             raise PlanError(f"--salt can be 1 to {GROUPS}, and not {self.salt}", word="--salt")
 
     def _check_auto(self) -> None:
-        bounds = {"--min-workers": self.min_workers, "--max-workers": self.max_workers}
-        for flag, bound in bounds.items():
-            if bound is not None and not 1 <= bound <= GROUPS:
-                raise PlanError(f"{flag} can be 1 to {GROUPS}, and not {bound}", word=flag)
-            if bound is not None and bound != type(self).min_workers and not self.is_auto:
+        for name in ("min_workers", "max_workers", "cool_down"):
+            flag, value = "--" + name.replace("_", "-"), getattr(self, name)
+            if not self.is_auto and value != getattr(Partition, name):
                 raise PlanError(f"{flag} is for --workers auto", word=flag)
+            if name != "cool_down" and value is not None and not 1 <= value <= GROUPS:
+                raise PlanError(f"{flag} can be 1 to {GROUPS}, and not {value}", word=flag)
+        if self.cool_down < _SHORTEST:
+            raise PlanError(f"--cool-down is at least {_SHORTEST // 1_000}s: less tells nothing", word="--cool-down")
         if self.max_workers is not None and self.max_workers < self.min_workers:
             raise PlanError(
                 f"--max-workers {self.max_workers} is less than --min-workers {self.min_workers}", word="--max-workers"
@@ -83,10 +87,11 @@ Examples:
     def most(self) -> int:
         if not self.is_auto:
             return self.workers
-        return max(self.min_workers, cores()) if self.max_workers is None else self.max_workers
+        return max(self.min_workers, min(cores(), GROUPS)) if self.max_workers is None else self.max_workers
 
     def with_workers(self, workers: int) -> Partition:
-        return replace(self, workers=Workers(workers), min_workers=1, max_workers=None)
+        auto = {name: getattr(Partition, name) for name in ("min_workers", "max_workers", "cool_down")}
+        return replace(self, workers=Workers(workers), **auto)
 
     def columns(self, given: Columns) -> Columns:
         given.need(self.by, " to partition by")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import HIDDEN, Columns, TimeColumn, WindowInfo
+from clickpipe.columns import HIDDEN, MOST_WINDOWS, Columns, TimeColumn, WindowInfo
 from clickpipe.core.agreed import Agreed
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Duration, Extent, Names, argument, option
@@ -29,7 +29,6 @@ from clickpipe.core.zone import check_zone
 from clickpipe.errors import PlanError, near
 
 KINDS = ("tumble", "hop", "session", "cumulate", "count")
-_MOST_WINDOWS = 100_000
 _BEFORE, _RANK = HIDDEN + "before", HIDDEN + "rank"
 _ONLY = {  # options that belong to some kinds
     "slide": ("hop", "hop SIZE --slide D does"),
@@ -189,9 +188,9 @@ may still be corrected: then two sessions can become one, and the row of the lat
                 "records in between would stand in no window",
                 word="--slide",
             )
-        if self._length() > self.slide * _MOST_WINDOWS:
+        if self._length() > self.slide * MOST_WINDOWS:
             raise PlanError(
-                f"each record would stand in {-(-self._length() // self.slide):,} windows; {_MOST_WINDOWS:,} are allowed"
+                f"each record would stand in {-(-self._length() // self.slide):,} windows; {MOST_WINDOWS:,} are allowed"
             )
         if self.tz is not None and self._length() % self.slide:
             raise PlanError("with --tz a window must be some whole slides long", word="--slide")
@@ -206,8 +205,8 @@ may still be corrected: then two sessions can become one, and the row of the lat
                 f"a window of {format_duration(self._length())} is not some whole steps of {format_duration(self.step)} long",
                 word="--step",
             )
-        if self._length() > self.step * _MOST_WINDOWS:
-            raise PlanError(f"each record could stand in {self._length() // self.step:,} windows; {_MOST_WINDOWS:,} are allowed")
+        if self._length() > self.step * MOST_WINDOWS:
+            raise PlanError(f"each record could stand in {self._length() // self.step:,} windows; {MOST_WINDOWS:,} are allowed")
 
     def _check_session(self) -> None:
         if not self.by:

@@ -60,11 +60,9 @@ def parse_workers(text: str) -> Workers:
     """A number of processes, or auto. Raises ValueError."""
     if text == "auto":
         return AUTO
-    try:
-        workers = Workers(text)
-    except ValueError:
-        raise ValueError(f'"{text}" is neither a number of workers nor auto') from None
-    return workers if workers != AUTO else Workers(-1)
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f'"{text}" is neither a number of workers nor auto')
+    return Workers(text)
 
 
 DURATION = _Parsed("duration", parse_duration, Duration)

@@ -165,4 +165,7 @@ class Epochs:
         shutil.rmtree(f"{folder}.old", ignore_errors=True)
 
     def path_of(self, epoch: int, name: str) -> str:
+        """Raises StateError for a name that would lead out of the checkpoint's folder."""
+        if os.sep in name or name in ("", ".", ".."):
+            raise StateError(f"{self.path}: checkpoint {epoch} names a file {name!r}, which it cannot hold")
         return os.path.join(self.path, "epochs", str(epoch), name)

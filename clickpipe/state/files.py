@@ -83,13 +83,15 @@ def write_fleeting(path: str, data: bytes) -> None:
     """A file that is seen whole under its name, and need not survive. Raises DiskError."""
     part = f"{path}.{os.getpid()}.part"
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = _open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
-            os.write(descriptor, data)
+            _write(part, descriptor, data)
         finally:
-            os.close(descriptor)
+            _close(descriptor)
         os.replace(part, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
         raise outside(error, path) from None
 
 

@@ -18,7 +18,8 @@ def home() -> str:
 
 
 def run_directory(name: str) -> str:
-    """Where the processes of a pipeline say how they are while they run."""
+    """Where the processes of a pipeline say how they are while they run. Raises PlanError as `pipeline_directory` does."""
+    _check(name)
     return os.path.join(home(), "run", name)
 
 
@@ -27,8 +28,12 @@ def pipeline_directory(name: str, told: str | None = None) -> str:
 
     Raises PlanError for a name that could lead elsewhere.
     """
-    if not _NAME.fullmatch(name):
-        raise PlanError(f"a pipeline cannot be called {name!r}", hint="letters, digits, . _ and -", word=name)
+    _check(name)
     if told and os.path.isabs(told) and os.path.normpath(told).endswith(f"{os.sep}pipelines{os.sep}{name}"):
         return os.path.normpath(told)
     return os.path.join(home(), "pipelines", name)
+
+
+def _check(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise PlanError(f"a pipeline cannot be called {name!r}", hint="letters, digits, . _ and -", word=name)

@@ -1,6 +1,6 @@
 """What the processes of a pipeline say of themselves once a second, for whoever looks from outside.
 
-    $CLICKPIPE_HOME/run/clicks/0.json      the process that begins with the step at hop 0
+    $CLICKPIPE_HOME/run/clicks/1.json      the process whose first step behind the source is at hop 1
     $CLICKPIPE_HOME/run/clicks/2.1.json    worker 1 of those that begin at hop 2
 
 Files are seen whole, and need not survive. One that a killed process has left says so by its time, which stands still.
@@ -22,6 +22,7 @@ from clickpipe.errors import ClickpipeError
 from clickpipe.spent import Spent
 from clickpipe.state.files import make_folder, write_fleeting
 from clickpipe.state.home import run_directory
+from clickpipe.state.trust import check_folder, read_own
 
 EVERY = 1.0  # seconds
 
@@ -66,6 +67,7 @@ def sampled(hop: int, worker: int | None, records: int, spent: Spent) -> Sample:
 def write(pipeline: str, sample: Sample) -> None:
     """Raises DiskError."""
     folder = run_directory(pipeline)
+    check_folder(folder)
     make_folder(folder)
     name = f"{sample.hop}.json" if sample.worker is None else f"{sample.hop}.{sample.worker}.json"
     write_fleeting(os.path.join(folder, name), orjson.dumps(asdict(sample)) + b"\n")
@@ -76,9 +78,19 @@ def read(pipeline: str) -> list[Sample]:
     found = []
     folder = run_directory(pipeline)
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        with suppress(OSError, ValueError, TypeError), open(os.path.join(folder, name), "rb") as file:
-            found.append(Sample(**orjson.loads(file.read())))
+        if name.endswith(".json"):
+            with suppress(OSError, ValueError, TypeError):
+                found.append(_checked(Sample(**orjson.loads(read_own(os.path.join(folder, name))))))
     return sorted(found, key=lambda one: (one.hop, -1 if one.worker is None else one.worker))
+
+
+def _checked(sample: Sample) -> Sample:
+    """Raises ValueError for values of other types than they should have."""
+    counts = (sample.process, sample.hop, sample.records, 0 if sample.worker is None else sample.worker)
+    seconds = (sample.at, sample.busy, sample.idle, sample.backpressured)
+    if not all(type(one) is int for one in counts) or not all(type(one) in (int, float) for one in seconds):
+        raise ValueError(sample)
+    return sample
 
 
 def clear(pipeline: str) -> None:

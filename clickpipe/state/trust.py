@@ -62,7 +62,7 @@ def link_refused(path: str) -> PlanError:
 def read_own(path: str) -> bytes:
     """A file of ours. Raises OSError as `open` does; PlanError for a link."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise link_refused(path) from None

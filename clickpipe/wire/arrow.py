@@ -15,10 +15,10 @@ def to_arrow(frame: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
-def from_arrow(data: bytes, what: str) -> pl.DataFrame:
-    """Raises DataError for bytes that are none. `what`: they should have been."""
+def from_arrow(data: bytes, what: str, most_rows: int | None = None) -> pl.DataFrame:
+    """Raises DataError for bytes that are none. `what`: they should have been; `most_rows`: of more, some are left out."""
     try:
-        return pl.read_ipc_stream(io.BytesIO(data))
+        return pl.read_ipc_stream(io.BytesIO(data), n_rows=most_rows)
     except Exception as error:
         raise DataError(f"{what} is no Arrow stream: {str(error).splitlines()[0]}") from None
     except BaseException as error:  # a panic inside Polars is not an Exception

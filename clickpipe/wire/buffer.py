@@ -52,11 +52,15 @@ class Buffer:
 
     def peek_line(self) -> bytes:
         """The next line, left where it is. An endless one: as much as it takes to see that."""
-        rest = self._data[self._at :]
-        while b"\n" not in rest and len(rest) <= LONGEST_SIGNAL and (chunk := next(self._chunks, b"")):
-            rest += chunk
-        self._data, self._at = rest, 0
-        return rest.split(b"\n", 1)[0]
+        end = self._data.find(b"\n", self._at)
+        if end >= 0:
+            return self._data[self._at : end]
+        parts, size = [self._data[self._at :]], len(self._data) - self._at
+        while b"\n" not in parts[-1] and size <= LONGEST_SIGNAL and (chunk := next(self._chunks, b"")):
+            parts.append(chunk)
+            size += len(chunk)
+        self._data, self._at = b"".join(parts), 0
+        return self._data.split(b"\n", 1)[0]
 
     def records(self) -> bytes:
         """The lines up to the next signal."""
@@ -68,8 +72,7 @@ class Buffer:
             size += len(parts[-1])
             if at >= 0:
                 break
-            if size > _LARGEST_FRAME:
-                raise DataError(f"a frame of the stream is larger than {_LARGEST_FRAME >> 20} MiB")
+            _check_size(size)
         return b"".join(parts)
 
     def _signal_at(self) -> int:
@@ -82,8 +85,11 @@ class Buffer:
     def records_tolerant(self) -> bytes:
         """The same for a stream whose TABs were stripped: every line is looked at."""
         parts: list[bytes] = []
+        size = 0
         while not is_signal(self.peek_line()) and (line := self.line()):
             parts.append(line)
+            size += len(line)
+            _check_size(size)
         return b"".join(parts)
 
     def exactly(self, count: int) -> bytes:
@@ -98,3 +104,8 @@ class Buffer:
     def rest(self) -> bytes:
         """What has arrived and was not taken."""
         return self._data[self._at :]
+
+
+def _check_size(size: int) -> None:
+    if size > _LARGEST_FRAME:
+        raise DataError(f"a frame of the stream is larger than {_LARGEST_FRAME >> 20} MiB")

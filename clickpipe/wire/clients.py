@@ -311,7 +311,7 @@ class Clients(Arriving):
     # How it ends.
 
     def _take_the_rest(self) -> None:
-        """Of those who have come. What they send from now on is not read."""
+        """Of those who have come. Of who goes on sending, two seconds more at most."""
         self._stop_listening()
         self._take_what_is_on_its_way()
         for client in [*self._clients]:
@@ -324,7 +324,9 @@ class Clients(Arriving):
         """Who has sent all and gone may have been ahead of us by what two machines hold: it goes on as long as it flows."""
         self._selector.unregister(self._wakes)
         deadline = time.monotonic() + _FLOWS
-        while self._clients and time.monotonic() < deadline and (self._ready or self._selector.select(_PAUSES)):
+        while self._clients and not self._is_closed and time.monotonic() < deadline:
+            if not self._ready and not self._selector.select(_PAUSES):
+                return
             self._round()
 
     def _stop_listening(self) -> None:

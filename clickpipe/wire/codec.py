@@ -25,6 +25,8 @@ from clickpipe.wire.frames import VERSION, ArrowFrame, Barrier, ColumnsChange, E
 
 TAB = b"\t"
 LONGEST_SIGNAL = 1 << 20
+_MOST = 1 << 53  # what all programs that read JSON can count to
+_FURTHEST = 1 << 62  # milliseconds: no watermark is beyond it
 
 
 def encode(signal: Signal) -> bytes:
@@ -93,7 +95,7 @@ def decode(line: bytes) -> Signal:
     try:
         said = orjson.loads(line)
         return _meant(said)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"a signal line is damaged ({error}): {line[:80].decode('utf-8', 'backslashreplace').strip()}") from None
 
 
@@ -107,7 +109,7 @@ def _meant(said: dict[str, Any]) -> Signal:
             )
             hop, run = _count(said["hop"]), _count(said["run"])
             restore = None if said.get("restore") is None else _count(said["restore"])
-            head = (str(said["pipeline"]), hop, run, state, max_errors, restore, dead_letter)
+            head = (_text(said["pipeline"]), hop, run, state, max_errors, restore, dead_letter)
             divided = Columns.from_json(said["divided"]) if "divided" in said else None
             sinks = tuple(map(str, said.get("sinks", ())))
             return StreamLine(Columns.from_json(said), *head, sinks, late, _worker(said), divided)
@@ -134,8 +136,8 @@ def _meant(said: dict[str, Any]) -> Signal:
 
 def _frame(said: dict[str, Any]) -> FrameEnd:
     watermark = said.get("watermark")
-    if watermark is not None and type(watermark) is not int:
-        raise ValueError("watermark is not an integer")
+    if watermark is not None and (type(watermark) is not int or abs(watermark) > _FURTHEST):
+        raise ValueError("watermark is no integer that can be a time")
     late = None if said.get("late") is None else _count(said["late"])
     return FrameEnd(_count(said["seq"]), _count(said["rows"]), watermark, late, said.get("idle") is True)
 
@@ -156,7 +158,13 @@ def _account(key: str, value: Any) -> Any:
     return _count(value)
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} is no text")
+    return value
+
+
 def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < _MOST:
         raise ValueError(f"{value!r} is not a count")
     return value

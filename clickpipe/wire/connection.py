@@ -32,6 +32,7 @@ class Connection:
         self._pending: deque[memoryview] = deque()
         self._sock.setblocking(False)
         self._needs_read = False  # TLS cannot send before it has read
+        self.received = 0  # bytes
         self.has_more = True  # more may have come that polling does not tell of: TLS keeps some
 
     def fileno(self) -> int:
@@ -83,6 +84,7 @@ class Connection:
                 self.has_more = False
                 return
             left -= count
+            self.received += count
             try:
                 message = self._decoder.filled(count)
             except Damaged as error:

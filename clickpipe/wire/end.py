@@ -228,13 +228,13 @@ class End:
             os.read(self._alarm, 1 << 10)
 
     def _take(self, connection: Connection) -> bool:
-        """Whether anything came."""
-        has_come = False
+        """Whether anything came, if only a part of a message."""
+        before = connection.received
         for message in connection.receive():
-            has_come = self._heard_anything = True
+            self._heard_anything = True
             with self.changed:
                 self.took(message, connection)
                 self.changed.notify_all()
             if not self.can_take:
                 break
-        return has_come
+        return connection.received > before

@@ -102,6 +102,8 @@ class Lines:
 
 def greet(lines: Lines, sock: socket.socket, party: Party, token: bytes | None) -> Greeted:
     """As who has connected. Raises NotGreeted, OSError."""
+    if token is None and sock.family == socket.AF_UNIX and _user_of(sock) not in (0, os.geteuid()):
+        raise NotGreeted("another user listens there, and no token proves that it is the right one", is_final=True)
     own = Hello(party.role, party.id, hello.new_id())
     lines.put(own)
     theirs = _hello(lines.get())
@@ -174,10 +176,13 @@ def _accepted(lines: Lines, theirs: Hello, own: Hello, token: bytes | None) -> R
 
 def is_trusted(sock: socket.socket) -> bool:
     """Whether the peer is this user on this machine: it could read and write our files anyway."""
-    if sock.family != socket.AF_UNIX:
-        return False
+    return sock.family == socket.AF_UNIX and _user_of(sock) == os.geteuid()
+
+
+def _user_of(sock: socket.socket) -> int:
+    """Who is at the other end of a Unix socket."""
     _, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return bool(user == os.geteuid())
+    return int(user)
 
 
 def why_failed(error: OSError) -> NotGreeted:

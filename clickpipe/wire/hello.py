@@ -83,7 +83,7 @@ def decode(line: bytes) -> Hello | Ready | Refused:
     try:
         said = orjson.loads(line)
         return _meant(said)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, RecursionError):
         raise NotUnderstood(kind_of(line)) from None
 
 
@@ -98,9 +98,10 @@ def _meant(said: dict[str, Any]) -> Hello | Ready | Refused:
             return Hello(said["role"], _random(said["id"]), _random(said["nonce"]))
         case "ready":
             shown = said.get("proof")
-            return Ready(None if shown is None else str(shown), _count(said.get("next", 0)))
+            return Ready(None if shown is None else _text(shown), _count(said.get("next", 0)))
         case "refused":
-            return Refused(str(said["why"])[:200])
+            why = _text(said["why"])[:200]
+            return Refused("".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in why))
         case other:
             raise ValueError(other)
 
@@ -108,6 +109,12 @@ def _meant(said: dict[str, Any]) -> Hello | Ready | Refused:
 def _random(said: object) -> str:
     if not isinstance(said, str) or not _ID.fullmatch(said):
         raise ValueError(said)
+    return said
+
+
+def _text(said: object) -> str:
+    if not isinstance(said, str):
+        raise TypeError(type(said))
     return said
 
 

@@ -20,6 +20,7 @@ from clickpipe.wire.pump import Arriving
 from clickpipe.wire.terms import Timing
 
 _ROOM = 16 << 20
+_EACH = 64  # bytes that a message takes, however small it is
 
 
 class ReaderEnd(End):
@@ -56,7 +57,7 @@ class ReaderEnd(End):
                 return b"" if self.has_end else None
             was_full = not self.can_take
             chunk = self.chunks.popleft()
-            self._size -= len(chunk)
+            self._size -= len(chunk) + _EACH
         if was_full and self.can_take:
             self.ring()
         return chunk
@@ -103,7 +104,7 @@ class ReaderEnd(End):
             self.has_end = True
         elif message.payload:
             self.chunks.append(message.payload)
-            self._size += len(message.payload)
+            self._size += len(message.payload) + _EACH
 
     @property
     def can_take(self) -> bool:

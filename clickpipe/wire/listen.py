@@ -99,8 +99,11 @@ def _listen_unix(path: str) -> Listening:
     _clear(path, address)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(path)
-        os.chmod(path, 0o600)  # before anybody can connect
+        before = os.umask(0o177)  # nobody else can ever connect
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
         listener.listen(_WAITING)
     except OSError as error:
         listener.close()

@@ -25,7 +25,8 @@ from clickpipe.wire.hello import OTHER
 from clickpipe.wire.listen import listen
 from clickpipe.wire.terms import Terms, checked
 
-_VISITORS = 64  # who may be saying hello at once; one more, and the first of them has to go
+_VISITORS = 64  # who may be saying hello at once; one more, and one of them has to go
+_CLOSED = (errno.EBADF, errno.EINVAL)  # of the socket that listens
 _KINDS = 8  # of refusals that are said; the others are counted
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))  # seconds, seconds, tries
 
@@ -178,18 +179,19 @@ class Door(Meeting):
             try:
                 sock, whence = self._sock.accept()
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
-                    time.sleep(0.1)  # until others have let go
-                    continue
-                return
-            if len(self._visitors) >= _VISITORS:
-                _show_out(self._visitors[0])
+                if error.errno in _CLOSED:
+                    return
+                time.sleep(0.1)  # until others have let go
+                continue
+            if len(self._visitors) >= _VISITORS:  # one by chance: whoever comes in crowds does not keep the right one out
+                _show_out(random.choice(list(self._visitors)[:_VISITORS]))
             self._visitors.append(sock)
             threading.Thread(target=self._receive, args=(sock, _name(whence)), daemon=True, name="visitor").start()
 
     def _receive(self, visitor: socket.socket, whence: str) -> None:
-        sock = visitor.dup()  # the visitor may be shown out meanwhile
+        sock: socket.socket | None = None
         try:
+            sock = visitor.dup()  # the visitor may be shown out meanwhile
             lines = Lines(sock, self._terms.timing.greeting)
             lines.prepare()
             _prepare(sock)
@@ -202,12 +204,14 @@ class Door(Meeting):
             self._refuse(sock, whence, error)
         except OSError as error:
             self._refuse(sock, whence, why_failed(error))
+        except Exception as error:  # a stranger prints no traceback here
+            self._refuse(sock, whence, NotGreeted(f"it brought what cannot be understood ({type(error).__name__})"))
         finally:
             self._visitors.remove(visitor)
             visitor.close()
 
-    def _refuse(self, sock: socket.socket, whence: str, error: NotGreeted) -> None:
-        sock.close()
+    def _refuse(self, sock: socket.socket | None, whence: str, error: NotGreeted) -> None:
+        _close(sock)
         kind = str(error)
         if kind not in self._refused and len(self._refused) >= _KINDS:
             kind = "others"

@@ -74,10 +74,13 @@ class Arriving:
         return taken
 
     def gather(self, lines: int, quiet: float) -> None:
-        """Wait until this many lines have come, or nothing for `quiet` seconds after the first bytes; all are read again."""
+        """Wait until this many lines have come, or 16 MiB, or nothing for `quiet` seconds after the first bytes; all are read
+        again."""
         held = [self.get() or b""]
-        while sum(chunk.count(b"\n") for chunk in held) < lines and (chunk := self.get(quiet)):
+        came, size = held[0].count(b"\n"), len(held[0])
+        while came < lines and size < _QUEUED_IN * CHUNK and (chunk := self.get(quiet)):
             held.append(chunk)
+            came, size = came + chunk.count(b"\n"), size + len(chunk)
         self.put_back(b"".join(held))
 
     @property

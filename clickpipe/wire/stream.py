@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import polars as pl
 
 from clickpipe.batch import LINES, Batch, Packed
@@ -22,6 +23,8 @@ from clickpipe.wire.frames import ArrowFrame, Barrier, ColumnsChange, End, Faile
 from clickpipe.wire.pump import Arriving, Outbox
 
 _LARGEST_ARROW = 1 << 30
+_ROWS_IN_A_BYTE = 8  # at most: each has a bit in each column
+_REMOTE = "remote-"
 
 
 @dataclass
@@ -45,6 +48,8 @@ class StreamReader:
         self._seq = 0
         self.tolerant = False  # a tool stripped the TABs
         self.opens = True  # Arrow frames; else they stay as they came
+        self._is_trusted = True
+        self._watermark: int | None = None
         self.line = self._stream_line()
 
     def _stream_line(self) -> StreamLine | None:
@@ -62,7 +67,8 @@ class StreamReader:
             raise StepBeforeFailed
         if not isinstance(signal, StreamLine):
             raise DataError("the stream does not begin with its stream line: something before this step removed it")
-        return signal if self._inbox.is_trusted else _without_paths(signal)
+        self._is_trusted = self._inbox.is_trusted
+        return signal if self._is_trusted else _without_paths(signal)
 
     def give_up(self) -> None:
         """See Arriving."""
@@ -78,11 +84,13 @@ class StreamReader:
         parts: list[bytes | pl.DataFrame | Packed] = []
         for event in self._events():
             if isinstance(event, bytes):
-                parts.append(event)
+                parts.append(event if self._is_trusted else _checked_lines(event))
                 continue
             if isinstance(event, tuple):
                 arrow, data = event
-                parts.append(_from_arrow(data, arrow.end, columns) if self.opens else Packed(data, arrow.end.late))
+                if arrow.end.rows > _ROWS_IN_A_BYTE * len(data):
+                    raise DataError(f"frame {arrow.end.seq} says it has {arrow.end.rows} records, and has {len(data)} bytes")
+                parts.append(self._opened(data, arrow.end, columns) if self.opens else Packed(data, arrow.end.late))
                 event = arrow.end
             match event:
                 case FrameEnd():
@@ -90,11 +98,13 @@ class StreamReader:
                     yield Frame(columns, parts, event)
                     parts = []
                 case ColumnsChange():
+                    if lost := [name for name in columns.types if name not in event.types]:
+                        raise DataError(f'the stream loses its column "{lost[0]}" on its way')
                     columns = replace(columns, types=event.types)
                 case End():
                     if parts:
                         raise DataError("records stand after the last frame signal: something removed signals")
-                    yield event
+                    yield event if self._is_trusted else replace(event, epoch=0, state=())
                     return
                 case Failed():
                     raise StepBeforeFailed
@@ -103,13 +113,27 @@ class StreamReader:
                 case Barrier():
                     if parts:
                         raise DataError("records stand before a barrier without their frame signal: something removed signals")
-                    yield event
+                    if self._is_trusted:  # a stranger has no part in our checkpoints
+                        yield event
         raise self._cut_short()
 
     def _check_order(self, end: FrameEnd) -> None:
         if end.seq != self._seq:
             raise DataError(f"frame {self._seq} is missing: the next one says it is frame {end.seq}")
         self._seq += 1
+        if end.watermark is None:
+            return
+        if self._watermark is not None and end.watermark < self._watermark:
+            raise DataError(f"frame {end.seq} takes the watermark back from {self._watermark} to {end.watermark}")
+        self._watermark = end.watermark
+
+    def _opened(self, data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
+        frame = _from_arrow(data, end, columns)
+        if not self._is_trusted:
+            for name in (name for name, kind in columns.types.items() if kind == "json" and name in frame.columns):
+                for value in frame[name].drop_nulls():
+                    _check_json(value.encode())
+        return frame
 
     def _cut_short(self) -> OutsideError:
         if self._seq:
@@ -141,12 +165,41 @@ class StreamReader:
 
 
 def _without_paths(line: StreamLine) -> StreamLine:
-    """A stranger names no file of ours: his checkpoints are not joined, his late records and dead letters go to our own."""
-    return replace(line, state=None, restore=None, dead_letter=None, late=None)
+    """A stranger names no file of ours: his checkpoints are not joined, his late records and dead letters go to our own, and
+    these to a folder that none of our pipelines has."""
+    name = line.pipeline
+    if name.strip(".") and not name.startswith(_REMOTE):  # what is no name is refused as it is
+        name = f"{_REMOTE}{name}"[:100]
+    return replace(line, pipeline=name, state=None, restore=None, dead_letter=None, late=None)
+
+
+def _checked_lines(block: bytes) -> bytes:
+    """Raises DataError for lines that are no records: nobody may have a reason to look at them before they are written."""
+    for line in block.split(b"\n"):
+        if line and not isinstance(_check_json(line), dict):
+            raise DataError(f"a line of the stream is no JSON object: {line[:80].decode('utf-8', 'backslashreplace')}")
+    return block
+
+
+def _check_json(text: bytes) -> Any:
+    """Raises DataError for what is none, or has line ends in it."""
+    try:
+        if b"\n" in text or b"\r" in text:
+            raise ValueError("a line end")
+        return orjson.loads(text)
+    except ValueError:
+        raise DataError(f"the stream has what is no JSON: {text[:80].decode('utf-8', 'backslashreplace')}") from None
 
 
 def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
-    frame = from_arrow(data, f"frame {end.seq}")
+    frame = from_arrow(data, f"frame {end.seq}", end.rows + 1)
+    has = frame.columns
+    frame = frame.select(name for name in (*columns.types, "_mark", LINES) if name in has)
+    if end.rows and not frame.width:
+        raise DataError(f"frame {end.seq} has records without columns")
+    own = {name: type_ for name, type_ in (("_mark", pl.Int64), (LINES, pl.String)) if name not in columns.types}
+    if wrong := [name for name, type_ in own.items() if name in has and frame.schema[name] != type_]:
+        raise DataError(f"frame {end.seq} has values of type {frame.schema[wrong[0]]} where notes of ours stand")
     for name, kind in ((name, kind) for name, kind in columns.types.items() if name in frame.columns):
         if not _can_hold(frame.schema[name], kind):
             raise DataError(f'frame {end.seq} has values of type {frame.schema[name]} in the column "{name}" of type {kind}')
@@ -157,7 +210,8 @@ def _from_arrow(data: bytes, end: FrameEnd, columns: Columns) -> pl.DataFrame:
 def _can_hold(type_: Any, kind: str) -> bool:
     wanted = dtype(kind)
     if wanted.is_numeric():
-        return bool(type_.is_integer() or (type_.is_float() and wanted.is_float()))
+        is_small = type_.is_integer() and type_ not in (pl.UInt64, pl.Int128)  # what 64 bits with a sign hold
+        return bool(is_small or (type_.is_float() and wanted.is_float()))
     return type_ == wanted or (kind, type_) == ("sketch", pl.Binary)
 
 

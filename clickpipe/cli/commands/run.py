@@ -35,6 +35,7 @@ from clickpipe.plan.guarantees import require_exactly_once
 from clickpipe.plan.parse import parse
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.plan.recipe import fill_in, read_recipe
+from clickpipe.stopping import RESCALED
 
 _EPILOG = """\
 Examples:
@@ -102,6 +103,8 @@ def command(
     from clickpipe.engine.local import run
 
     outcome = run(plans[0], say, arrow=codec == "arrow")
+    if outcome.is_rescaled:
+        return RESCALED
     if not quiet:
         report(outcome)
     return 0
