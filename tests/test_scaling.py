@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
@@ -16,11 +17,13 @@ import pytest
 from running import Start, errors, status, until
 
 from clickpipe import spent
+from clickpipe.cli.supervised import _pipeline
 from clickpipe.core.cores import cores
 from clickpipe.core.step import PartitionStep
 from clickpipe.engine.scaling import Load, Scaler, loads, wanted
 from clickpipe.errors import PlanError
 from clickpipe.plan.flags import parse_step
+from clickpipe.plan.parse import parse
 from clickpipe.state import samples
 from clickpipe.state.samples import Sample
 
@@ -115,6 +118,40 @@ def test_from_few_to_many_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_who_dies_with_more_workers_has_as_many_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: what dies with these too has another reason."""
+    with _scaler(monkeypatch, partition()) as (scaler, found, said):
+        scaler.begin(0)
+        for second in (10, 30):
+            found[:] = _samples(second, 1, 0.95, 0.6)
+            scaler.look(second, said.append)
+        assert scaler.counts == [2]
+        for _ in range(2):
+            scaler.died(said.append)
+            assert scaler.counts == [1]
+    assert said[1:] == ["clicks: died with 2 workers, and had not with 1; goes on with 1"]
+
+
+def test_a_key_that_keeps_one_worker_busy_takes_no_other_away() -> None:
+    assert wanted(Load([0.9, 0.1, 0.1], 0.05, 1_000), 1, 8) == 3
+
+
+def test_what_brought_nothing_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _scaler(monkeypatch, partition()) as (scaler, found, said):
+        counts = []
+        second = 0
+        scaler.begin(0)
+        for _ in range(30):
+            second += 30
+            found[:] = _samples(second, *scaler.counts, 0.95, 0.6)
+            if scaler.look(second, said.append):
+                scaler.begin(second)
+                second = 0
+            counts.append(scaler.counts[0])
+        assert counts[:8] == [1, 2, 2, 2, 1, 1, 1, 1]
+        assert 2 in counts[10:]
+
+
 def test_more_workers_that_take_all_there_is_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """That no more come, because there are no more, is not their fault."""
     with _scaler(monkeypatch, partition()) as (scaler, found, said):
@@ -154,6 +191,10 @@ def test_it_begins_with_what_the_last_run_had() -> None:
         ("--workers auto --min-workers 0", "--min-workers can be 1 to 128, and not 0"),
         ("--workers auto --min-workers 4 --max-workers 3", "--max-workers 3 is less than --min-workers 4"),
         ("--workers 4 --max-workers 8", "--max-workers is for --workers auto"),
+        ("--workers 4 --max-workers 1", "--max-workers is for --workers auto"),
+        ("--workers 4 --cool-down 1m", "--cool-down is for --workers auto"),
+        ("--workers auto --cool-down 1s", "--cool-down is at least 3s"),
+        ("--workers -3", '"-3" is neither a number of workers nor auto'),
     ],
 )
 def test_what_cannot_be(words: str, error: str) -> None:
@@ -174,6 +215,34 @@ def test_without_a_supervisor_there_are_as_many_as_there_may_be(folder: Path, st
     assert sorted((folder / "out.ndjson").read_text().splitlines()) == sorted((folder / "in.ndjson").read_text().splitlines())
 
 
+def test_input_that_cannot_be_read_again_is_never_stopped_for_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in a pipe would be lost with the process that has read it."""
+    monkeypatch.chdir(folder)
+    words = "ingest - --time ts --checkpoint 1s | partition --by page --workers auto | filter 'ts > 0' | merge | sink out.ndjson"
+    plan = parse(words.replace("ingest -", "ingest in.ndjson"))
+    with_file = _pipeline(plan, [["run"]], rescales=True)
+    assert with_file.partitions
+    assert not _pipeline(parse(words), [["run"]], rescales=True).partitions
+    assert not _pipeline(plan, [["run"]], rescales=False).partitions, "nothing is started again"
+
+
+def test_samples_are_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is none is passed over: half a file, one of other types, a link, a pipe that nobody writes to."""
+    monkeypatch.setenv("CLICKPIPE_HOME", str(tmp_path))
+    told = [Sample(1, 2, None, 5, 1.5, 1.0, 0.25, 0.25), Sample(2, 3, 0, 5, 1.5, 1.0, 0.25, 0.25)]
+    for one in told:
+        samples.write("clicks", one)
+    folder = tmp_path / "run" / "clicks"
+    (folder / "4.json").write_text('{"process":')
+    (folder / "5.json").write_text((folder / "2.json").read_text().replace("5,", '"5",', 1))
+    (folder / "6.json").symlink_to(folder / "2.json")
+    os.mkfifo(folder / "7.json")
+    (folder / "2.json.99.part").write_text((folder / "2.json").read_text())
+    assert samples.read("clicks") == told
+    samples.clear("clicks")
+    assert samples.read("clicks") == []
+
+
 def test_time_is_spent_once() -> None:
     """Waits count while they last, and those of other threads do not."""
     spent.begin()
@@ -186,6 +255,8 @@ def test_time_is_spent_once() -> None:
     assert asked[0].backpressured == 0
     now = spent.spent()
     assert now.idle >= asked[0].idle
+    assert now.backpressured == 0
+    assert now.busy > 0
     spent.begin()
     assert spent.spent().idle == 0
 

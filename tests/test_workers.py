@@ -83,6 +83,17 @@ def test_any_number_of_workers_gives_the_same(tmp_path: Path, expected: Counter[
         assert _rows(folder) == expected, workers
 
 
+@pytest.mark.parametrize(("expected", "steps"), [("phases", "phases")], indirect=["expected"])
+def test_a_recipe_may_have_another_name_than_its_pipeline(tmp_path: Path, expected: Counter[str], steps: str) -> None:
+    """State, samples and late records are the pipeline's, in all of its processes."""
+    _input(tmp_path, 7)
+    line = f"{INGEST} --checkpoint 1ms | partition --by user --workers 2 | {STEPS[steps]} | merge | sink out.ndjson"
+    (tmp_path / "recipe.toml").write_text(f"pipeline = '''{line}'''\n")
+    assert run_steps([["run", "--restart=no", "recipe.toml"]], tmp_path) == [0], (tmp_path / ".stderr").read_text()
+    assert _rows(tmp_path) == expected
+    assert [path.name for path in (tmp_path / ".home" / "pipelines").iterdir()] == ["w"]
+
+
 @pytest.mark.parametrize(("expected", "steps"), some([(name, name) for name in STEPS], 3), indirect=["expected"])
 def test_their_number_changes_between_runs(tmp_path: Path, expected: Counter[str], steps: str) -> None:
     """1, 4, 3, 1: each life is killed when it has written some checkpoints."""

@@ -79,7 +79,7 @@ def read(pipeline: str) -> list[Sample]:
     folder = run_directory(pipeline)
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if name.endswith(".json"):
-            with suppress(OSError, ValueError, TypeError):
+            with suppress(OSError, ValueError, TypeError, ClickpipeError):
                 found.append(_checked(Sample(**orjson.loads(read_own(os.path.join(folder, name))))))
     return sorted(found, key=lambda one: (one.hop, -1 if one.worker is None else one.worker))
 
