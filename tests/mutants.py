@@ -358,7 +358,7 @@ MUTANTS = [
     Mutant(
         "operators begin empty",
         "engine/checkpoints.py",
-        'return redivided(saved, len(self.restore.all_of(place.hop, "step")), place.worker)',
+        'return redivided(saved, before, worker)',
         "return {}",
         _FUSED.format("after-commit"),
         quick=True,
