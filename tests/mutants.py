@@ -358,7 +358,7 @@ MUTANTS = [
     Mutant(
         "operators begin empty",
         "engine/checkpoints.py",
-        'return redivided(saved, before, worker)',
+        "return redivided(saved, before, worker)",
         "return {}",
         _FUSED.format("after-commit"),
         quick=True,
