@@ -12,6 +12,8 @@ from clickpipe.ndjson import LONGEST_LINE
 
 _MARK = b"\xef\xbb\xbf"
 _SHOWN = 1024  # bytes of an overlong line that a dead letter shows
+_LARGE = 64 << 10  # bytes of a record that goes on and on: from there on it is looked at when it has grown by a part …
+_PART = 16  # … of so much, or who sends it byte by byte would keep us busy
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Cutter:
         self._rest_size = 0
         self._offset = offset  # of the first byte in _rest
         self._skipping: Overlong | None = None
+        self._looked_at_from = 0  # bytes kept, from which they are looked at again
 
     @property
     def offset(self) -> int:
@@ -83,7 +86,8 @@ class Cutter:
             finished = (self._skipping,)
             self._offset += 1
             self._skipping, chunk = None, chunk[end:]
-        cut = chunk.rfind(b"\n") + 1
+        is_due = self._rest_size + len(chunk) >= self._looked_at_from
+        cut = chunk.rfind(b"\n") + 1 if is_due else 0
         block = self._take(chunk, cut, finished) if cut else Block(b"", self._offset, finished)
         self._keep(chunk[cut:])
         if self._rest_size > LONGEST_LINE:
@@ -105,6 +109,7 @@ class Cutter:
         self._rest, self._rest_size = [], 0
         self._offset += end
         self._keep(data[end:])
+        self._looked_at_from = len(data) + len(data) // _PART if not end and len(data) >= _LARGE else 0
         return block
 
     def _relieve(self) -> Block:
@@ -112,7 +117,7 @@ class Cutter:
         data = b"".join(self._rest)
         end = self._whole(data) if b"\n" in data else 0
         block = Block(data[:end], self._offset)
-        self._rest, self._rest_size = [], 0
+        self._rest, self._rest_size, self._looked_at_from = [], 0, 0
         self._offset += end
         self._keep(data[end:])
         if self._rest_size > LONGEST_LINE:

@@ -51,7 +51,7 @@ _TURNS = (
     "arrow",
     "piped",
 )
-_SAID_ANYWAY = re.compile(r"clickpipe: (read|results|late records|dead letters)\b")
+_SAID_ANYWAY = re.compile(r"clickpipe: ((read|results|late records|dead letters)\b|\S+: \d+ workers share )")
 _SHOWN = 120
 
 

@@ -50,7 +50,7 @@ class Client:
         self.is_shaking_hands = isinstance(connection, ssl.SSLSocket)
         self._cutting, self._cutter = cutting, Cutter(cutting.whole)
         self._piece = bytearray()
-        self._has_begun = False
+        self._has_begun = self.has_sent = False
         self._failure: OSError | None = None
 
     @property
@@ -127,6 +127,7 @@ class Client:
 
     def take(self, data: bytes) -> Block | None:
         """The records that these bytes complete, if any. Raises Refused."""
+        self.has_sent = True
         if len(self._piece) + len(data) < _PIECE and b"\n" not in data:
             self._piece += data
             return None

@@ -30,6 +30,7 @@ from clickpipe.wire.pump import Arriving
 from clickpipe.wire.tls import reason_of
 
 HANDSHAKE = 10.0  # seconds
+MUTE = 10.0  # seconds without a byte since it came, after which a client makes room for another one
 MOST_HELD = 64 << 20  # bytes
 _FLUSH = 1 << 20
 _ACCEPTED = 64  # of those who wait, before it is the others' turn
@@ -147,7 +148,7 @@ class Clients(Arriving):
                     self._pause(error, now)
                     return
                 continue  # it has gone again
-            if len(self._clients) >= self._rules.most:
+            if len(self._clients) >= self._rules.most and not self._make_room(now):
                 self._refuse(connection)
             else:
                 self._welcome(connection, address, now)
@@ -163,6 +164,14 @@ class Clients(Arriving):
         if 0 < self._accepts_from <= now:
             self._accepts_from = 0
             self._selector.register(self._listening.socket, selectors.EVENT_READ)
+
+    def _make_room(self, now: float) -> bool:
+        """Of those who have never sent anything the first goes, if it has had the time to."""
+        mute = [client for client in self._clients if not client.has_sent and client.heard < now - MUTE]
+        if mute:
+            self._counts["mute"] += 1
+            self._forget(min(mute, key=lambda client: client.heard))
+        return bool(mute)
 
     def _refuse(self, connection: socket.socket) -> None:
         if not self._counts["refused"]:
@@ -352,6 +361,7 @@ class Clients(Arriving):
         said = [
             (counts["refused"], "refused, since too many were connected"),
             (counts["cut off"], "cut off in the middle of a line"),
+            (counts["mute"], "let go for others: they had never sent anything"),
             (counts["failed"], f"failed to agree on TLS; the first: {self._first_failure}"),
         ]
         told = [f"{count:,} {what}" for count, what in said if count]
