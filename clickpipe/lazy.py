@@ -34,3 +34,13 @@ class _OnDemand(types.ModuleType):
         real = importlib.import_module(self.__name__)
         self.__dict__.update(real.__dict__)
         return getattr(real, name)
+
+
+def numpy_for_polars() -> None:
+    """Let Polars load numpy now. It does at the first use, and two of its threads that are first at once fail: what stands for
+    numpy until then looks for its own `_globals`, and numpy has a name like that. For whoever gives Polars a function of ours.
+    """
+    import numpy as np
+    import polars as pl
+
+    pl.Series(np.zeros(0))

@@ -68,7 +68,9 @@ def _forms(number: int, path: Path) -> Sequence[str]:
     """Processes take most of the time: each case has a turn with some forms, and in `make soak` with all."""
     if "\nexit = 2\n" in path.read_text() + "\n":  # refused before anything runs: the same plan, fused or not
         return ("piped", "fused") if IS_THOROUGH or number % 2 else ("fused",)
-    return FORMS if IS_THOROUGH else ("fused", _TURNS[number % len(_TURNS)])
+    if IS_THOROUGH:
+        return FORMS
+    return ("fused", _TURNS[number % len(_TURNS)]) if number % 3 else ("fused",)
 
 
 @pytest.mark.parametrize(("path", "form"), _runs())

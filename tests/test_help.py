@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from examples import some
 
 from clickpipe import __version__
 from clickpipe.cli import catalog
@@ -165,7 +166,7 @@ def _examples() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("example", _examples())
+@pytest.mark.parametrize("example", some(_examples()))
 def test_examples_run_as_they_stand(example: str, tmp_path: Path) -> None:
     """In the folder of the project; the accounts balance, and something comes out."""
     words = ["bash", "-c", f"set -o pipefail; {example}"]

@@ -15,6 +15,7 @@ import polars as pl
 from clickpipe.core.aggregate import VALUE, Aggregate, Exprs
 from clickpipe.core.asked import checked, united
 from clickpipe.core.flat import GROUP, numbered
+from clickpipe.lazy import numpy_for_polars
 
 
 class Merge(Aggregate):
@@ -27,6 +28,7 @@ class Merge(Aggregate):
         return "sketch"
 
     def prepared(self, value: pl.Expr) -> pl.Expr:
+        numpy_for_polars()
         return value.map_batches(checked, return_dtype=pl.String, is_elementwise=True)
 
     def partial(self, value: pl.Expr, order: pl.Expr) -> Exprs:

@@ -21,6 +21,7 @@ from clickpipe.core.calls import parse_argument
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.instants import with_instants
 from clickpipe.errors import PlanError
+from clickpipe.lazy import numpy_for_polars
 from clickpipe.readable import readable
 from clickpipe.sql import Expression
 
@@ -113,6 +114,7 @@ class _Part:
         return [self.function.most_rows, *(argument.most_rows for argument in self.arguments)]
 
     def expr(self) -> pl.Expr:
+        numpy_for_polars()
         return pl.struct(self.reads()).map_batches(self._values, return_dtype=dtype(self.function.gives), is_elementwise=True)
 
     def _values(self, records: pl.Series) -> pl.Series:

@@ -23,6 +23,7 @@ import polars as pl
 from clickpipe.columns import NUMBERS
 from clickpipe.core import exact
 from clickpipe.core.aggregate import Aggregate, Exprs
+from clickpipe.lazy import numpy_for_polars
 
 _SPLIT = float(2**27 + 1)
 _STEP = float(2**60)
@@ -58,6 +59,7 @@ class Moments(Aggregate):
         return {name: piece[name].sum() for name in (*_SUMS, "n")} | {"largest": piece["largest"].max()}
 
     def final(self, piece: Mapping[str, pl.Expr]) -> pl.Expr:
+        numpy_for_polars()
         packed = pl.struct(*(piece[name].alias(name) for name in (*_SUMS, "n")))
         variance = packed.map_batches(self._variances, return_dtype=pl.Float64, is_elementwise=True)
         return pl.when((piece["n"] > self.less) & (piece["largest"] < _LARGEST)).then(self.of(variance))

@@ -25,6 +25,7 @@ from clickpipe.core.flat import GROUP, in_order, of_arrays, packed, unpacked
 from clickpipe.core.refused import refuse
 from clickpipe.core.sketch import PAYLOAD, Sketch
 from clickpipe.errors import PlanError
+from clickpipe.lazy import numpy_for_polars
 
 PERMUTATIONS, FEWEST, MOST = 128, 16, 1_024
 _SEED = 1
@@ -58,6 +59,7 @@ class Similarity(Sketch):
         return {name: expr.min() for name, expr in piece.items()}
 
     def final(self, piece: Exprs) -> pl.Expr:
+        numpy_for_polars()
         least = pl.concat_list([expr.fill_null(_NONE) for expr in piece.values()])
         return self.sealed(least.map_batches(_bytes_of, return_dtype=pl.Binary, is_elementwise=True))
 
