@@ -123,7 +123,7 @@ def streamed(file: Path, name: str) -> Path:
 def over_tcp() -> float:
     """Seconds that ten million records take, in Arrow frames as they are, between two processes."""
     words = [sys.executable, str(HERE / "sockets.py"), "10"]
-    return 10 / float(json.loads(subprocess.check_output(words, env=environment()))["as they are"]["millions"])
+    return 10 / float(json.loads(subprocess.check_output(words, env=environment()))["millions"])
 
 
 def peak_mib(file: Path, steps: list[str]) -> float:
