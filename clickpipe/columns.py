@@ -23,7 +23,7 @@ from clickpipe.errors import DataError, PlanError, near
 TYPES = ("int", "float", "bool", "str", "json", "time", "sketch")
 NUMBERS = ("int", "float")
 MOST_WINDOWS = 100_000  # that a record can stand in
-_WINDOWS = ("tumble", "hop", "cumulate", "session", "count")
+WINDOWS = ("tumble", "hop", "session", "cumulate", "count")
 _LONGEST = 1 << 42  # milliseconds, more than a hundred years; records
 
 # Columns of our own inside a process, never written: their names cannot clash with a field's,
@@ -117,7 +117,7 @@ class WindowInfo:
         )
         lengths = (info.size, info.slide, info.lateness, info.longest or 0)
         are_lengths = info.size > 0 and info.slide > 0 and all(0 <= one <= _LONGEST for one in (*lengths, abs(info.offset)))
-        if info.kind not in _WINDOWS or not are_lengths or info.size > info.slide * MOST_WINDOWS:
+        if info.kind not in WINDOWS or not are_lengths or info.size > info.slide * MOST_WINDOWS:
             raise ValueError(f"no such windows: {said}")
         return info
 

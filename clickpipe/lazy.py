@@ -6,6 +6,7 @@ which costs 0.2 s to import. `polars_on_demand()` puts a module in place that lo
 at the first look at one of its names. (importlib's LazyLoader is too eager: the import statement itself looks.)
 """
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -36,6 +37,7 @@ class _OnDemand(types.ModuleType):
         return getattr(real, name)
 
 
+@functools.cache
 def numpy_for_polars() -> None:
     """Let Polars load numpy now. It does at the first use, and two of its threads that are first at once fail: what stands for
     numpy until then looks for its own `_globals`, and numpy has a name like that. For whoever gives Polars a function of ours.

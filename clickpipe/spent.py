@@ -12,14 +12,8 @@ from dataclasses import dataclass
 
 IDLE, BACKPRESSURED = "idle", "backpressured"
 
+# The beginning, idle, backpressured; what is waited for, and since when.
 _Account = tuple[float, float, float, str, float]
-_account: _Account = (
-    time.monotonic(),
-    0.0,
-    0.0,
-    "",
-    0.0,
-)  # the beginning, idle, backpressured; what is waited for, and since when
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Spent:
 def begin() -> None:
     """Whatever was before does not count: what a process has from the one it was forked from, too."""
     global _account
-    _account = (time.monotonic(), 0.0, 0.0, "", 0.0)
+    _account = _opened()
 
 
 @contextmanager
@@ -58,9 +52,16 @@ def spent() -> Spent:
     return Spent(max(0.0, now - began - idle - backpressured), idle, backpressured)
 
 
+def _opened() -> _Account:
+    return time.monotonic(), 0.0, 0.0, "", 0.0
+
+
 def _until(account: _Account, now: float) -> _Account:
     """With the wait that goes on, as far as it has come."""
     began, idle, backpressured, what, since = account
     idle += max(0.0, now - since) if what == IDLE else 0
     backpressured += max(0.0, now - since) if what == BACKPRESSURED else 0
     return began, idle, backpressured, "", 0.0
+
+
+_account = _opened()

@@ -36,21 +36,7 @@ from clickpipe.testing import FORMS, INPUT, Pipeline, Result, run
 CASES = Path(__file__).parent / "cases"
 _PATHS = sorted(CASES.glob("*/*.toml"))
 _IS_FLOAT = re.compile(r"-?\d+(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)")
-_TURNS = (
-    "workers",
-    "shell",
-    "workers",
-    "arrow",
-    "workers",
-    "piped",
-    "workers",
-    "single",
-    "workers",
-    "no_fuse",
-    "workers",
-    "arrow",
-    "piped",
-)
+_TURNS = "workers shell workers arrow workers piped workers single workers no_fuse workers arrow piped".split()
 _SAID_ANYWAY = re.compile(r"clickpipe: ((read|results|late records|dead letters)\b|\S+: \d+ workers share )")
 _SHOWN = 120
 

@@ -72,13 +72,10 @@ def _found(name: str) -> list[Seen]:
 
 
 def _partitions(directory: StateDirectory, manifest: Manifest) -> list[tuple[str, Spread]]:
-    """Of each partition; its workers are those that have run the step behind it."""
+    """Of each partition."""
     found = []
-    partitions = sorted((entry for entry in manifest.steps if entry.get("step") == "partition"), key=lambda entry: entry["hop"])
-    for entry, workers in zip(partitions, manifest.workers(), strict=True):
-        if not (state := manifest.entry(entry["hop"], "state")):
-            continue
-        if workers:
+    for entry, workers in manifest.partitions():
+        if workers and (state := manifest.entry(entry["hop"], "state")):
             tables = snapshot.from_bytes(directory.read(manifest.epoch, state))
             found.append((f"partition {entry['says']}", spread(tables, workers)))
     return found

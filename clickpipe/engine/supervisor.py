@@ -129,7 +129,8 @@ class _Supervised:
             forget(self._directory)
             if self.pipeline.partitions:
                 newest = next(self._directory.manifests(), None)
-                self._scaler = Scaler(self.pipeline.name, self.pipeline.partitions, newest.workers() if newest else ())
+                begun_with = [workers for _, workers in newest.partitions()] if newest else []
+                self._scaler = Scaler(self.pipeline.name, self.pipeline.partitions, begun_with)
 
     def turn(self, now: float) -> None:
         """Do what there is to do."""

@@ -25,6 +25,7 @@ from clickpipe.core.skew import Skew
 from clickpipe.core.step import OperatorStep, PartitionStep, Tables
 from clickpipe.errors import PlanError
 
+_OF_AUTO = ("min_workers", "max_workers", "cool_down")
 _SHORTEST = 3_000  # milliseconds: processes say once a second what they do
 
 
@@ -47,7 +48,7 @@ class Partition(PartitionStep):
         example="4",
     )
 
-    harmless = frozenset({"steps", "workers", "min_workers", "max_workers", "cool_down", "salt"})
+    harmless = frozenset({"steps", "workers", *_OF_AUTO, "salt"})
     epilog = """\
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts |
@@ -66,7 +67,7 @@ Examples:
             raise PlanError(f"--salt can be 1 to {GROUPS}, and not {self.salt}", word="--salt")
 
     def _check_auto(self) -> None:
-        for name in ("min_workers", "max_workers", "cool_down"):
+        for name in _OF_AUTO:
             flag, value = "--" + name.replace("_", "-"), getattr(self, name)
             if not self.is_auto and value != getattr(Partition, name):
                 raise PlanError(f"{flag} is for --workers auto", word=flag)
@@ -90,8 +91,7 @@ Examples:
         return max(self.min_workers, min(cores(), GROUPS)) if self.max_workers is None else self.max_workers
 
     def with_workers(self, workers: int) -> Partition:
-        auto = {name: getattr(Partition, name) for name in ("min_workers", "max_workers", "cool_down")}
-        return replace(self, workers=Workers(workers), **auto)
+        return replace(self, workers=Workers(workers), **{name: getattr(Partition, name) for name in _OF_AUTO})
 
     def columns(self, given: Columns) -> Columns:
         given.need(self.by, " to partition by")

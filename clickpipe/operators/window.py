@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import HIDDEN, MOST_WINDOWS, Columns, TimeColumn, WindowInfo
+from clickpipe.columns import HIDDEN, MOST_WINDOWS, WINDOWS, Columns, TimeColumn, WindowInfo
 from clickpipe.core.agreed import Agreed
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Duration, Extent, Names, argument, option
@@ -28,7 +28,6 @@ from clickpipe.core.windows import FIXED, NUMBER, WINDOW, Windows
 from clickpipe.core.zone import check_zone
 from clickpipe.errors import PlanError, near
 
-KINDS = ("tumble", "hop", "session", "cumulate", "count")
 _BEFORE, _RANK = HIDDEN + "before", HIDDEN + "rank"
 _ONLY = {  # options that belong to some kinds
     "slide": ("hop", "hop SIZE --slide D does"),
@@ -152,9 +151,12 @@ may still be corrected: then two sessions can become one, and the row of the lat
     # What cannot be.
 
     def _check(self) -> None:
-        if self.kind not in KINDS:
+        if self.kind not in WINDOWS:
             raise PlanError(
-                f'no window "{self.kind}"', hint=near(self.kind, KINDS), notes=[f"there are: {', '.join(KINDS)}"], word=self.kind
+                f'no window "{self.kind}"',
+                hint=near(self.kind, WINDOWS),
+                notes=[f"there are: {', '.join(WINDOWS)}"],
+                word=self.kind,
             )
         for name, (*kinds, instead) in _ONLY.items():
             if getattr(self, name) and self.kind not in kinds:

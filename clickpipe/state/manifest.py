@@ -44,10 +44,10 @@ class Manifest:
         """What the step at this place said that has this key; several where workers ran it."""
         return [entry for entry in self.steps if entry["hop"] == hop and key in entry]
 
-    def workers(self) -> list[int]:
-        """How many each partition had, in their order: those that have run the step behind it."""
-        found = [entry["hop"] for entry in self.steps if entry.get("step") == "partition"]
-        return [len([one for one in self.all_of(hop + 1, "step") if "worker" in one]) for hop in sorted(found)]
+    def partitions(self) -> list[tuple[Entry, int]]:
+        """What each said, in their order, and how many workers it had: those that have run the step behind it."""
+        found = sorted((entry for entry in self.steps if entry.get("step") == "partition"), key=lambda entry: entry["hop"])
+        return [(entry, len([one for one in self.all_of(entry["hop"] + 1, "step") if "worker" in one])) for entry in found]
 
     def files(self) -> list[Entry]:
         """All that it names in its folder, each with its length and hash."""
