@@ -322,5 +322,4 @@ def test_a_followed_file_has_workers_by_its_load(folder: Path, start: Start) -> 
 
 def _rows(path: Path) -> list[str]:
     """But for what only live input says."""
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    return sorted(json.dumps({name: value for name, value in record.items() if name != "closed_by"}) for record in records)
+    return sorted(re.sub(r',"closed_by":"\w+"', "", path.read_text()).splitlines())
