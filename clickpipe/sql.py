@@ -47,7 +47,7 @@ class Expression:
 def parse(text: str) -> pl.Expr:
     """Raises PlanError for what is not an SQL expression."""
     try:
-        return _as_sql_means(pl.sql_expr(_LITERAL.sub(_as_double, text)))
+        return _as_sql_means(pl.sql_expr(as_doubles(text)))
     except pl.exceptions.PolarsError as error:
         raise _spoken(text, str(error)) from None
     except BaseException as error:  # a panic inside Polars is not an Exception
@@ -103,6 +103,11 @@ def _mended(tree: Any, again: Callable[[Any], Any]) -> Any:
 
 def _binary(left: Any, op: str, right: Any) -> dict[str, Any]:
     return {"BinaryExpr": {"left": left, "op": op, "right": right}}
+
+
+def as_doubles(text: str) -> str:
+    """The same SQL, whose numbers with a point are doubles."""
+    return _LITERAL.sub(_as_double, text)
 
 
 def _as_double(match: re.Match[str]) -> str:

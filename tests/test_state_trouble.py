@@ -17,7 +17,7 @@ from clickpipe.errors import OutsideError, PlanError
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import hold
 from clickpipe.state.trust import file_system_of, is_network
-from clickpipe.store import views
+from clickpipe.store import viewread, views
 from clickpipe.testing import environment, run_steps
 
 LINE = "ingest in.ndjson --time ts --batch-bytes 1KiB --name c --checkpoint 1ms {more}| filter 'id >= 0' | sink {sink}"
@@ -282,7 +282,7 @@ def test_a_view_takes_all_rows_of_a_checkpoint_or_none(tmp_path: Path, monkeypat
         view.apply(rows, views.Marker("a", 1), anew=True)
     assert view.marker() is None
     view.apply(rows.head(0), views.Marker("a", 1), anew=False)
-    assert views.read("ids").height == 0
+    assert viewread.read("ids").height == 0
     view.close()
 
 
@@ -298,7 +298,7 @@ def test_a_view_that_is_taken_away_meanwhile(tmp_path: Path, monkeypatch: pytest
 
 def test_a_view_that_another_process_writes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLICKPIPE_HOME", str(tmp_path))
-    monkeypatch.setattr(views, "_PATIENCE", 0.1)
+    monkeypatch.setattr(views, "PATIENCE", 0.1)
     view = views.View("ids", {"id": "int"}, ["id"])
     other = sqlite3.connect(views.path_of("ids"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -306,7 +306,7 @@ def test_a_view_that_another_process_writes_to(tmp_path: Path, monkeypatch: pyte
         view.apply(pl.DataFrame({"id": [1]}), views.Marker("a", 1), anew=True)
     other.execute("ROLLBACK")
     view.apply(pl.DataFrame({"id": [1]}), views.Marker("a", 1), anew=True)
-    assert views.read("ids").height == 1
+    assert viewread.read("ids").height == 1
     other.close()
     view.close()
 

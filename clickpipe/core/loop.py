@@ -185,6 +185,10 @@ class Loop:
         ledger.late += late.batch.height
         self._asides.late(late)
 
+    def bury(self, dead: Dead) -> None:
+        """Records that the last of all has refused."""
+        self._bury(dead, self.accounts[-1])
+
     def _bury(self, dead: Dead, ledger: Ledger) -> None:
         ledger.dead += len(dead)
         self._asides.dead(dead)

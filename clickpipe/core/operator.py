@@ -129,6 +129,10 @@ class Writer:
     last process commits what all writers have prepared.
     """
 
+    def accept(self, batch: Batch) -> tuple[Batch, list[Dead]]:
+        """What of a batch can be written, and the rest with the reasons: it goes no further."""
+        return batch, []
+
     def write(self, batch: Batch) -> None:
         raise NotImplementedError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -29,6 +29,8 @@ class Form:
     spell_times: bool
     rows: int
     key: tuple[str, ...] = ()
+    keep: int | None = None  # milliseconds: view
+    partition_by: tuple[str, ...] = ()  # archive
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Destination:
 
     address: str
     form: Form
+    takes: ClassVar[frozenset[str]] = frozenset()  # options of sink that are for some destinations only
 
     def format(self) -> str:
         if self.form.format is None and (other := _OTHER.search(self.address)):
@@ -55,6 +58,13 @@ class Destination:
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         """See SinkStep.open_staged."""
         return self.open(given)
+
+    def open_replacing(self, given: Columns, span: tuple[int, int] | None) -> Writer:
+        """A writer whose rows take, at its end and at once, the place of those whose window began in `span`, in milliseconds; of
+        all where that is None."""
+        if span is None:
+            return self.open(given)
+        raise Unsupported("notimpl", f"sink {self.address}: replacing a part", "views and archives are replaced in part")
 
     @classmethod
     def commits(cls, directory: StateDirectory) -> Commits:

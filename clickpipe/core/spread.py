@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from clickpipe.batch import Batch
+from clickpipe.batch import Batch, Dead
 from clickpipe.columns import HIDDEN, Columns, WindowInfo
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import FOREVER, Staged, Writer
@@ -59,6 +59,9 @@ class Spread(Writer):
             yield some.join(windows, on=WINDOW).sort(_ROW, START, END)
 
     # Everything else is the writer's.
+
+    def accept(self, batch: Batch) -> tuple[Batch, list[Dead]]:
+        return self._writer.accept(batch)
 
     def advance(self, watermark: int | None) -> None:
         self._writer.advance(watermark)

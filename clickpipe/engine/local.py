@@ -437,6 +437,9 @@ class _Run:
         return CommittedEnd(committer, self._checkpoints, writer, self._floats)
 
     def _write_to(self, writer: Writer, batch: Batch) -> None:
+        batch, dead = writer.accept(batch)
+        for letters in dead:
+            self._loop.bury(letters)
         writer.write(batch)
         self._loop.accounts[-1].written += batch.height
         if self._by_window and is_windowed(batch):

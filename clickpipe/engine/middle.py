@@ -13,9 +13,9 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 
-from clickpipe.batch import Batch
+from clickpipe.batch import Batch, Dead
 from clickpipe.core.loop import Tail
-from clickpipe.core.operator import FOREVER, Operator, Writer
+from clickpipe.core.operator import FOREVER, Late, Operator, Writer
 from clickpipe.core.terminal import close_standard_output
 from clickpipe.engine.checkpoints import Checkpoints, Place
 from clickpipe.errors import OutsideError, PlanError, ReaderGone
@@ -37,8 +37,10 @@ class MiddleSink(Operator):
     def open(self) -> None:
         self._writer = self._open()
 
-    def on_batch(self, batch: Batch) -> Iterable[Batch]:
+    def on_batch(self, batch: Batch) -> Iterable[Batch | Late | Dead]:
+        batch, dead = self._writer.accept(batch)
         self._writer.write(batch)
+        yield from dead
         yield batch
 
     def on_watermark(self, time: int) -> Iterable[Batch]:

@@ -18,7 +18,7 @@ from clickpipe.operators.sink import Sink
 from clickpipe.sources.file import FileSplit
 from clickpipe.state.manifest import Entry
 from clickpipe.state.parts import Parts
-from clickpipe.store import views
+from clickpipe.store import viewread, views
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def given(rebuilt: Rebuilt, after_hop: int, start: int, key: Mapping[str, str]) 
 def _rows(sink: Sink, entry: Entry, start: int, key: Mapping[str, str]) -> list[dict[str, Any]] | None:
     said = entry["staged"]
     if entry["sink"] == "view":
-        frame = views.read(said["view"]) if said["view"] in views.names() else pl.DataFrame()
+        frame = viewread.read(said["view"]) if said["view"] in views.names() else pl.DataFrame()
         is_it = _mask(frame, start, key)
         return None if is_it is None else [*frame.filter(is_it).iter_rows(named=True)]
     if entry["sink"] != "file":

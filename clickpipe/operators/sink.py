@@ -14,13 +14,15 @@ from clickpipe.core.address import part_of
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.operator import Writer
-from clickpipe.core.option import Names, argument, option
+from clickpipe.core.option import Duration, Names, argument, option, options
 from clickpipe.core.sink import Commits, Destination, Form
 from clickpipe.core.spread import check_windows, window_columns
 from clickpipe.core.step import SinkStep
+from clickpipe.errors import PlanError
 from clickpipe.state.directory import StateDirectory
 
 SINKS = Catalog("clickpipe.sinks", "sink")
+_OF_SOME = ("key", "keep", "partition_by")  # options that only some destinations take
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,14 @@ class Sink(SinkStep):
     time_format: str = option("how times are written", default="rfc3339", choices=("rfc3339", "ms"))
     key: Names = option(
         "view: rows equal in these are one row; by default the window and what was grouped by", default=(), metavar="COL,…"
+    )
+    keep: Duration | None = option(
+        "view: let rows go whose window ended so long before that of the newest", default=None, example="7d"
+    )
+    partition_by: Names = option(
+        "archive: a folder for each day, hour, or value of these columns, or none; by default day",
+        default=(),
+        metavar="day|hour|none|COL,…",
     )
     rows: int = option("rows that a table shows; of more, the first and the last", default=20, metavar="N")
 
@@ -80,6 +90,9 @@ last reader has left (| head) stops, and the same line goes on from there."""
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         return self._part().open_staged(given, restored, saved, directory)
 
+    def open_replacing(self, given: Columns, span: tuple[int, int] | None) -> Writer:
+        return self._part().open_replacing(given, span)
+
     def needs(self, given: Columns) -> tuple[str, ...]:
         check_windows(given)
         return tuple(dict.fromkeys((*window_columns(given), *self._part().needs(given))))
@@ -94,8 +107,11 @@ last reader has left (| head) stops, and the same line goes on from there."""
     def _part(self) -> Destination:
         part, rest = part_of(self.destination, SINKS, "stdout")
         destination: Destination = SINKS.find(part, Destination)(
-            rest, Form(self.format, self.time_format == "rfc3339", self.rows, self.key)
+            rest, Form(self.format, self.time_format == "rfc3339", self.rows, self.key, self.keep, self.partition_by)
         )
+        for one in options(type(self)):
+            if one.name in _OF_SOME and one.name not in destination.takes and getattr(self, one.name) != one.default:
+                raise PlanError(f"{one.flag} is not for {self.destination}", word=one.flag)
         return destination
 
 

@@ -66,10 +66,11 @@ def parse_workers(text: str) -> Workers:
 
 
 DURATION = _Parsed("duration", parse_duration, Duration)
+SIZE = _Parsed("size", parse_size, Size)
 _TYPES: dict[Any, click.ParamType[Any]] = {
     Duration: DURATION,
     Extent: _Parsed("duration", parse_extent, _as_it_is),
-    Size: _Parsed("size", parse_size, Size),
+    Size: SIZE,
     Workers: _Parsed("workers", parse_workers, Workers),
     int: click.INT,
     float: click.FLOAT,

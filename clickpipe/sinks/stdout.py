@@ -5,9 +5,10 @@ On a terminal, control characters that JSON leaves alone are written as escapes.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import polars as pl
 
@@ -22,6 +23,8 @@ from clickpipe.core.terminal import shown, standard_output
 from clickpipe.errors import PlanError, ReaderGone
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import sync_output
+
+_WIDTH = 240  # characters, where no terminal has one
 
 
 class Stdout(Destination):
@@ -91,6 +94,11 @@ class TableWriter(Writer):
         self._last = _stacked(self._last, frame).tail(rows // 2)
 
     def close(self, accounts: list[Ledger]) -> None:
+        self.draw(sys.stdout, None if sys.stdout.isatty() else _WIDTH)
+        sys.stdout.flush()
+
+    def draw(self, file: IO[str], width: int | None) -> None:
+        """`width`: in characters; None: the terminal's."""
         from rich.console import Console
         from rich.table import Table
 
@@ -103,10 +111,9 @@ class TableWriter(Writer):
             table.add_column(shown(name), justify="right" if kind in ("int", "float") else "left", no_wrap=True)
         for row in self._shown_rows():
             table.add_row(*row)
-        console = Printer(file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240)
+        console = Printer(file=file, highlight=False, markup=False, emoji=False, width=width)
         console.print(table)
-        console.print(f"{self._count:,} rows", style="dim")
-        sys.stdout.flush()
+        console.print(f"{self._count:,} {'row' if self._count == 1 else 'rows'}", style="dim")
 
     def _shown_rows(self) -> list[list[str]]:
         if self._first is None or self._last is None:
@@ -117,6 +124,14 @@ class TableWriter(Writer):
         head = self._first.head(self._form.rows - tail)
         gap = ["…"] * self._first.width
         return [*(_cells(row) for row in head.iter_rows()), gap, *(_cells(row) for row in self._last.iter_rows())]
+
+
+def table_text(batch: Batch, form: Form, width: int) -> str:
+    """A batch as a table, as it looks on a terminal of this width."""
+    writer, text = TableWriter(form, batch.columns), io.StringIO()
+    writer.write(batch)
+    writer.draw(text, width)
+    return text.getvalue()
 
 
 def _stacked(above: pl.DataFrame | None, below: pl.DataFrame) -> pl.DataFrame:

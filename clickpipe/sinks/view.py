@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -28,6 +28,8 @@ from clickpipe.store.views import Marker, View
 
 
 class ViewSink(Destination):
+    takes: ClassVar[frozenset[str]] = frozenset({"key", "keep"})
+
     def needs(self, given: Columns) -> tuple[str, ...]:
         return tuple(given.types)
 
@@ -52,6 +54,9 @@ class ViewSink(Destination):
         after = saved["epoch"] if saved else 0
         return StagedViewWriter(view, self.form.spell_times, lineage, directory, after)
 
+    def open_replacing(self, given: Columns, span: tuple[int, int] | None) -> Writer:
+        return ReplacingViewWriter(self._view(given, NO_PATIENCE), self.form.spell_times, span)
+
     @classmethod
     def commits(cls, directory: StateDirectory) -> Commits:
         return ViewCommits(directory)
@@ -66,7 +71,9 @@ class ViewSink(Destination):
         if not keys:
             raise PlanError("a view keeps the latest row of each key: which columns are it?", hint="--key COL,…")
         given.need(keys, " for --key")
-        return View(self.address, given.types, keys, patience, revised=given.is_revised)
+        if self.form.keep is not None and given.types.get("window_end") != "time":
+            raise PlanError("--keep counts from the end of a row's window, and these rows have none", word="--keep")
+        return View(self.address, given.types, keys, patience, revised=given.is_revised, keep=self.form.keep)
 
 
 def _behind(name: str, known: Marker | None, saved: Mapping[str, Any], restored: int) -> StateError:
@@ -98,6 +105,19 @@ class ViewWriter(Writer):
         self._view.close()
 
 
+class ReplacingViewWriter(ViewWriter):
+    """The rows of some windows, in place of those that the view has of them."""
+
+    def __init__(self, view: View, spell_times: bool, span: tuple[int, int] | None) -> None:
+        super().__init__(view, spell_times)
+        self._span = span
+
+    def close(self, accounts: list[Ledger]) -> None:
+        rows = self._taken()
+        self._view.replace(pl.DataFrame() if rows is None else rows, self._span)
+        self._view.close()
+
+
 class StagedViewWriter(ViewWriter):
     """The rows between two checkpoints: in a file of the second, then in one transaction with its number.
 
@@ -114,7 +134,7 @@ class StagedViewWriter(ViewWriter):
         file = {"file": self._file, "bytes": len(data), "hash": digest(data)}
         said = {"lineage": self._lineage, "epoch": epoch, "after": self._after, "anew": not self._after}
         said |= {"view": self._view.name, "types": self._view.types, "keys": self._view.keys, "revised": self._view.revised}
-        said["rows"] = file if data else None
+        said |= {"keep": self._view.keep, "rows": file if data else None}
         self._after = epoch
         if not data:
             return Staged(said, lambda: None)
@@ -130,7 +150,8 @@ class ViewCommits(Commits):
     def commit(self, said: Mapping[str, Any]) -> None:
         patience = self._directory.patience(f"view {said['view']}")
         revised = said.get("revised", False)
-        self._view = self._view or View(said["view"], said["types"], said["keys"], patience, revised=revised)
+        keep = said.get("keep")
+        self._view = self._view or View(said["view"], said["types"], said["keys"], patience, revised=revised, keep=keep)
         rows = pl.DataFrame()
         if said["rows"]:
             rows = snapshot.from_bytes(self._directory.read(said["epoch"], said["rows"]))["rows"]

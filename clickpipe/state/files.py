@@ -173,6 +173,18 @@ def rename(path: str, to: str) -> None:
         raise outside(error, to) from None
 
 
+def sync_file(path: str) -> None:
+    """What a library has written there survives from here. Raises DiskError."""
+    try:
+        descriptor = _open(path, os.O_RDONLY | os.O_NOFOLLOW, 0o600)
+        try:
+            _fsync(descriptor)
+        finally:
+            _close(descriptor)
+    except OSError as error:
+        raise outside(error, path) from None
+
+
 def copy_file(path: str, to: str) -> None:
     """Durable under its new name, for its owner only. Raises StateError for one that is gone, DiskError."""
     try:
@@ -214,6 +226,17 @@ def hold(path: str, patience: Patience = NO_PATIENCE) -> int:
     except BlockingIOError:
         os.close(descriptor)
         raise OutsideError(f"{path} is written by another pipeline", hint="give each one a file of its own") from None
+    return descriptor
+
+
+def hold_patiently(path: str, patience: Patience = NO_PATIENCE) -> int:
+    """A descriptor while which is open nobody else holds this lock; others are waited for."""
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = patience(path, lambda: _open(path, flags, 0o600))
+    except OSError as error:
+        raise outside(error, path) from None
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor
 
 

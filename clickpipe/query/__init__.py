@@ -1,0 +1,1 @@
+"""SQL over views, archives and logs."""

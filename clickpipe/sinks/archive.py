@@ -1,0 +1,255 @@
+"""An archive: history in Parquet, a folder per day, that any program can read.
+
+Guarantee: exactly once with checkpoints; without, one run's rows are added at its end, all or none. Memory: 262,144 rows.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import polars as pl
+
+from clickpipe.batch import Batch, Dead
+from clickpipe.columns import Columns
+from clickpipe.core.guarantee import EXACTLY_ONCE, WHOLE, Guarantee
+from clickpipe.core.meter import Ledger
+from clickpipe.core.operator import Staged, Writer
+from clickpipe.core.render import as_table
+from clickpipe.core.sink import Commits, Destination
+from clickpipe.core.time import instants
+from clickpipe.errors import PlanError, StateError
+from clickpipe.state.directory import StateDirectory
+from clickpipe.state.space import NO_PATIENCE, Patience
+from clickpipe.store import archives
+from clickpipe.store.archivefiles import Origin, Staging
+from clickpipe.store.archives import Archive
+from clickpipe.store.compaction import without
+from clickpipe.store.partitioning import Partitioning
+from clickpipe.store.versions import File, Shape, Version, common_kind
+
+MARK = "_mark"  # the watermark when a late record came: whoever computes again must judge it by that
+_SHELL = "shell"  # what the pipelines are called that have no checkpoints
+
+
+class ArchiveSink(Destination):
+    takes: ClassVar[frozenset[str]] = frozenset({"key", "partition_by"})
+
+    def needs(self, given: Columns) -> tuple[str, ...]:
+        return tuple(given.types)
+
+    def open(self, given: Columns) -> Writer:
+        origin = Origin(_SHELL, secrets.token_hex(8))
+        return ArchiveWriter(self._archive(NO_PATIENCE), origin, _Rows(self, given, NO_PATIENCE), NO_PATIENCE)
+
+    def open_replacing(self, given: Columns, span: tuple[int, int] | None) -> Writer:
+        origin = Origin("backfill", secrets.token_hex(8))
+        return ReplacingArchiveWriter(self._archive(NO_PATIENCE), origin, _Rows(self, given, NO_PATIENCE), span)
+
+    def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
+        patience = directory.patience(f"archive {self.address}")
+        archive = self._archive(patience)
+        lineage = saved["lineage"] if saved else secrets.token_hex(8)
+        self._check(archive, lineage, restored, saved, directory)
+        origin = Origin(directory.name, lineage)
+        # Its files may be committed again at this moment.
+        archive.clear(directory.name, lineage if saved else None, [file["path"] for file in saved["files"]] if saved else [])
+        return StagedArchiveWriter(archive, origin, _Rows(self, given, patience), patience, saved)
+
+    def _check(
+        self, archive: Archive, lineage: str, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory
+    ) -> None:
+        """Raises StateError where the archive and the checkpoint do not belong together."""
+        known = archive.newest().markers.get(lineage)
+        if known is not None and known > restored:
+            raise StateError(
+                f"archive {self.address} holds rows that checkpoint {restored} of {directory.name} does not know of",
+                notes=["newer checkpoints are gone", "--reset at ingest begins anew"],
+            )
+        if saved and saved["before"] is not None and (known is None or known < saved["before"]):
+            has = "is empty or was deleted" if known is None else f"holds rows up to checkpoint {known} only"
+            raise StateError(
+                f"archive {self.address} {has}, and those up to checkpoint {saved['before']} had been given",
+                notes=["either put it back from a copy,", "or start anew with --reset at ingest"],
+            )
+
+    @classmethod
+    def commits(cls, directory: StateDirectory) -> Commits:
+        return ArchiveCommits(directory)
+
+    def place(self) -> str:
+        return self.address
+
+    def guarantee(self, *, has_checkpoints: bool) -> Guarantee:
+        if has_checkpoints:
+            return Guarantee(EXACTLY_ONCE, "files and the checkpoint's number become a version of the archive at once")
+        return Guarantee(WHOLE, "the archive changes at the end, at once; the same run again adds its rows again")
+
+    def _archive(self, patience: Patience) -> Archive:
+        if self.form.format is not None:
+            raise PlanError("an archive is Parquet: not with --format", word="--format")
+        archive = Archive(self.address, patience, is_new=True)
+        archive.make()
+        return archive
+
+
+class _Rows:
+    """Batches -> rows of an archive: which types they have there, and when they were."""
+
+    def __init__(self, sink: ArchiveSink, given: Columns, patience: Patience) -> None:
+        self._given = given
+        is_result = bool(given.key or given.results_of)
+        self._time = "window_start" if is_result and given.types.get("window_start") == "time" else None
+        if not is_result and given.time is not None:
+            self._time = given.time.name
+        self._has_marks = not is_result and given.time is not None
+        self._before = Archive(sink.address, patience, is_new=True).newest().shape.types
+        self.partitioning = Partitioning(tuple(sink.form.partition_by) or ("day",))
+        self.partitioning.check(given.types)
+        self.types = {name: self._kind(name, kind) for name, kind in given.types.items()} | (
+            {MARK: "int"} if self._has_marks else {}
+        )
+        self._unit = given.time.unit if self._time and not is_result and given.time else "ms"
+        self._key = sink.form.key or given.key
+
+    def shape(self) -> Shape:
+        """Of the archive, as far as it is of these rows."""
+        time = {"column": self._time, "unit": self._unit} if self._time else None
+        return Shape(dict(self.types), time, self._key, self._given.is_revised)
+
+    def _kind(self, name: str, kind: str) -> str:
+        """The type of a column in the archive from now on. Where it has another one, values that do not fit are refused."""
+        before = self._before.get(name, kind)
+        return common_kind(before, kind) or before
+
+    def accept(self, batch: Batch) -> tuple[Batch, list[Dead]]:
+        """What of it has values that fit, and the rest with the reason."""
+        wrong = [name for name, kind in self.types.items() if name != MARK and self._misfits(name, kind)]
+        dead: list[Dead] = []
+        for name in wrong:
+            values = batch.frame[name]
+            fits = values.is_null() | values.cast(archives.dtype(self.types[name]), strict=False).is_not_null()
+            bad = batch.keep(~fits)
+            if not fits.all():
+                reason = f'column "{name}" is {self.types[name]} in the archive, and {self._given.types[name]} here'
+                dead.append(bad.as_dead(pl.Series([reason] * bad.height, dtype=pl.String)))
+                batch = batch.keep(fits)
+        return batch, dead
+
+    def _misfits(self, name: str, kind: str) -> bool:
+        given = self._given.types[name]
+        return given != kind and (given, kind) != ("int", "float")
+
+    def table(self, batch: Batch) -> tuple[pl.DataFrame, pl.Series | None]:
+        """The rows with the archive's types, and their times."""
+        rows = as_table(batch, spell_times=False)
+        for name, kind in batch.columns.types.items():
+            if (kind, self.types[name]) == ("float", "int"):  # the first float of a column of integers has come
+                self.types[name] = "float"
+        if self._has_marks:
+            mark = batch.frame[MARK] if MARK in batch.frame.columns else pl.Series([None] * batch.height, dtype=pl.Int64)
+            rows = rows.with_columns(mark.alias(MARK))
+        times = self._times(batch)
+        kinds = {name: archives.dtype(kind) for name, kind in self.types.items()}
+        return rows.cast({name: kinds[name] for name in rows.columns}, strict=False), times
+
+    def _times(self, batch: Batch) -> pl.Series | None:
+        if self._time is None:
+            return None
+        return instants(batch.frame[self._time], batch.columns.types[self._time], self._unit)
+
+
+class ArchiveWriter(Writer):
+    """One run's rows, which are added at its end."""
+
+    def __init__(self, archive: Archive, origin: Origin, rows: _Rows, patience: Patience) -> None:
+        self._archive, self._origin, self._rows = archive, origin, rows
+        self._staging = Staging(archive, origin, rows.partitioning, rows.types, patience)
+
+    def accept(self, batch: Batch) -> tuple[Batch, list[Dead]]:
+        return self._rows.accept(batch)
+
+    def write(self, batch: Batch) -> None:
+        self._staging.add(*self._rows.table(batch))
+
+    def close(self, accounts: list[Ledger]) -> None:
+        files = self._staging.taken()
+        self._staging.close()
+        if files:
+            self._archive.commit(files, self._rows.shape(), {})
+
+    def abandon(self) -> None:
+        self._staging.close()
+        self._archive.clear(self._origin.writer, self._origin.lineage, [])
+
+
+class ReplacingArchiveWriter(ArchiveWriter):
+    """The rows of some windows, in place of those that the archive has of them."""
+
+    def __init__(self, archive: Archive, origin: Origin, rows: _Rows, span: tuple[int, int] | None) -> None:
+        super().__init__(archive, origin, rows, NO_PATIENCE)
+        self._span = span
+
+    def close(self, accounts: list[Ledger]) -> None:
+        files = self._staging.taken()
+        self._staging.close()
+        kept, away = without(self._archive, self._span, self._origin)
+        self._archive.commit([*files, *kept], self._rows.shape(), {}, lambda _: away)
+
+
+class StagedArchiveWriter(ArchiveWriter):
+    """The rows between two checkpoints, in files of their own."""
+
+    def __init__(
+        self, archive: Archive, origin: Origin, rows: _Rows, patience: Patience, saved: Mapping[str, Any] | None
+    ) -> None:
+        super().__init__(archive, origin, rows, patience)
+        self._before = (saved["epoch"] if saved["files"] else saved["before"]) if saved else None
+        self._last = saved["epoch"] if saved else 0
+        self._staging.begin(self._last)
+
+    def prepare(self, epoch: int, *, ended: bool) -> Staged:
+        files = self._staging.taken()
+        self._staging.begin(epoch)
+        said = {"archive": self._archive.name, "writer": self._origin.writer, "lineage": self._origin.lineage, "epoch": epoch}
+        said |= {"before": self._before, "files": [asdict(file) for file in files], "shape": asdict(self._rows.shape())}
+        self._before = epoch if files else self._before
+        return Staged(said, lambda: None)  # each file is durable since it was made
+
+    def close(self, accounts: list[Ledger]) -> None:
+        self._staging.close()
+
+    def abandon(self) -> None:
+        self._staging.close()  # what was staged for a manifest that is complete may still be committed
+
+
+class ArchiveCommits(Commits):
+    _archive: Archive | None = None
+
+    def commit(self, said: Mapping[str, Any]) -> None:
+        if not said["files"]:
+            return
+        patience = self._directory.patience(f"archive {said['archive']}")
+        self._archive = self._archive or Archive(said["archive"], patience, is_new=True)
+        files = [File(**file) for file in said["files"]]
+        marker = {said["lineage"]: said["epoch"]}
+        self._archive.commit(files, Shape(**said["shape"]), marker, lambda now: _earlier(now, said))
+
+    def check_rewind(self, said: Mapping[str, Any]) -> None:
+        archive = Archive(said["archive"], is_new=True)
+        if said["before"] is not None and said["lineage"] not in archive.newest().markers:
+            raise StateError(f"archive {said['archive']} is not the one that checkpoint {said['epoch']} wrote to")
+        archive.check_rewind(said["lineage"], said["epoch"])
+
+    def rewind(self, said: Mapping[str, Any]) -> str:
+        Archive(said["archive"], is_new=True).rewind(said["lineage"], said["epoch"])
+        return f"archive {said['archive']} has lost what came later: it will be given again"
+
+
+def _earlier(now: Version, said: Mapping[str, Any]) -> list[str]:
+    """What the same pipeline had written before it began anew."""
+    if said["before"] is not None:
+        return []
+    return [path for path, file in now.files.items() if file.writer == said["writer"] and file.lineage != said["lineage"]]
