@@ -1,7 +1,7 @@
 """clickpipe: real-time analytics for click and event streams, made of Unix commands.
 
-    import clickpipe
-    clickpipe.scan("archive:clicks").filter(…).collect()        a Polars LazyFrame, see `scan`
+import clickpipe
+clickpipe.scan("archive:clicks").filter(…).collect()        a Polars LazyFrame, see `scan`
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from clickpipe.core.address import part_of
 from clickpipe.core.catalog import Catalog
+from clickpipe.core.operator import Feed
 from clickpipe.errors import PlanError
 from clickpipe.lines import Block
 from clickpipe.wire.pump import Arriving
@@ -76,6 +77,15 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Directly:
+    """What is asked of a source that gives columns. `within`: rows of this time only; milliseconds, the second exclusive."""
+
+    pipeline: str
+    time: str | None = None
+    within: tuple[int | None, int | None] | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """What an address names. Subclasses say how its splits are found."""
 
@@ -85,6 +95,10 @@ class Source:
     def splits(self) -> list[Split]:
         """At least one. Raises PlanError or OutsideError when there is nothing."""
         raise NotImplementedError
+
+    def feed(self, asked: Directly) -> Feed | None:
+        """Its records, where they are no text; None: they are. Raises PlanError, StateError."""
+        return None
 
     def followed(self) -> str:
         """The path or glob whose files may grow. Raises PlanError where there are none."""
@@ -105,6 +119,18 @@ def splits_of(addresses: tuple[str, ...]) -> list[Split]:
         if names.count(name) > 1:
             raise PlanError(f"{name} is named twice", word=name)
     return found
+
+
+def direct(addresses: tuple[str, ...], asked: Directly) -> Feed | None:
+    """What gives the records of a source that are no text. Raises PlanError, StateError."""
+    return _source(addresses[0]).feed(asked) if len(addresses) == 1 else None
+
+
+def is_direct(addresses: tuple[str, ...]) -> bool:
+    """Whether its records are no text."""
+    with suppress(PlanError):
+        return len(addresses) == 1 and type(_source(addresses[0])).feed is not Source.feed
+    return False
 
 
 def is_shared(address: str) -> bool:

@@ -32,7 +32,7 @@ def backfill(plan: Plan, inputs: tuple[str, ...], span: Span | None, say: Callab
         written.append(InSpan(sink.open_replacing(given, span), span))
         return written[-1]
 
-    outcome = run(again(plan, "backfill", inputs, opened), say)
+    outcome = run(again(plan, "backfill", inputs, opened, span), say)
     return outcome, sum(one.rows for one in written)
 
 

@@ -153,12 +153,13 @@ class Checkpoints:
 
 def begin(step: Ingest, name: str, word: str, space: Space) -> tuple[IngestFeed, Checkpoints]:
     """Begin a run of a pipeline with checkpoints, where its last one left off. Raises StateError, OutsideError, PlanError."""
+    step.check_checkpoint()
     directory = StateDirectory(pipeline_directory(step.pipeline(name)), space)
     anew = step.reset and not os.environ.get(AGAIN)  # a supervisor has begun anew already
     run = directory.begin(anew=anew, anywhere=step.allow_fs)
     checkpoints = Checkpoints(directory, run.number, run.restore)
     checkpoints.tables(Place(0, word, step.says()))
-    feed = step.open(run.restore.entry(0, "source") if run.restore else None, say=space.say)
+    feed = step.begun(run.restore.entry(0, "source") if run.restore else None, space.say)
     feed.run, feed.restore = run.number, run.restore.epoch if run.restore else 0
     if run.restore and run.restore.ended:
         feed.notes = (f"{directory.name} had come to its end at checkpoint {run.restore.epoch}; --reset at ingest begins anew",)

@@ -14,11 +14,19 @@ from dataclasses import dataclass, field, replace
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
-from clickpipe.core.operator import Writer
+from clickpipe.core.operator import FOREVER, Writer
+from clickpipe.core.source import is_direct
 from clickpipe.core.step import FlowStep, MergeStep, PartitionStep, SinkStep
+from clickpipe.core.windows import FIXED
 from clickpipe.errors import PlanError
+from clickpipe.operators.aggregate import Aggregate
+from clickpipe.operators.filter import Filter
 from clickpipe.operators.ingest import Ingest
+from clickpipe.operators.rollup import Rollup
+from clickpipe.operators.select import Select
 from clickpipe.operators.sink import Sink
+from clickpipe.operators.sketch import Sketch
+from clickpipe.operators.window import Window
 from clickpipe.plan.plan import Node, Plan
 
 Opener = Callable[[Sink, Columns], Writer]
@@ -52,12 +60,15 @@ class Redirected(SinkStep):
         return self.opener(self.of, given)
 
 
-def again(plan: Plan, purpose: str, inputs: tuple[str, ...], opener: Opener) -> Plan:
-    """The plan over these inputs; `opener` says where the rows of its sinks of results go. `purpose`: makes its name."""
+def again(plan: Plan, purpose: str, inputs: tuple[str, ...], opener: Opener, span: Span | None = None) -> Plan:
+    """The plan over these inputs; `opener` says where the rows of its sinks of results go. `purpose`: makes its name; `span`: of
+    windows that are wanted, others may be left out."""
     ingest = _ingest(plan)
+    inputs = inputs or inputs_of(plan)
     first = replace(
         ingest,
-        source=inputs or inputs_of(plan),
+        source=inputs,
+        within=_records_of(plan, span) if span else None,
         name=f"{ingest.pipeline(plan.name)[:80]}-{purpose}",
         checkpoint=None,
         follow=False,
@@ -67,8 +78,27 @@ def again(plan: Plan, purpose: str, inputs: tuple[str, ...], opener: Opener) -> 
         on_idle=None,
         max_errors=None,
     )
+    if is_direct(inputs):  # what was text is none any more, and the archive knows by which column it goes
+        first = replace(first, time=None, format=None, columns=None, strict=False)
     nodes = [Node(first, plan.nodes[0].written), *_rest(plan, opener)]
     return replace(plan, nodes=tuple(nodes), name=f"{plan.name}-{purpose}" if plan.name else "")
+
+
+def _records_of(plan: Plan, span: Span) -> tuple[int | None, int | None] | None:
+    """The time of the records that windows of a span may have; None: all."""
+    reach = 0
+    for node in plan.nodes[1:]:
+        step = node.step
+        if isinstance(step, Window):
+            if step.kind not in FIXED:
+                return None
+            reach += int(step.size)
+        elif isinstance(step, Rollup):
+            reach += int(step.size)
+        elif not isinstance(step, Aggregate | Sketch | Filter | Select | Sink | PartitionStep | MergeStep):
+            return None  # it may look at what came before
+    first, end = span
+    return (first if first > -FOREVER else None, end + reach if end < FOREVER else None) if reach else None
 
 
 def inputs_of(plan: Plan) -> tuple[str, ...]:

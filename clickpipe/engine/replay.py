@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clickpipe.columns import Columns
-from clickpipe.core.intake import IngestFeed
-from clickpipe.core.operator import Pull, Writer
+from clickpipe.core.operator import Feed, Pull, Writer
 from clickpipe.core.option import Size
 from clickpipe.engine.local import Outcome, run
 from clickpipe.engine.recompute import again
@@ -57,7 +56,7 @@ class Paced(Ingest):
 
     speed: float = 1.0
 
-    def open(self, saved: Mapping[str, Any] | None = None, *, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
+    def open(self, saved: Mapping[str, Any] | None = None, *, say: Callable[[str], None] = lambda _: None) -> Feed:
         feed = super().open(saved, say=say)
         pulls = feed.pulls
         feed.pulls = lambda: _paced(pulls(), self.speed)  # type: ignore[method-assign]  # this one feed waits before each pull

@@ -21,8 +21,9 @@ from clickpipe.core.guarantee import AT_MOST_ONCE, EXACTLY_ONCE, WHOLE, Guarante
 from clickpipe.core.idle import IdleRule
 from clickpipe.core.inorder import InOrder
 from clickpipe.core.intake import IngestFeed, Pace, Taking
+from clickpipe.core.operator import Feed
 from clickpipe.core.option import Duration, Size, argument, option, options
-from clickpipe.core.source import Admission, Split, followed, is_shared, splits_of
+from clickpipe.core.source import Admission, Directly, Split, direct, followed, is_direct, is_shared, splits_of
 from clickpipe.core.step import SourceStep
 from clickpipe.core.time import UNITS
 from clickpipe.core.units import format_duration
@@ -35,6 +36,7 @@ _ROTATED = (
 )
 _IDLE = 30_000  # milliseconds
 _OF_CLIENTS = ("client_timeout", "max_clients", "tls_cert", "tls_key", "tls_ca", "insecure")
+_OF_TEXT = ("follow", "format", "columns", "strict", "checkpoint", "idle_timeout", "on_idle", *_OF_CLIENTS)
 _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
 
 
@@ -112,9 +114,10 @@ class Ingest(SourceStep):
     insecure: bool = option("tcp: listen to other machines too, although everybody there may send records", default=False)
     batch_bytes: Size = option("a batch is about this large", default=Size(8 << 20), example="8MiB")
     max_latency: Duration = option("never wait longer than this for a batch to fill", default=Duration(50), example="50ms")
+    within: tuple[int | None, int | None] | None = None  # not for people: records of this time only, where that is quick
 
     harmless = frozenset(
-        "checkpoint reset allow_fs batch_bytes max_latency max_errors dead_letter name "
+        "within checkpoint reset allow_fs batch_bytes max_latency max_errors dead_letter name "
         "client_timeout max_clients tls_cert tls_key tls_ca insecure".split()
     )
     later = {
@@ -155,7 +158,16 @@ read, windows close. With --checkpoint they stop it instead, with windows left o
 checkpoint of a killed run is lost. Without --columns the columns are those of the first client that sends a record.
 When the half lines of all clients together have more than 64 MiB, the longest is cut off, with its client."""
 
-    def open(self, saved: Mapping[str, Any] | None = None, *, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
+    def open(self, saved: Mapping[str, Any] | None = None, *, say: Callable[[str], None] = lambda _: None) -> Feed:
+        """The records; what is no text comes as it is. Raises StateError, see `begun`."""
+        if is_direct(self.source):
+            self._check_direct()
+            found = direct(self.source, Directly(self.pipeline(), self.time, self.within))
+            assert found is not None
+            return found
+        return self.begun(saved, say)
+
+    def begun(self, saved: Mapping[str, Any] | None = None, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""
         self._check()
         feed = self._following(saved, say) if self.follow else self.feed(splits_of(self.source), saved, say)
@@ -191,6 +203,8 @@ When the half lines of all clients together have more than 64 MiB, the longest i
 
     def pipeline(self, plan: str = "") -> str:
         """The pipeline's name, by which its state is kept. `plan`: what the recipe is called."""
+        if is_direct(self.source):
+            return self.name or plan or _pipeline_name(self.source[0].partition(":")[2])
         return self.name or plan or _pipeline_name(followed(self.source)[0] if self.follow else splits_of(self.source)[0].name)
 
     def taking(self, first: str) -> Taking:
@@ -231,6 +245,17 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         self._check_idle()
         self._check_clients()
         check_zone(self.time_zone)
+
+    def check_checkpoint(self) -> None:
+        """Raises PlanError where no position can be saved."""
+        if is_direct(self.source):
+            self._check_direct()
+
+    def _check_direct(self) -> None:
+        """Raises PlanError for options that say how text is read, or how often a position is saved."""
+        for one in options(type(self)):
+            if one.name in _OF_TEXT and getattr(self, one.name) != one.default:
+                raise PlanError(f"{one.flag} is not for {self.source[0]}, which is read as a whole and as it is", word=one.flag)
 
     def _check_idle(self) -> None:
         word = "--idle-timeout" if self.idle_timeout is not None else "--on-idle" if self.on_idle else ""

@@ -131,7 +131,7 @@ class Archive:
         return path
 
     def show(self, files: Sequence[File]) -> None:
-        """Staged files get the names under which they are seen. Repeating it is harmless. Raises StateError for one that is gone."""
+        """Staged files get the names under which they are seen. Repeating it is harmless. Raises StateError where one is gone."""
         for file in files:
             path = os.path.join(self.folder, file.path)
             if os.path.exists(staged := hidden_of(path)):

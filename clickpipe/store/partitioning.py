@@ -8,7 +8,7 @@ itself always stands in the file too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -114,7 +114,3 @@ def _spelled(text: str) -> str:
 def _letter(byte: int) -> str:
     letter = chr(byte)
     return letter if _PLAIN.fullmatch(letter) else f"%{byte:02X}"
-
-
-def named(folders: Sequence[str]) -> str:
-    return ", ".join(folders) or "the archive itself"

@@ -245,7 +245,7 @@ def _from_whole(said: Mapping[str, Any]) -> Version:
 
 
 def widened(before: Shape, after: Shape) -> Shape:
-    """The shape of an archive that has rows of both. Raises StateError where a column is of two types that have none in common."""
+    """The shape of an archive that has rows of both. Raises StateError for a column of two types that have none in common."""
     types = dict(before.types)
     for name, kind in after.types.items():
         common = common_kind(types.get(name, kind), kind)
