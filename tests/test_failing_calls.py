@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from examples import every, some
 
@@ -27,7 +28,7 @@ TEXT = (
     "ingest in.ndjson --time ts --max-out-of-orderness 2s --batch-bytes 8KiB --name c --checkpoint 1ms | window tumble 5s"
     " | aggregate --by page n='count(*)' | {sink}"
 )
-SINKS = {"file": "sink out.ndjson", "view": "sink view:pages"}
+SINKS = {"file": "sink out.ndjson", "view": "sink view:pages", "archive": "sink archive:pages"}
 STEPS = 4
 
 
@@ -59,8 +60,18 @@ def _said(directory: Path) -> str:
 def _results(directory: Path, sink: str) -> dict[str, list[str]]:
     state = directory / ".home" / "pipelines" / "c"
     found = {name: (state / f"{name}.ndjson").read_text() for name in ("late", "dead")}
-    found["out"] = (directory / "out.ndjson").read_text() if sink == "file" else _view(directory)
+    read = {"file": _file, "view": _view, "archive": _archive}
+    found["out"] = read[sink](directory)
     return {name: sorted(re.sub(r'"_?time":\d+', "", text).splitlines()) for name, text in found.items()}
+
+
+def _file(directory: Path) -> str:
+    return (directory / "out.ndjson").read_text()
+
+
+def _archive(directory: Path) -> str:
+    files = directory / ".home" / "archives" / "pages" / "**/*.parquet"
+    return "\n".join(map(str, pl.read_parquet(files, hive_partitioning=False).rows()))
 
 
 def _view(directory: Path) -> str:
@@ -123,10 +134,11 @@ def test_each_call_fails_once(call: str, code: str, tmp_path: Path, expected: di
     assert number > 2, f"{call} was called {number - 1} times"
 
 
+@pytest.mark.parametrize("sink", ["view", "archive"])
 @pytest.mark.parametrize("call", some(["write", "fsync", "replace"]))
-def test_each_call_of_a_run_into_a_view_fails_once(call: str, tmp_path: Path, expected: dict[str, Results]) -> None:
+def test_each_call_of_a_run_into_a_store_fails_once(call: str, sink: str, tmp_path: Path, expected: dict[str, Results]) -> None:
     number = 1
-    while _recovers(tmp_path / str(number), "view", f"{call}:{number}:EIO", expected):
+    while _recovers(tmp_path / str(number), sink, f"{call}:{number}:EIO", expected):
         number += every(3)
     assert number > 2
 

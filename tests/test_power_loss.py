@@ -7,6 +7,7 @@ pipeline is run to its end, and must give what a run gives that nothing disturbe
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shlex
@@ -27,9 +28,12 @@ from power.recorder import Recorder
 from test_crash import _prepared
 
 from clickpipe.errors import ClickpipeError
+from clickpipe.sinks.archive import ArchiveCommits
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.manifest import Manifest
 from clickpipe.state.parts import Parts
+from clickpipe.store import archives
+from clickpipe.store.archives import Archive
 from clickpipe.testing import environment, run_steps
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -55,6 +59,7 @@ SCENES = {
     "file": Scene("sink out.ndjson", ("after-part-rename:4", "after-manifest-rename:3")),
     "shell": Scene("sink out.ndjson", fused=False),
     "view": Scene("sink view:pages", ("before-view-commit:6",), steps=ALONE),
+    "archive": Scene("sink archive:pages", ("before-archive-rename:2", "before-version-rename:3"), steps=ALONE),
 }
 STATES = examples(700)  # of each scene, all different
 SAMPLES = 6  # behind each call, so often that there are enough:
@@ -204,7 +209,11 @@ def _complaint(recorded: Recording, state: State) -> str:
 def _redo(root: Path, restore: Manifest | None) -> None:
     """What a start does for a file. Raises StateError when its parts are not those that the checkpoint knows of."""
     saved = restore.entry(SINK, "staged") if restore else None
-    if saved is None or "parts" in saved:
+    if saved is not None and "archive" in saved:
+        with mock.patch.dict(os.environ, CLICKPIPE_HOME=str(root / ".home")):
+            ArchiveCommits(StateDirectory(str(root / PIPELINE))).commit(saved)
+            archives.scan(Archive(saved["archive"], is_new=True).snapshot()).collect()
+    elif saved is None or "parts" in saved:
         parts = Parts(str(root / "out.ndjson"))
         parts.begin(restore.epoch if restore else 0, saved)
         if saved:
@@ -250,4 +259,7 @@ def _results(root: Path) -> dict[str, list[Any]]:
         connection = sqlite3.connect(path)
         results[path.name] = connection.execute("SELECT * FROM pages ORDER BY _key").fetchall()
         connection.close()
+    for path in (root / ".home" / "archives").glob("*"):
+        with mock.patch.dict(os.environ, CLICKPIPE_HOME=str(root / ".home")):
+            results[path.name] = sorted(map(str, archives.scan(Archive(path.name).snapshot()).collect().rows()))
     return results

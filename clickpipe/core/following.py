@@ -1,4 +1,4 @@
-"""Files that grow: what is appended goes out at once, in turn, and the input never ends by itself.
+"""Files and logs that grow: what is appended goes out at once, in turn, and the input never ends by itself.
 
     round    app.log --block--> judged by its clock -->     the watermark and a checkpoint
              web.log --block--> judged by its clock -->     come behind the last block of a round
@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from clickpipe.core.format import SAMPLE
+from clickpipe.core.eventtime import EventTime
+from clickpipe.core.format import SAMPLE, Format
 from clickpipe.core.intake import IngestFeed, Taking
 from clickpipe.core.operator import Pull
-from clickpipe.core.tail import Tail
+from clickpipe.core.source import Arrived
 from clickpipe.core.time import SplitClock
-from clickpipe.core.watch import LOOK, Watch
+from clickpipe.core.watched import Watched, WatchedSplit
 from clickpipe.lines import Block, line_count
 from clickpipe.spent import IDLE, waiting
 
@@ -29,14 +30,18 @@ class Following(IngestFeed):
     _is_finished = False  # an earlier run had come to its end
 
     def __init__(
-        self, taking: Taking, addresses: tuple[str, ...], say: Callable[[str], None], saved: Mapping[str, Any] | None = None
+        self,
+        taking: Taking,
+        watched: Callable[[Format, EventTime, Callable[[str], None]], Watched],
+        say: Callable[[str], None],
+        saved: Mapping[str, Any] | None = None,
     ) -> None:
-        """Raises PlanError for what cannot be followed, StateError if a file of `saved` cannot be found again."""
-        self._addresses, self._say = addresses, say
+        """Raises PlanError for what cannot be followed, StateError if what `saved` names cannot be found again."""
+        self._watched, self._say = watched, say
         super().__init__(taking, saved)
 
     def _prepare(self) -> None:
-        self._watch = Watch(self._addresses, self._format, self._time, self._say)
+        self._watch = self._watched(self._format, self._time, self._say)
         self._changes = 0
 
     def _first_name(self) -> str:
@@ -52,7 +57,7 @@ class Following(IngestFeed):
             found = self._watch.sample(self._pace.batch_bytes)
             if found:
                 sample, since = sample + found, time.monotonic()
-            elif any(block.data for block in sample) and time.monotonic() - since >= _QUIET:
+            elif self._watch.is_over or (any(block.data for block in sample) and time.monotonic() - since >= _QUIET):
                 break
             else:
                 time.sleep(_QUIET / 4)
@@ -61,7 +66,7 @@ class Following(IngestFeed):
 
     def pulls(self) -> Iterator[Pull]:
         self._wait_for_next()
-        while not self._is_stopping:
+        while not self._is_stopping and not self._watch.is_over:
             yield from self.round()
             self._rest()
             yield Pull(watermark=self._reached)  # so that what has failed in the background is heard of
@@ -71,8 +76,8 @@ class Following(IngestFeed):
         self._end()
 
     def _drained(self) -> Iterator[Pull]:
-        """What stands in the files by now; whoever goes on writing does not keep us."""
-        left = sum(one.size - one.offset for tail in self._watch.tails for one in tail.generations)
+        """What stands there by now; whoever goes on writing does not keep us."""
+        left = self._watch.left()
         while left > 0 and self._drains:
             yield from self.round()
             if not self._watch.taken:
@@ -84,10 +89,11 @@ class Following(IngestFeed):
         last: Pull | None = None
         began, heard = self._now(), set[str]()
         for tail, block in self._watch.blocks(self._pace.batch_bytes):
-            if last:
-                yield last
-            last = self._pull(tail, block)
-            heard |= {tail.name} if _has_records(last) else set()
+            for pull in self._pulled(tail, block):
+                if last:
+                    yield last
+                last = pull
+                heard |= {tail.name} if _has_records(last) else set()
             if self._is_stopping and not self._drains:
                 break
         else:
@@ -105,17 +111,19 @@ class Following(IngestFeed):
         """Until more may have come. A little more is waited for, so that a batch fills up."""
         if self._watch.taken < self._pace.batch_bytes:
             with waiting(IDLE):
-                time.sleep(min(LOOK, self._pace.latency) if self._watch.taken else LOOK)
+                look = self._watch.look
+                time.sleep(min(look, self._pace.latency) if self._watch.taken else look)
 
-    def _pull(self, tail: Tail, block: Block) -> Pull:
-        batch, dead, read = self._format.read(block, self._raw_columns, self._wants, tail.name)
+    def _pulled(self, tail: WatchedSplit, block: Block) -> Iterator[Pull]:
         if self._reached is not None:  # the others may have gone on without it
             tail.clock.lift(self._reached)
-        pull = self._judged(batch, tail.clock, dead, read, int(time.time() * 1_000))
-        if _has_records(pull):
-            tail.has_given = True
-            self._watermark.look(tail.name, self._now(), has_given=True)
-        return pull
+        parsed = self._format.read(block, self._raw_columns, self._wants, tail.name)
+        arrived = tail.arrived(block) or [Arrived(block.end, int(time.time() * 1_000))]
+        for pull in self._judged_as_arrived(block, parsed, arrived, tail.clock, tail.name):
+            if _has_records(pull):
+                tail.has_given = True
+                self._watermark.look(tail.name, self._now(), has_given=True)
+            yield pull
 
     def _look(self, began: int, heard: set[str]) -> None:
         """What a round has found in the files that it has heard nothing of: they were looked at when it began, or later."""

@@ -96,11 +96,12 @@ class InOrder(IngestFeed):
 
     def _pulls_of(self, one: Progress, held: list[int]) -> Iterator[Pull]:
         """`held`: the first event times of the splits to come."""
-        for batch, dead, read, end in self._read(one):
+        for block, found in self._read(one):
             self._catch_up(one)
-            pull = self._judged(batch, one.clock, dead, read, int(time.time() * 1_000) if one.split.is_live else None)
+            *before, pull = self._as_arrived(one, block, found)
+            yield from before
             self._go_on(pull, one, held)
-            one.offset = end
+            one.offset = block.end
             pull.barrier = self._next_barrier()
             yield pull
             if self._is_stopping and not one.split.is_live:  # what is live ends by itself, with what has come
@@ -198,12 +199,18 @@ class InOrder(IngestFeed):
         beats = [beat for beat in (self._pace.interval, min(1.0, timeout / 4)) if beat]
         return min(beats, default=None)
 
-    def _read(self, one: Progress) -> Iterator[tuple[Batch, list[Dead], int, int]]:
-        """Batches, bad records, how many were read, and where the next begins."""
+    def _as_arrived(self, one: Progress, block: Block, found: tuple[Batch, list[Dead], int]) -> list[Pull]:
+        if arrived := one.split.arrived(block):
+            return list(self._judged_as_arrived(block, found, arrived, one.clock, one.split.name))
+        batch, dead, read = found
+        return [self._judged(batch, one.clock, dead, read, int(time.time() * 1_000) if one.split.is_live else None)]
+
+    def _read(self, one: Progress) -> Iterator[tuple[Block, tuple[Batch, list[Dead], int]]]:
+        """Blocks, their batches and bad records, and how many were read."""
         stream, one.opened = one.opened or self._blocks(one), None
 
-        def read(block: Block) -> tuple[Batch, list[Dead], int, int]:
-            return *self._format.read(block, self._raw_columns, self._wants, one.split.name), block.end
+        def read(block: Block) -> tuple[Block, tuple[Batch, list[Dead], int]]:
+            return block, self._format.read(block, self._raw_columns, self._wants, one.split.name)
 
         return parsed(stream, read, 0 if one.split.is_live else _WORKERS)
 

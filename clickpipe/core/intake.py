@@ -9,7 +9,7 @@ A subclass says which blocks come next; everything else is the same for all.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from clickpipe.core.format import FORMATS, Format, Wants
 from clickpipe.core.idle import IdleRule, Watermark
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.packing import UNPACK
-from clickpipe.core.source import Admission
+from clickpipe.core.source import Admission, Arrived
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import DataError
 from clickpipe.lines import Block
@@ -180,6 +180,30 @@ class IngestFeed(Feed):
         batch, more = self._taking.judged(batch, self._format, self._time, clock, arrival, self.columns)
         self._is_new |= read > 0
         return Pull([batch], None, [*dead, *more], read)
+
+    def _judged_as_arrived(
+        self, block: Block, parsed: tuple[Batch, list[Dead], int], arrived: Sequence[Arrived], clock: SplitClock, name: str
+    ) -> Iterator[Pull]:
+        """Pieces that arrived at different times are judged each by its own, where that makes a difference."""
+        batch, dead, read = parsed
+        first = min(one.arrival for one in arrived)
+        if len(arrived) < 2 or not self._is_ahead(batch, clock, first):
+            yield self._judged(batch, clock, dead, read, first)
+            return
+        at = block.offset
+        for one in arrived:
+            overlong = block.overlong if one is arrived[-1] else ()
+            piece = Block(block.data[at - block.offset : one.end - block.offset], at, overlong)
+            batch, dead, read = self._format.read(piece, self._raw_columns, self._wants, name)
+            yield self._judged(batch, clock, dead, read, one.arrival)
+            at = one.end
+
+    def _is_ahead(self, batch: Batch, clock: SplitClock, arrival: int) -> bool:
+        """Whether a record may be too far ahead of when it arrived."""
+        if self._time.field is None or self._time.field not in batch.frame.columns:
+            return False
+        greatest = self._time.instants(batch).max()
+        return isinstance(greatest, int) and clock.may_be_ahead(greatest, arrival)
 
     # How far it has come.
 

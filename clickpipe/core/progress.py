@@ -18,7 +18,7 @@ class Progress:
     def __init__(self, split: Split, time: EventTime) -> None:
         self.split, self._time = split, time
         self.clock: SplitClock = time.clock(is_live=split.is_live)
-        self.offset = 0
+        self.offset = split.begin
         self.start: int | None = None
         self.is_done = False
         self.opened: Iterator[Block] | None = None  # blocks that were looked at, and those behind them

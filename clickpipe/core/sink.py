@@ -31,6 +31,8 @@ class Form:
     key: tuple[str, ...] = ()
     keep: int | None = None  # milliseconds: view
     partition_by: tuple[str, ...] = ()  # archive
+    partitions: int | None = None  # log
+    by: tuple[str, ...] = ()  # log
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clickpipe.core.address import part_of
 from clickpipe.core.catalog import Catalog
@@ -13,6 +13,11 @@ from clickpipe.core.operator import Feed
 from clickpipe.errors import PlanError
 from clickpipe.lines import Block
 from clickpipe.wire.pump import Arriving
+
+if TYPE_CHECKING:
+    from clickpipe.core.eventtime import EventTime
+    from clickpipe.core.format import Format
+    from clickpipe.core.watched import Watched
 
 SOURCES = Catalog("clickpipe.sources", "source")
 
@@ -29,10 +34,19 @@ class Admission:
     is_open: bool = False  # to everybody, from everywhere: a person wants it
 
 
+@dataclass(frozen=True)
+class Arrived:
+    """A piece of a split that arrived at one time. `end`: where it ends, in bytes; `arrival`: epoch milliseconds."""
+
+    end: int
+    arrival: int
+
+
 class Split:
     """An independent, ordered part of a source. `name` stands in messages and dead letters."""
 
     name: str
+    begin = 0  # where reading begins, in bytes
     is_shared = False  # many write to it, each an input of its own; whole records of theirs come, without their header lines
 
     def listen(
@@ -57,6 +71,10 @@ class Split:
     def chunks(self, offset: int = 0) -> Iterator[bytes]:
         """A split at rest: its bytes from `offset` on, some MiB at a time. Raises OutsideError or DataError."""
         return iter(())
+
+    def arrived(self, block: Block) -> Sequence[Arrived]:
+        """When the pieces of a block that `chunks` gave had arrived, in order. Empty: nobody knows."""
+        return ()
 
     def identity(self, offset: int) -> Mapping[str, Any]:
         """What tells these bytes, up to `offset`, from others of the same name. Empty: they cannot be read again."""
@@ -100,16 +118,31 @@ class Source:
         """Its records, where they are no text; None: they are. Raises PlanError, StateError."""
         return None
 
+    def starting(self, where: str) -> Source:
+        """The same, from elsewhere on: `earliest`, `latest`, an offset or a time. Raises PlanError where it cannot."""
+        if where == "earliest":
+            return self
+        raise PlanError(f"--from is for logs: {self.address} is read from its beginning", word="--from")
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether its splits go side by side in time, so that none may be read to its end before the others."""
+        return False
+
+    def watched(self, form: Format, time: EventTime, say: Callable[[str], None], *, is_bounded: bool) -> Watched | None:
+        """What is there and what will come, where it is no file; `is_bounded`: no more than what is there now."""
+        return None
+
     def followed(self) -> str:
         """The path or glob whose files may grow. Raises PlanError where there are none."""
         raise PlanError(f"--follow is for files that grow: {self.address} is none", word="--follow")
 
 
-def splits_of(addresses: tuple[str, ...]) -> list[Split]:
+def splits_of(addresses: tuple[str, ...], start: str | None = None) -> list[Split]:
     """All that the addresses name, in order. Raises PlanError or OutsideError."""
     if not addresses:
         raise PlanError("no source", hint="a file, a glob, or - for standard input")
-    sources = [_source(address) for address in addresses]
+    sources = [_started(address, start) for address in addresses]
     for address, source in zip(addresses, sources, strict=True):
         if source.is_shared and len(sources) > 1:
             raise PlanError(f"{address} never ends: it must be the only source", word=address)
@@ -148,6 +181,16 @@ def followed(addresses: tuple[str, ...]) -> tuple[str, ...]:
         if addresses.count(address) > 1:
             raise PlanError(f"{address} is named twice", word=address)
     return tuple(_source(address).followed() for address in addresses)
+
+
+def source_of(addresses: tuple[str, ...], start: str | None = None) -> Source | None:
+    """The only source that they name, where it is one. Raises PlanError."""
+    return _started(addresses[0], start) if len(addresses) == 1 else None
+
+
+def _started(address: str, start: str | None) -> Source:
+    source = _source(address)
+    return source if start is None else source.starting(start)
 
 
 def _source(address: str) -> Source:

@@ -19,6 +19,7 @@ from clickpipe.core.beside import Beside, has_packing, inode_at, opened_regular,
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.format import Format
 from clickpipe.core.generation import Generation, fits, has_mark, mark
+from clickpipe.core.watched import WatchedSplit
 from clickpipe.errors import StateError
 from clickpipe.lines import Block
 
@@ -32,17 +33,14 @@ class Known(Protocol):
     def knows(self, file: int) -> bool: ...
 
 
-class Tail:
+class Tail(WatchedSplit):
     """One split. `say`: what a person should know."""
 
     def __init__(self, name: str, form: Format, time: EventTime, say: Callable[[str], None]) -> None:
         self.name, self._format, self._say = name, form, say
         self.clock = time.clock(is_live=True)
-        self.has_given = False  # records, so that the others wait for its watermark
         self.generations: deque[Generation] = deque()
         self.past: list[Mapping[str, Any]] = []  # files beside it that are not to be read again
-        self.taken = 0  # bytes
-        self.changes = 0  # of its files, which a checkpoint must know of
         self._said: set[str] = set()
         self._next_scan = 0.0
         self._beside = Beside(name)

@@ -142,6 +142,10 @@ class SplitClock:
         greatest = watermark + self._delay
         self.greatest = greatest if self.greatest is None else max(greatest, self.greatest)
 
+    def may_be_ahead(self, greatest: int, arrival: int) -> bool:
+        """Whether records up to this time that arrived then or later can be too far ahead."""
+        return self._skew is not None and greatest > arrival + self._skew
+
     def judge(self, times: pl.Series, arrival: int | None = None) -> Judged:
         """Shape: one instant a record, in the order of arrival."""
         future = self._too_far_ahead(times, arrival)

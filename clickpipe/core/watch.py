@@ -18,6 +18,7 @@ from clickpipe.core.format import Format
 from clickpipe.core.generation import opened
 from clickpipe.core.packing import MAGIC_BYTES, is_packed
 from clickpipe.core.tail import Tail
+from clickpipe.core.watched import Watched
 from clickpipe.errors import PlanError
 from clickpipe.lines import Block
 
@@ -25,13 +26,12 @@ LOOK = 0.1  # seconds between two looks at a path
 SCAN = 1.0  # and at a glob
 
 
-class Watch:
+class Watch(Watched):
     """`taken`: the bytes that the last round has read. Raises PlanError for what cannot be followed."""
 
     def __init__(self, addresses: tuple[str, ...], form: Format, time: EventTime, say: Callable[[str], None]) -> None:
         self._addresses, self._format, self._time, self._say = addresses, form, time, say
         self.tails: list[Tail] = []
-        self.taken = 0
         self._next_look = self._next_scan = 0.0
         self._passed: set[str] = set()
         for address in addresses:
@@ -78,6 +78,9 @@ class Watch:
     def rewind(self) -> None:
         for tail in self.tails:
             tail.rewind()
+
+    def left(self) -> int:
+        return sum(one.size - one.offset for tail in self.tails for one in tail.generations)
 
     def close(self) -> None:
         for tail in self.tails:

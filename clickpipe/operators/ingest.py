@@ -12,21 +12,36 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from clickpipe.columns import Columns
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.following import Following
+from clickpipe.core.format import Format
 from clickpipe.core.guarantee import AT_MOST_ONCE, EXACTLY_ONCE, WHOLE, Guarantee
 from clickpipe.core.idle import IdleRule
 from clickpipe.core.inorder import InOrder
 from clickpipe.core.intake import IngestFeed, Pace, Taking
 from clickpipe.core.operator import Feed
 from clickpipe.core.option import Duration, Size, argument, option, options
-from clickpipe.core.source import Admission, Directly, Split, direct, followed, is_direct, is_shared, splits_of
+from clickpipe.core.source import (
+    Admission,
+    Directly,
+    Source,
+    Split,
+    direct,
+    followed,
+    is_direct,
+    is_shared,
+    source_of,
+    splits_of,
+)
 from clickpipe.core.step import SourceStep
 from clickpipe.core.time import UNITS
 from clickpipe.core.units import format_duration
+from clickpipe.core.watch import Watch
+from clickpipe.core.watched import Watched
 from clickpipe.core.zone import check_zone
 from clickpipe.errors import PlanError
 
@@ -84,6 +99,12 @@ class Ingest(SourceStep):
         example="ts:int,page:str",
     )
     strict: bool = option("judge the types of all columns here, not where one is first used", default=False)
+    from_: str | None = option(
+        "logs: where the first run begins: earliest, latest, a record's number, or a time of arrival; by default earliest",
+        default=None,
+        metavar="WHERE",
+        example="2026-03-01T09:00:00Z",
+    )
     name: str | None = option("name of the pipeline; its state lives under it", default=None)
     dead_letter: str | None = option(
         "file for bad records, instead of dead.ndjson in the state directory", default=None, metavar="FILE"
@@ -117,12 +138,11 @@ class Ingest(SourceStep):
     within: tuple[int | None, int | None] | None = None  # not for people: records of this time only, where that is quick
 
     harmless = frozenset(
-        "within checkpoint reset allow_fs batch_bytes max_latency max_errors dead_letter name "
+        "within from_ checkpoint reset allow_fs batch_bytes max_latency max_errors dead_letter name "
         "client_timeout max_clients tls_cert tls_key tls_ca insecure".split()
     )
     later = {
         "--spool": "notyet: the durable log that it writes to is not in this version",
-        "--from": "starting elsewhere than at the beginning is not in this version",
         "--until": "stopping before the end is not in this version",
     }
     epilog = """\
@@ -170,13 +190,28 @@ When the half lines of all clients together have more than 64 MiB, the longest i
     def begun(self, saved: Mapping[str, Any] | None = None, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""
         self._check()
-        feed = self._following(saved, say) if self.follow else self.feed(splits_of(self.source), saved, say)
+        feed = self._watching(saved, say) or self.feed(splits_of(self.source, self.from_), saved, say)
         feed.check_reserved()
         return feed
 
-    def _following(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> IngestFeed:
+    def _watching(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> IngestFeed | None:
+        """What grows, and splits that go side by side; None: splits that end, one after the other."""
+        source = source_of(self.source, self.from_)
+        is_bounded = not self.follow
+        if source is not None and (self.follow or source.is_divided) and type(source).watched is not Source.watched:
+
+            def watched(form: Format, time: EventTime, say: Callable[[str], None]) -> Watched:
+                found = source.watched(form, time, say, is_bounded=is_bounded)
+                assert found is not None
+                return found
+
+            return Following(self._taking(source.address, can_pause=self.follow), watched, say, saved)
+        if not self.follow:
+            return None
+        if self.from_ not in (None, "earliest"):
+            raise PlanError("--from is for logs: files are read from their beginning", word="--from")
         addresses = followed(self.source)
-        return Following(self._taking(addresses[0], can_pause=True), addresses, say, saved)
+        return Following(self._taking(addresses[0], can_pause=True), partial(Watch, addresses), say, saved)
 
     def feed(
         self, splits: list[Split], saved: Mapping[str, Any] | None = None, say: Callable[[str], None] = lambda _: None
@@ -203,7 +238,7 @@ When the half lines of all clients together have more than 64 MiB, the longest i
 
     def pipeline(self, plan: str = "") -> str:
         """The pipeline's name, by which its state is kept. `plan`: what the recipe is called."""
-        if is_direct(self.source):
+        if _is_stored(self.source):
             return self.name or plan or _pipeline_name(self.source[0].partition(":")[2])
         return self.name or plan or _pipeline_name(followed(self.source)[0] if self.follow else splits_of(self.source)[0].name)
 
@@ -306,6 +341,11 @@ When the half lines of all clients together have more than 64 MiB, the longest i
             self._idle_rule() if can_pause else IdleRule(),
             self._admission(),
         )
+
+
+def _is_stored(addresses: tuple[str, ...]) -> bool:
+    """Whether its records are in an archive or a log."""
+    return len(addresses) == 1 and addresses[0].startswith(("archive:", "log:"))
 
 
 def _pipeline_name(split: str) -> str:

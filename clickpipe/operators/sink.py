@@ -22,13 +22,14 @@ from clickpipe.errors import PlanError
 from clickpipe.state.directory import StateDirectory
 
 SINKS = Catalog("clickpipe.sinks", "sink")
-_OF_SOME = ("key", "keep", "partition_by")  # options that only some destinations take
+_OF_SOME = ("key", "keep", "partition_by", "partitions", "by")  # options that only some destinations take
 
 
 @dataclass(frozen=True)
 class Sink(SinkStep):
     destination: str = argument(
-        "- for standard output, FILE.ndjson, FILE.csv, either with .zst or .gz, or view:NAME", metavar="DEST"
+        "- for standard output, FILE.ndjson, FILE.csv, either with .zst or .gz, view:NAME or archive:NAME",
+        metavar="DEST",
     )
     format: str | None = option(
         "how records are written; by default what the name says, else ndjson", default=None, choices=("ndjson", "csv", "table")
@@ -43,8 +44,12 @@ class Sink(SinkStep):
     partition_by: Names = option(
         "archive: a folder for each day, hour, or value of these columns, or none; by default day",
         default=(),
-        metavar="day|hour|none|COL,…",
+        metavar="COL,…|day|hour|none",
     )
+    partitions: int | None = option(
+        "log: so many, for its whole life; readers take them side by side; by default 1", default=None, metavar="N", example="4"
+    )
+    by: Names = option("log: records equal in these go to the same partition", default=(), metavar="COL,…")
     rows: int = option("rows that a table shows; of more, the first and the last", default=20, metavar="N")
 
     pass_: bool = option("hand the records on to the next step, like tee", default=False)
@@ -107,7 +112,17 @@ last reader has left (| head) stops, and the same line goes on from there."""
     def _part(self) -> Destination:
         part, rest = part_of(self.destination, SINKS, "stdout")
         destination: Destination = SINKS.find(part, Destination)(
-            rest, Form(self.format, self.time_format == "rfc3339", self.rows, self.key, self.keep, self.partition_by)
+            rest,
+            Form(
+                self.format,
+                self.time_format == "rfc3339",
+                self.rows,
+                self.key,
+                self.keep,
+                self.partition_by,
+                self.partitions,
+                self.by,
+            ),
         )
         for one in options(type(self)):
             if one.name in _OF_SOME and one.name not in destination.takes and getattr(self, one.name) != one.default:

@@ -24,14 +24,17 @@ from clickpipe.errors import PlanError, StateError
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.store import archives
-from clickpipe.store.archivefiles import Origin, Staging
+from clickpipe.store.archivefiles import Origin, Staging, staged_by
+from clickpipe.store.archiveruns import Run
 from clickpipe.store.archives import Archive
-from clickpipe.store.compaction import without
+from clickpipe.store.compaction import replace_rows
 from clickpipe.store.partitioning import Partitioning
-from clickpipe.store.versions import File, Shape, Version, common_kind
+from clickpipe.store.versions import File, Shape, Version, common_kind, said_of
 
 MARK = "_mark"  # the watermark when a late record came: whoever computes again must judge it by that
-_SHELL = "shell"  # what the pipelines are called that have no checkpoints
+
+
+_TEXT = ("int", "float", "bool", "json")  # what may stand in a column of text, as its text
 
 
 class ArchiveSink(Destination):
@@ -41,22 +44,20 @@ class ArchiveSink(Destination):
         return tuple(given.types)
 
     def open(self, given: Columns) -> Writer:
-        origin = Origin(_SHELL, secrets.token_hex(8))
-        return ArchiveWriter(self._archive(NO_PATIENCE), origin, _Rows(self, given, NO_PATIENCE), NO_PATIENCE)
+        return WholeArchiveWriter(self._archive(NO_PATIENCE), "shell", _Rows(self, given))
 
     def open_replacing(self, given: Columns, span: tuple[int, int] | None) -> Writer:
-        origin = Origin("backfill", secrets.token_hex(8))
-        return ReplacingArchiveWriter(self._archive(NO_PATIENCE), origin, _Rows(self, given, NO_PATIENCE), span)
+        return ReplacingArchiveWriter(self._archive(NO_PATIENCE), _Rows(self, given), span)
 
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         patience = directory.patience(f"archive {self.address}")
         archive = self._archive(patience)
         lineage = saved["lineage"] if saved else secrets.token_hex(8)
         self._check(archive, lineage, restored, saved, directory)
-        origin = Origin(directory.name, lineage)
-        # Its files may be committed again at this moment.
-        archive.clear(directory.name, lineage if saved else None, [file["path"] for file in saved["files"]] if saved else [])
-        return StagedArchiveWriter(archive, origin, _Rows(self, given, patience), patience, saved)
+        # What the restored checkpoint has staged may be committed again at this moment.
+        archive.clear(staged_by(directory.name), [file["path"] for file in saved["files"]] if saved else [])
+        origin = Origin.of_pipeline(directory.name, lineage)
+        return StagedArchiveWriter(archive, origin, _Rows(self, given), patience, saved)
 
     def _check(
         self, archive: Archive, lineage: str, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory
@@ -98,25 +99,27 @@ class ArchiveSink(Destination):
 class _Rows:
     """Batches -> rows of an archive: which types they have there, and when they were."""
 
-    def __init__(self, sink: ArchiveSink, given: Columns, patience: Patience) -> None:
+    def __init__(self, sink: ArchiveSink, given: Columns) -> None:
         self._given = given
         is_result = bool(given.key or given.results_of)
-        self._time = "window_start" if is_result and given.types.get("window_start") == "time" else None
+        self.time = "window_start" if is_result and given.types.get("window_start") == "time" else None
         if not is_result and given.time is not None:
-            self._time = given.time.name
+            self.time = given.time.name
         self._has_marks = not is_result and given.time is not None
-        self._before = Archive(sink.address, patience, is_new=True).newest().shape.types
+        archive = Archive(sink.address, is_new=True)
+        self._before = archive.newest().shape.types
         self.partitioning = Partitioning(tuple(sink.form.partition_by) or ("day",))
         self.partitioning.check(given.types)
         self.types = {name: self._kind(name, kind) for name, kind in given.types.items()} | (
             {MARK: "int"} if self._has_marks else {}
         )
-        self._unit = given.time.unit if self._time and not is_result and given.time else "ms"
+        self._unit = given.time.unit if self.time and not is_result and given.time else "ms"
         self._key = sink.form.key or given.key
+        archive.announce(self.shape())
 
     def shape(self) -> Shape:
         """Of the archive, as far as it is of these rows."""
-        time = {"column": self._time, "unit": self._unit} if self._time else None
+        time = {"column": self.time, "unit": self._unit} if self.time else None
         return Shape(dict(self.types), time, self._key, self._given.is_revised)
 
     def _kind(self, name: str, kind: str) -> str:
@@ -126,13 +129,13 @@ class _Rows:
 
     def accept(self, batch: Batch) -> tuple[Batch, list[Dead]]:
         """What of it has values that fit, and the rest with the reason."""
-        wrong = [name for name, kind in self.types.items() if name != MARK and self._misfits(name, kind)]
+        wrong = [name for name, kind in self.types.items() if name in self._given.types and self._misfits(name, kind)]
         dead: list[Dead] = []
         for name in wrong:
             values = batch.frame[name]
-            fits = values.is_null() | values.cast(archives.dtype(self.types[name]), strict=False).is_not_null()
-            bad = batch.keep(~fits)
+            fits = values.is_null()
             if not fits.all():
+                bad = batch.keep(~fits)
                 reason = f'column "{name}" is {self.types[name]} in the archive, and {self._given.types[name]} here'
                 dead.append(bad.as_dead(pl.Series([reason] * bad.height, dtype=pl.String)))
                 batch = batch.keep(fits)
@@ -140,7 +143,7 @@ class _Rows:
 
     def _misfits(self, name: str, kind: str) -> bool:
         given = self._given.types[name]
-        return given != kind and (given, kind) != ("int", "float")
+        return given != kind and (given, kind) != ("int", "float") and not (kind == "str" and given in _TEXT)
 
     def table(self, batch: Batch) -> tuple[pl.DataFrame, pl.Series | None]:
         """The rows with the archive's types, and their times."""
@@ -156,17 +159,15 @@ class _Rows:
         return rows.cast({name: kinds[name] for name in rows.columns}, strict=False), times
 
     def _times(self, batch: Batch) -> pl.Series | None:
-        if self._time is None:
+        if self.time is None:
             return None
-        return instants(batch.frame[self._time], batch.columns.types[self._time], self._unit)
+        return instants(batch.frame[self.time], batch.columns.types[self.time], self._unit)
 
 
 class ArchiveWriter(Writer):
-    """One run's rows, which are added at its end."""
-
     def __init__(self, archive: Archive, origin: Origin, rows: _Rows, patience: Patience) -> None:
         self._archive, self._origin, self._rows = archive, origin, rows
-        self._staging = Staging(archive, origin, rows.partitioning, rows.types, patience)
+        self._staging = Staging(archive, origin, rows.partitioning, rows.types, rows.time, patience)
 
     def accept(self, batch: Batch) -> tuple[Batch, list[Dead]]:
         return self._rows.accept(batch)
@@ -174,29 +175,38 @@ class ArchiveWriter(Writer):
     def write(self, batch: Batch) -> None:
         self._staging.add(*self._rows.table(batch))
 
+
+class WholeArchiveWriter(ArchiveWriter):
+    """One run's rows, which are added at its end."""
+
+    def __init__(self, archive: Archive, kind: str, rows: _Rows) -> None:
+        self._run = Run(archive, kind)
+        super().__init__(archive, self._run.origin, rows, NO_PATIENCE)
+
     def close(self, accounts: list[Ledger]) -> None:
         files = self._staging.taken()
         self._staging.close()
+        self._commit(files)
+        self._run.end()
+
+    def _commit(self, files: list[File]) -> None:
         if files:
             self._archive.commit(files, self._rows.shape(), {})
 
     def abandon(self) -> None:
         self._staging.close()
-        self._archive.clear(self._origin.writer, self._origin.lineage, [])
+        self._run.abandon()
 
 
-class ReplacingArchiveWriter(ArchiveWriter):
+class ReplacingArchiveWriter(WholeArchiveWriter):
     """The rows of some windows, in place of those that the archive has of them."""
 
-    def __init__(self, archive: Archive, origin: Origin, rows: _Rows, span: tuple[int, int] | None) -> None:
-        super().__init__(archive, origin, rows, NO_PATIENCE)
+    def __init__(self, archive: Archive, rows: _Rows, span: tuple[int, int] | None) -> None:
+        super().__init__(archive, "backfill", rows)
         self._span = span
 
-    def close(self, accounts: list[Ledger]) -> None:
-        files = self._staging.taken()
-        self._staging.close()
-        kept, away = without(self._archive, self._span, self._origin)
-        self._archive.commit([*files, *kept], self._rows.shape(), {}, lambda _: away)
+    def _commit(self, files: list[File]) -> None:
+        replace_rows(self._archive, files, self._rows.shape(), self._span, self._run)
 
 
 class StagedArchiveWriter(ArchiveWriter):
@@ -214,7 +224,7 @@ class StagedArchiveWriter(ArchiveWriter):
         files = self._staging.taken()
         self._staging.begin(epoch)
         said = {"archive": self._archive.name, "writer": self._origin.writer, "lineage": self._origin.lineage, "epoch": epoch}
-        said |= {"before": self._before, "files": [asdict(file) for file in files], "shape": asdict(self._rows.shape())}
+        said |= {"before": self._before, "files": [asdict(file) for file in files], "shape": said_of(self._rows.shape())}
         self._before = epoch if files else self._before
         return Staged(said, lambda: None)  # each file is durable since it was made
 

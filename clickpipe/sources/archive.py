@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from clickpipe.batch import Batch
+from clickpipe.batch import Batch, Dead
 from clickpipe.columns import HIDDEN, Columns, TimeColumn
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.source import Directly, Source, Split
+from clickpipe.core.time import instants, to_milliseconds
 from clickpipe.errors import PlanError
 from clickpipe.store.archives import Archive, Snapshot, scan
 from clickpipe.store.latest import DELETED, latest
@@ -58,14 +59,19 @@ class ArchiveFeed(Feed):
         return TimeColumn(name, self._snapshot.unit if is_its_own else "ms" if types[name] == "time" else "auto")
 
     def want(self, names: list[str] | None, text: bool) -> None:
-        if names is not None and not text:
+        if names is not None and not text and self._is_by_its_time():  # else whole records may be dead letters
             time = self.columns.time.name if self.columns.time else None
             self._wants = [name for name in self.columns.types if name in names or name == time]
+
+    def _is_by_its_time(self) -> bool:
+        """Whether it is known of each record that it has a time."""
+        return self.columns.time is None or self.columns.time.name == self._snapshot.time
 
     def pulls(self) -> Iterator[Pull]:
         for rows, watermark in self._tables():
             for some in rows.collect_batches(chunk_size=_ROWS, maintain_order=True):
-                yield Pull([self._batch(some)], None, [], some.height)
+                batch, dead = self._timed(self._batch(some))
+                yield Pull([batch], None, dead, some.height)
             if watermark is not None:
                 yield Pull(watermark=watermark)
 
@@ -82,26 +88,37 @@ class ArchiveFeed(Feed):
         """Of each file the oldest time in the files behind it, where all of them say it."""
         oldest: list[int | None] = []
         least: int | None = None
-        is_known = self.columns.time is not None and self.columns.time.name == self._snapshot.time
+        is_known = self.columns.time is not None and self._is_by_its_time()
         for file in reversed(self._files):
-            oldest.insert(0, least)
-            is_known &= file.least is not None
+            oldest.append(least)
+            is_known &= file.least is not None and file.time == self._snapshot.time
             least = min(one for one in (file.least, least) if one is not None) if is_known else None
-        return oldest
+        return oldest[::-1]
 
     def _chosen(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """The columns that are wanted, of the rows of that time."""
         marks = [_MARK] if _MARK in self._snapshot.columns and not self._is_latest else []
         if self._within and self._snapshot.time:
             first, end = self._within
-            column = pl.col(self._snapshot.time)
-            at = column.dt.epoch("ms") if self._snapshot.columns[self._snapshot.time] == "time" else column
+            column, kind = pl.col(self._snapshot.time), self._snapshot.columns[self._snapshot.time]
+            at = column.dt.epoch("ms") if kind == "time" else to_milliseconds(column, kind, self._snapshot.unit)
             rows = rows.filter(*([at >= first] if first is not None else []), *([at < end] if end is not None else []))
         return (
             rows.select(*self._wants, *marks)
             if self._wants or marks
             else rows.select(pl.repeat(1, pl.len()).alias(HIDDEN + "one"))
         )
+
+    def _timed(self, batch: Batch) -> tuple[Batch, list[Dead]]:
+        """The records that have a time, and the others."""
+        time = self.columns.time
+        if time is None or self._is_by_its_time():
+            return batch, []
+        has_none = instants(batch.frame[time.name], self.columns.types[time.name], time.unit).is_null()
+        if not has_none.any():
+            return batch, []
+        dead = batch.keep(has_none)
+        return batch.keep(~has_none), [dead.as_dead(pl.Series([f'no "{time.name}"'] * dead.height, dtype=pl.String))]
 
     def _batch(self, rows: pl.DataFrame) -> Batch:
         times = [name for name in rows.columns if self._snapshot.columns.get(name) == "time"]

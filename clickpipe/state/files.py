@@ -16,7 +16,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from hashlib import blake2b
 
@@ -173,6 +173,18 @@ def rename(path: str, to: str) -> None:
         raise outside(error, to) from None
 
 
+def rename_all(pairs: Mapping[str, str]) -> None:
+    """Each to a name in the same folder, durably; a folder is synced once. Raises DiskError or OutsideError."""
+    for path, to in pairs.items():
+        try:
+            may_fail("replace")
+            os.replace(path, to)
+        except OSError as error:
+            raise outside(error, to) from None
+    for folder in dict.fromkeys(map(os.path.dirname, pairs.values())):
+        sync_folder(folder)
+
+
 def sync_file(path: str) -> None:
     """What a library has written there survives from here. Raises DiskError."""
     try:
@@ -313,6 +325,52 @@ def append_at(path: str, at: int, data: bytes, patience: Patience = NO_PATIENCE)
     if at == 0:  # its folder may be new
         sync_way(os.path.dirname(path))
     return at + len(data)
+
+
+class GrowingFile:
+    """A file that is appended to by one process, in pieces that are there whole or not at all.
+
+    `at`: its length; what is beyond it is of an append that was cut short, and goes.
+    """
+
+    def __init__(self, path: str, at: int, patience: Patience = NO_PATIENCE) -> None:
+        self.path, self.at, self._patience = path, at, patience
+        try:
+            is_new = not os.path.exists(path)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = patience(path, lambda: _open(path, flags, 0o600))
+            if os.fstat(self._descriptor).st_size != at:
+                self._cut()
+                _fsync(self._descriptor)
+            if is_new:
+                sync_directory(os.path.dirname(path))
+        except OSError as error:
+            raise outside(error, path) from None
+
+    def append(self, data: bytes) -> None:
+        """Not durable yet. Raises DiskError, and then nothing of it is there."""
+        try:
+            os.lseek(self._descriptor, self.at, os.SEEK_SET)
+            _write(self.path, self._descriptor, data, self._patience)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._cut()
+            raise outside(error, self.path) from None
+        self.at += len(data)
+
+    def sync(self) -> None:
+        """All that was appended survives from here. Raises DiskError; then nothing more may be appended."""
+        try:
+            _fsync(self._descriptor)
+        except OSError as error:
+            raise outside(error, self.path) from None
+
+    def close(self) -> None:
+        _close(self._descriptor)
+
+    def _cut(self) -> None:
+        may_fail("ftruncate")
+        os.ftruncate(self._descriptor, self.at)
 
 
 class AppendFile:

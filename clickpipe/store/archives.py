@@ -2,8 +2,9 @@
 
     $CLICKPIPE_HOME/archives/clicks/
         day=2026-03-01/clicks-9f86d081-000000000042-0.parquet     committed: by pipeline, lineage, checkpoint
-        day=2026-03-01/.clicks-9f86d081-000000000043-0.parquet    durable, and not yet committed
+        day=2026-03-01/.clicks-9f86d081-…-0.parquet.staged        durable, and not yet committed
         day=2026-03-01/.clicks-….parquet.removed                  of an older version, for those who still read it
+        .shell-9f86d081….run                                      held by a run without checkpoints (archiveruns.py)
         _versions/                                                which files count (versions.py)
         lock                                                      held while a version is made
 
@@ -15,8 +16,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ import polars as pl
 
 from clickpipe.errors import PlanError, StateError, near
 from clickpipe.faults import kill_point
-from clickpipe.state.files import make_folder, remove, rename, sync_way
+from clickpipe.state.files import make_folder, remove, rename_all, sync_way
 from clickpipe.state.home import home
 from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.state.trust import check_folder, check_no_links
@@ -32,7 +33,7 @@ from clickpipe.store.versions import FOLDER, Change, File, Shape, Transaction, V
 
 GRACE = 600_000  # milliseconds that a removed file stays for those who may still read it
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
-_REMOVED = ".removed"
+_STAGED, _REMOVED = ".staged", ".removed"
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,18 @@ class Snapshot:
                 return one
         raise StateError(f"{path} is gone", notes=_WAYS_OUT)
 
+    def has_times(self, file: File) -> bool:
+        """Whether all rows of a file have one, in the archive's own column."""
+        return file.time == self.time and file.least is not None and file.greatest is not None
+
     def within(self, span: tuple[int | None, int | None]) -> list[File]:
         """Files that may have rows of this time, the second bound exclusive."""
         first, end = span
         return [
             file
             for file in self.files
-            if file.least is None
+            if not self.has_times(file)
+            or file.least is None
             or file.greatest is None
             or ((first is None or file.greatest >= first) and (end is None or file.least < end))
         ]
@@ -88,6 +94,7 @@ class Archive:
             notes = [f"there are: {', '.join(known) or 'none'}"]
             raise PlanError(f'no archive "{name}"', hint=near(name, known), notes=notes, word=name)
         self._versions = Versions(self.folder, patience)
+        self._safe: set[str] = set()  # folders that survive
 
     def version(self) -> int:
         return self._versions.number()
@@ -124,21 +131,28 @@ class Archive:
     def place(self, inner: str) -> str:
         """The path of a folder for files; it is there, and survives. `inner`: its way below the archive's, "" for that itself."""
         path = os.path.join(self.folder, inner) if inner else self.folder
-        if not os.path.isdir(path) or os.path.islink(path):
+        if inner not in self._safe:  # that it is there says nothing: whoever made it may have died at once
             check_folder(path)
             make_folder(path, self._patience)
             sync_way(path)
+            self._safe.add(inner)
         return path
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Nobody else makes a version meanwhile."""
+        return self._versions.locked()
 
     def show(self, files: Sequence[File]) -> None:
         """Staged files get the names under which they are seen. Repeating it is harmless. Raises StateError where one is gone."""
-        for file in files:
-            path = os.path.join(self.folder, file.path)
-            if os.path.exists(staged := hidden_of(path)):
-                rename(staged, path)
+        staged = {}
+        for path in (os.path.join(self.folder, file.path) for file in files):
+            if os.path.exists(hidden_of(path)):
+                staged[hidden_of(path)] = path
+                remove(hidden_of(path, _REMOVED))  # of a file that was called so before, in a life that was taken back
             elif not os.path.exists(path) and not os.path.exists(hidden_of(path, _REMOVED)):
                 raise StateError(f"{path} was to be committed, and is gone", notes=_WAYS_OUT)
-            kill_point("after-archive-rename")
+        rename_all(staged)
+        kill_point("after-archive-shown")
 
     def commit(
         self,
@@ -149,31 +163,58 @@ class Archive:
     ) -> None:
         """These files belong to it from here on, and those that `take_away` names no longer, at once. Repeating it is harmless.
 
-        `marker`: the lineage that they are of, and its epoch; where the archive is as far, nothing is done.
+        `marker`: the lineage that they are of, and its epoch; where the archive is as far, nothing is done. What `take_away`
+        raises goes through, and nothing was committed.
         """
-        if marker and _is_known(self.newest(), marker):
-            return
-        self.show(files)
-        kill_point("before-version")
 
         def made(now: Version) -> Transaction | None:
             if marker and _is_known(now, marker):
                 return None
             away = [path for path in take_away(now) if path in now.files]
-            forget = list(_gone(self.folder, now))
-            return Transaction(widened(now.shape, shape), files, away, forget, marker)
+            self.show(files)
+            return Transaction(widened(now.shape, shape), files, away, list(self._forgotten(now)), marker)
 
-        self.tidy(self._versions.commit(made))
+        self._versions.commit(made, self._tidy)
 
-    def tidy(self, now: Version) -> None:
-        """What is removed is out of other readers' sight, and after some time gone."""
+    def announce(self, shape: Shape) -> None:
+        """The archive has these columns, before rows come that have them: nobody else gives them another type meanwhile.
+
+        Raises StateError where one is of another type.
+        """
+
+        def made(now: Version) -> Transaction | None:
+            then = widened(now.shape, shape)
+            return None if then == now.shape else Transaction(then)
+
+        self._versions.commit(made, self._tidy_all)
+
+    def _tidy(self, now: Version) -> None:
+        """What has just been removed is out of other readers' sight; what was removed some time ago is gone."""
+        self._hide(path for path, since in now.removed.items() if since == now.at)
         for path, since in now.removed.items():
+            if _is_over(since):
+                remove(hidden_of(os.path.join(self.folder, path), _REMOVED))
+
+    def _tidy_all(self, now: Version) -> None:
+        """The same, and what a process has left undone that died."""
+        self._hide(now.removed)
+        self._tidy(now)
+
+    def tidy(self) -> None:
+        """The same, by whoever has the time."""
+        self._versions.commit(lambda _: None, self._tidy_all)
+
+    def _hide(self, paths: Iterable[str]) -> None:
+        seen = (os.path.join(self.folder, path) for path in paths)
+        rename_all({path: hidden_of(path, _REMOVED) for path in seen if os.path.exists(path)})
+        kill_point("after-archive-hidden")
+
+    def _forgotten(self, now: Version) -> Iterator[str]:
+        """Removed files of which nothing is left."""
+        for path in (path for path, since in now.removed.items() if _is_over(since)):
             seen = os.path.join(self.folder, path)
-            with suppress(FileNotFoundError):
-                if os.path.exists(seen):
-                    rename(seen, hidden_of(seen, _REMOVED))
-                if time.time() * 1_000 - since > GRACE:
-                    remove(hidden_of(seen, _REMOVED))
+            if not os.path.exists(seen) and not os.path.exists(hidden_of(seen, _REMOVED)):
+                yield path
 
     def rewind(self, lineage: str, epoch: int) -> None:
         """What came behind this checkpoint is taken away: it will be given again. Raises StateError where it was compacted."""
@@ -183,7 +224,7 @@ class Archive:
             later = [path for path, file in now.files.items() if file.lineage == lineage and file.after >= epoch]
             return Transaction(now.shape, (), later, (), {lineage: epoch})
 
-        self.tidy(self._versions.commit(made))
+        self._versions.commit(made, self._tidy)
 
     def check_rewind(self, lineage: str, epoch: int) -> None:
         """Raises StateError where what came behind this checkpoint cannot be told from what came before."""
@@ -194,15 +235,13 @@ class Archive:
                     notes=["--reset at ingest starts anew, and takes the place of all that this pipeline has archived"],
                 )
 
-    def clear(self, writer: str, lineage: str | None, keep: Sequence[str]) -> None:
-        """Take away what a pipeline that died has staged. `lineage` None: of any; `keep`: paths that may be committed now."""
+    def clear(self, staged: re.Pattern[str], keep: Collection[str]) -> None:
+        """Take away staged files that are called so, and that nobody will commit any more. `keep`: paths that may be yet."""
         kept = {hidden_of(os.path.join(self.folder, path)) for path in keep}
-        whose = lineage[:8] if lineage else "[0-9a-f]{8}"
-        staged = re.compile(rf"\.{re.escape(writer)}-{whose}-\d{{12}}-\d+\.parquet(\.\d+\.part)?")
         for inner in folders(self.folder):
             for name in os.listdir(inner):
                 path = os.path.join(inner, name)
-                if staged.fullmatch(name) and path not in kept:
+                if name.startswith(".") and staged.fullmatch(name[1:]) and path not in kept:
                     remove(path)
 
 
@@ -210,16 +249,13 @@ def _is_known(now: Version, marker: Mapping[str, int]) -> bool:
     return all(now.markers.get(lineage, -1) >= epoch for lineage, epoch in marker.items())
 
 
-def _gone(folder_: str, now: Version) -> Iterator[str]:
-    """Removed files of which nothing is left."""
-    for path in now.removed:
-        seen = os.path.join(folder_, path)
-        if not os.path.exists(seen) and not os.path.exists(hidden_of(seen, _REMOVED)):
-            yield path
+def _is_over(since: int) -> bool:
+    """Whether nobody can be reading any more what was removed then."""
+    return time.time() * 1_000 - since > GRACE
 
 
-def hidden_of(path: str, suffix: str = "") -> str:
-    """The name of a file that nobody looks for."""
+def hidden_of(path: str, suffix: str = _STAGED) -> str:
+    """The name of a file that nobody looks for: DuckDB's *.parquet would find one that only begins with a point."""
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}{suffix}")
 
 
@@ -278,20 +314,22 @@ def scan(snapshot: Snapshot, files: Sequence[File] | None = None) -> pl.LazyFram
 
 
 def _statistics(snapshot: Snapshot, files: Sequence[File]) -> pl.DataFrame | None:
-    """What is known of the times in each file, as Polars' scans of lakes have it."""
+    """What is known of the times in each file, as Polars' scans of lakes have it; null: nothing."""
     name = snapshot.time
-    if name is None or any(file.least is None for file in files):
+    if name is None or snapshot.columns.get(name) not in ("int", "time"):
         return None
-    kind, per = snapshot.columns[name], {"s": 1_000, "ms": 1, "auto": 1}.get(snapshot.unit)
-    if kind == "time":
-        per = 1
-    if kind not in ("int", "time") or per is None or (per != 1 and kind == "int"):
-        return None
+    bounds = [bounds_of(file) if file.time == name else (None, None) for file in files]
+    kind = dtype(snapshot.columns[name])
     return pl.DataFrame(
         {
             "len": pl.Series([file.rows for file in files], dtype=pl.UInt32),
-            f"{name}_nc": pl.Series([0] * len(files), dtype=pl.UInt32),
-            f"{name}_min": pl.Series([file.least for file in files], dtype=pl.Int64).cast(dtype(kind)),
-            f"{name}_max": pl.Series([file.greatest for file in files], dtype=pl.Int64).cast(dtype(kind)),
+            f"{name}_nc": pl.Series([None if least is None else 0 for least, _ in bounds], dtype=pl.UInt32),
+            f"{name}_min": pl.Series([least for least, _ in bounds], dtype=pl.Int64).cast(kind),
+            f"{name}_max": pl.Series([greatest for _, greatest in bounds], dtype=pl.Int64).cast(kind),
         }
     )
+
+
+def bounds_of(file: File) -> tuple[int | None, int | None]:
+    """Least and greatest, as the column has them."""
+    return (file.numbers[0], file.numbers[1]) if file.numbers else (file.least, file.greatest)

@@ -10,7 +10,6 @@ What is made anew has the rows of one writer and lineage, in the order of time a
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -23,42 +22,46 @@ from clickpipe.errors import StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.files import rename, sync_file
 from clickpipe.store.archivefiles import GROUP, Origin
-from clickpipe.store.archives import Archive, Snapshot, dtype, hidden_of, scan
-from clickpipe.store.versions import File, Version
+from clickpipe.store.archiveruns import Run
+from clickpipe.store.archives import Archive, Snapshot, bounds_of, dtype, hidden_of, scan
+from clickpipe.store.versions import File, Shape, Version
 
 _CHUNK = 1 << 20
 _ENOUGH = 0.5  # of the target: a file of that size stays as it is
+_TRIES = 10  # of a change that others keep from being made
+
+
+class ChangedError(Exception):
+    """Files that were to go had gone already."""
 
 
 def compact(archive: Archive, target: int, say: Callable[[str], None] = lambda _: None) -> tuple[int, int]:
     """How many files there were, and how many there are now. `target`: bytes of a file. Raises StateError, DiskError."""
-    snapshot = archive.snapshot()
-    before = len(snapshot.files)
-    origin = Origin("compacted", secrets.token_hex(8))
-    archive.clear("compacted", None, [])
-    for number, group in enumerate(_groups(snapshot, target), 1):
-        made = _merged(archive, snapshot, group, origin, number)
-        kill_point("after-compacted")
-        away = {file.path for file in group}
-        if not _exchange(archive, [made], away):
-            say(f"{os.path.dirname(made.path) or archive.name}: changed meanwhile, and left as it is")
-    return before, len(archive.snapshot().files)
+    run = Run(archive, "compacted")
+    try:
+        archive.tidy()
+        snapshot = archive.snapshot()
+        for number, group in enumerate(_groups(snapshot, target), 1):
+            made = _merged(archive, snapshot, group, run.origin, number)
+            kill_point("after-compacted")
+            try:
+                archive.commit([made], Shape(), {}, _all_of({file.path for file in group}))
+            except ChangedError:
+                say(f"{os.path.dirname(made.path) or archive.name}: changed meanwhile, and left as it is")
+    finally:
+        run.abandon()
+    return len(snapshot.files), len(archive.snapshot().files)
 
 
-def _exchange(archive: Archive, made: Sequence[File], away: set[str]) -> bool:
-    """Whether all that was to go was still there."""
-    if not away <= set(archive.newest().files):
-        for file in made:
-            os.unlink(hidden_of(os.path.join(archive.folder, file.path)))
-        return False
+def _all_of(paths: set[str]) -> Callable[[Version], Sequence[str]]:
+    """What takes away these files, if all are still there."""
 
     def still(now: Version) -> Sequence[str]:
-        if not away <= set(now.files):
-            raise StateError(f"archive {archive.name} was changed at the same moment: do it again")
-        return sorted(away)
+        if not paths <= set(now.files):
+            raise ChangedError
+        return sorted(paths)
 
-    archive.commit(made, archive.newest().shape, {}, still)
-    return True
+    return still
 
 
 def _groups(snapshot: Snapshot, target: int) -> Iterator[list[File]]:
@@ -66,7 +69,7 @@ def _groups(snapshot: Snapshot, target: int) -> Iterator[list[File]]:
     alike: dict[tuple[object, ...], list[File]] = defaultdict(list)
     for file in snapshot.files:
         if file.bytes < target * _ENOUGH:
-            alike[(os.path.dirname(file.path), file.writer, file.lineage, tuple(file.types.items()))].append(file)
+            alike[(os.path.dirname(file.path), file.writer, file.lineage, file.time, tuple(file.types.items()))].append(file)
     for files in alike.values():
         group: list[File] = []
         for file in files:
@@ -87,6 +90,7 @@ def _merged(archive: Archive, snapshot: Snapshot, group: Sequence[File], origin:
         path=os.path.join(os.path.dirname(first.path), name),
         least=_least(group),
         greatest=_greatest(group),
+        numbers=_numbers(group),
         after=min(file.after for file in group),
         newest=max(file.newest for file in group),
     )
@@ -118,6 +122,12 @@ def _greatest(files: Sequence[File]) -> int | None:
     return max(known) if len(known) == len(files) else None
 
 
+def _numbers(files: Sequence[File]) -> tuple[int, int] | None:
+    bounds = [bounds_of(file) for file in files]
+    least, greatest = [one for one, _ in bounds if one is not None], [one for _, one in bounds if one is not None]
+    return (min(least), max(greatest)) if files[0].numbers and len(least) == len(greatest) == len(files) else None
+
+
 def hash_of(path: str) -> str:
     """Of a whole file, as the manifest has it."""
     made = blake2b(digest_size=16)
@@ -127,36 +137,48 @@ def hash_of(path: str) -> str:
     return made.hexdigest()
 
 
-def without(archive: Archive, span: tuple[int, int] | None, origin: Origin) -> tuple[list[File], list[str]]:
-    """Files made anew that have no rows of a time, and the paths of those that then go. `span`: None for all there is.
+def replace_rows(archive: Archive, files: Sequence[File], shape: Shape, span: tuple[int, int] | None, run: Run) -> None:
+    """Staged files take the place of all rows whose time is in `span`, in one version; None: of all there are.
 
-    Unit: milliseconds, the second bound exclusive.
+    Unit: milliseconds, the second bound exclusive. `shape`: of their rows. Raises StateError where others keep changing it.
     """
+    for _ in range(_TRIES):
+        kept, away = _without(archive, span, shape.time["column"] if shape.time else None, run.origin)
+        whose = {archive.newest().files[path].writer for path in away if path in archive.newest().files}
+        ours = [replace(file, writer=min(whose)) for file in files] if len(whose) == 1 else files
+        try:
+            return archive.commit([*ours, *kept], shape, {}, _all_of(set(away)))
+        except ChangedError:
+            archive.clear(run.origin.staged(), [file.path for file in files])
+    raise StateError(f"archive {archive.name} is changed all the time: do it again when it is not compacted")
+
+
+def _without(archive: Archive, span: tuple[int, int] | None, time: str | None, origin: Origin) -> tuple[list[File], list[str]]:
+    """Files made anew that have no rows of that time, and the paths of those that then go."""
     snapshot = archive.snapshot()
     if span is None:
         return [], [file.path for file in snapshot.files]
-    made, away = [], []
-    for number, file in enumerate(snapshot.within(span), 1):
+    kept, away = [], []
+    for number, file in enumerate((file for file in snapshot.within(span) if file.time == time is not None), 1):
         away.append(file.path)
-        is_inside = file.least is not None and file.greatest is not None and span[0] <= file.least and file.greatest < span[1]
-        if not is_inside and snapshot.time is not None:
-            kept = _written(archive, _renamed(file, origin, number), _outside(snapshot, file, span))
-            made.extend([kept] if kept.rows else [])
-    return made, away
+        if not (file.least is not None and file.greatest is not None and span[0] <= file.least and file.greatest < span[1]):
+            made = _written(archive, _renamed(file, origin, number), _outside(snapshot, file, span))
+            kept.append(made)
+    return [file for file in kept if file.rows], away
 
 
 def _renamed(file: File, origin: Origin, number: int) -> File:
-    return replace(
-        file, path=os.path.join(os.path.dirname(file.path), f"{origin.stem}{file.newest:012d}-{1_000 + number}.parquet")
-    )
+    """Of the rows that stay its bounds still hold, although there may be narrower ones."""
+    name = f"{origin.stem}{file.newest:012d}-{100_000 + number}.parquet"
+    return replace(file, path=os.path.join(os.path.dirname(file.path), name))
 
 
 def _outside(snapshot: Snapshot, file: File, span: tuple[int, int]) -> pl.LazyFrame:
-    assert snapshot.time is not None
-    own = replace(snapshot, columns=file.types)
-    time_ = pl.col(snapshot.time)
-    at = time_.dt.epoch("ms") if file.types[snapshot.time] == "time" else time_
-    return scan(own, [file]).filter(~((at >= span[0]) & (at < span[1])).fill_null(False))
+    assert file.time is not None
+    at = pl.col(file.time)
+    at = at.dt.epoch("ms") if file.types[file.time] == "time" else at
+    inside = (at >= span[0]) & (at < span[1])
+    return scan(replace(snapshot, columns=file.types), [file]).filter(~inside.fill_null(False))
 
 
 def retain(archive: Archive, keep: int, now: int | None = None, *, is_dry: bool = False) -> list[File]:
@@ -165,5 +187,5 @@ def retain(archive: Archive, keep: int, now: int | None = None, *, is_dry: bool 
     old = [file for file in archive.snapshot().files if file.greatest is not None and file.greatest < now - keep]
     if old and not is_dry:
         paths = [file.path for file in old]
-        archive.commit([], archive.newest().shape, {}, lambda _: paths)
+        archive.commit([], Shape(), {}, lambda _: paths)
     return old

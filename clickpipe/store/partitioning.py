@@ -2,7 +2,8 @@
 
 A value is part of a name, so it is spelled in letters, digits, _ and - alone, everything else as %XX of its UTF-8; a null is
 __HIVE_DEFAULT_PARTITION__, and a text that says that is spelled another way. What is very long is known by its hash. The value
-itself always stands in the file too.
+itself always stands in the file too. Of very many days those with the fewest rows share the folder of null: who sends us times
+cannot make folders without end.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import polars as pl
 from clickpipe.errors import DataError, PlanError
 
 TIMES = {"day": ("day=%Y-%m-%d", "day"), "hour": ("day=%Y-%m-%d/hour=%H", "hour")}
-MOST = 2_000  # folders that the rows of one checkpoint may go to
+MOST = 2_000  # folders that the rows of one file's worth may go to
+MOST_TIMES = 500  # of days or hours
 NULL = "__HIVE_DEFAULT_PARTITION__"
 _LONGEST = 150  # bytes of a spelled value
 _PLAIN = re.compile(r"[A-Za-z0-9_-]*")
@@ -41,7 +43,7 @@ class Partitioning:
 
     def check(self, types: Mapping[str, str]) -> None:
         """Raises PlanError where the folders cannot be told."""
-        clash = {"day", "hour"} & set(types) if self.is_by_time else set()
+        clash = [name for name in types if name.lower() in ("day", "hour")] if self.is_by_time else []
         if clash:
             name = min(clash)
             raise PlanError(
@@ -59,9 +61,10 @@ class Partitioning:
 
         Raises DataError where there are too many.
         """
-        table = rows.with_columns(
-            (times if times is not None else pl.lit(None, pl.Int64)).alias(_TIME), self._places(rows, times)
-        )
+        places = self._places(rows, times)
+        if self.is_by_time and times is not None:
+            places = _fewer(places, _spelled_null(self.by[0]))
+        table = rows.with_columns((times if times is not None else pl.lit(None, pl.Int64)).alias(_TIME), places)
         parts = table.partition_by(_PLACE, maintain_order=True)
         if len(parts) > MOST:
             raise DataError(
@@ -86,6 +89,18 @@ class Partitioning:
         values = rows.select(self.columns).unique()
         names = {row: "/".join(map(_folder, self.columns, row)) for row in values.iter_rows()}
         return pl.Series(_PLACE, [names[row] for row in rows.select(self.columns).iter_rows()], dtype=pl.String)
+
+
+def _fewer(places: pl.Series, rest: str) -> pl.Series:
+    """The same, at most so many: the others are all `rest`."""
+    if places.n_unique() <= MOST_TIMES:
+        return places
+    kept = places.value_counts(sort=True, name="\0rows")[_PLACE].head(MOST_TIMES - 1)
+    return (
+        places.to_frame()
+        .select(pl.when(pl.col(_PLACE).is_in(kept.implode())).then(_PLACE).otherwise(pl.lit(rest)).alias(_PLACE))
+        .to_series()
+    )
 
 
 def _spelled_null(by: str) -> str:

@@ -21,11 +21,13 @@ import orjson
 
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
+from clickpipe.core.operator import FOREVER
 from clickpipe.core.time import instant_text
 from clickpipe.errors import PlanError, StateError
 from clickpipe.plan.flags import DURATION, SIZE
 from clickpipe.store import archives
 from clickpipe.store.archives import Archive, Snapshot
+from clickpipe.store.versions import File
 
 _ACTIONS = ("ls", "show", "check", "compact", "retain")
 _TARGET = 128 << 20
@@ -103,9 +105,21 @@ def _show(snapshot: Snapshot, rows: int, form: str | None) -> None:
         columns = ", ".join(f"{name} {kind}" for name, kind in snapshot.columns.items())
         sys.stdout.write(_line(_described(snapshot)) + f"\ncolumns: {columns}\n")
     by = snapshot.time
-    found = scan(snapshot)
+    found = scan(snapshot, _newest(snapshot, rows) if by else None)
     newest = found.sort(by, descending=True, nulls_last=True).head(rows).reverse() if by else found.tail(rows)
-    sys.stdout.buffer.write(shown(newest.collect(), form, rows=max(1, rows), width=os.get_terminal_size().columns if sys.stdout.isatty() else 240))
+    sys.stdout.buffer.write(
+        shown(newest.collect(), form, rows=max(1, rows), width=os.get_terminal_size().columns if sys.stdout.isatty() else 240)
+    )
+
+
+def _newest(snapshot: Snapshot, rows: int) -> list[File]:
+    """Files that so many of the newest rows can be in."""
+    count, least = 0, FOREVER
+    for file in sorted(filter(snapshot.has_times, snapshot.files), key=lambda file: file.greatest or 0, reverse=True):
+        count, least = count + file.rows, min(least, file.least or 0)
+        if count >= rows:
+            break
+    return [file for file in snapshot.files if not snapshot.has_times(file) or (file.greatest or 0) >= least]
 
 
 def _check(archive: Archive) -> int:
