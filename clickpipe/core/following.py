@@ -27,6 +27,7 @@ _QUIET = 0.2  # seconds without a record after which the columns are judged by w
 
 class Following(IngestFeed):
     is_live = True
+    _at_close: Callable[[], None] | None = None
     _is_finished = False  # an earlier run had come to its end
 
     def __init__(
@@ -142,7 +143,13 @@ class Following(IngestFeed):
             if tail.unfinished:
                 self._say(f"{tail.name} ends with {tail.unfinished:,} bytes of a line without its newline, which is left unread")
 
+    def when_closed(self, call: Callable[[], None]) -> None:
+        """Something else to do then."""
+        self._at_close = call
+
     def close(self) -> None:
+        if self._at_close:
+            self._at_close()
         self._watch.close()
 
     # Where it is, and how to go on from there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from clickpipe.core.source import Arrived
@@ -45,6 +45,7 @@ class Watched:
     tails: Sequence[WatchedSplit]
     taken = 0
     look = 0.1
+    has_ended: Callable[[], bool] = staticmethod(lambda: False)  # whether nobody writes what is followed any more
 
     def begin(self) -> None:
         """Without an earlier run."""

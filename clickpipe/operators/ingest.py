@@ -18,13 +18,14 @@ from typing import Any
 from clickpipe.columns import Columns
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.following import Following
-from clickpipe.core.format import Format
+from clickpipe.core.format import FORMATS, Format
 from clickpipe.core.guarantee import AT_MOST_ONCE, EXACTLY_ONCE, WHOLE, Guarantee
 from clickpipe.core.idle import IdleRule
 from clickpipe.core.inorder import InOrder
 from clickpipe.core.intake import IngestFeed, Pace, Taking
 from clickpipe.core.operator import Feed
 from clickpipe.core.option import Duration, Size, argument, option, options
+from clickpipe.core.reading import blocks
 from clickpipe.core.source import (
     Admission,
     Directly,
@@ -44,12 +45,14 @@ from clickpipe.core.watch import Watch
 from clickpipe.core.watched import Watched
 from clickpipe.core.zone import check_zone
 from clickpipe.errors import PlanError
+from clickpipe.store.spool import Spool
 
 _ROTATED = (
     ", as long as a rotated file stays unpacked in its directory until it has been read; "
     "what is written between copying and truncating may be lost"
 )
 _IDLE = 30_000  # milliseconds
+SPOOLED = 1 << 20  # bytes of input that are made durable together
 _OF_CLIENTS = ("client_timeout", "max_clients", "tls_cert", "tls_key", "tls_ca", "insecure")
 _OF_TEXT = ("follow", "format", "columns", "strict", "checkpoint", "idle_timeout", "on_idle", *_OF_CLIENTS)
 _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
@@ -133,6 +136,11 @@ class Ingest(SourceStep):
         "tcp: a client must show a certificate that one of these has signed", default=None, metavar="FILE"
     )
     insecure: bool = option("tcp: listen to other machines too, although everybody there may send records", default=False)
+    spool: str | None = option(
+        "write standard input, or what clients send, to this log first, and read it there, so that nothing is lost in a crash",
+        default=None,
+        metavar="log:NAME",
+    )
     batch_bytes: Size = option("a batch is about this large", default=Size(8 << 20), example="8MiB")
     max_latency: Duration = option("never wait longer than this for a batch to fill", default=Duration(50), example="50ms")
     within: tuple[int | None, int | None] | None = None  # not for people: records of this time only, where that is quick
@@ -142,7 +150,6 @@ class Ingest(SourceStep):
         "client_timeout max_clients tls_cert tls_key tls_ca insecure".split()
     )
     later = {
-        "--spool": "notyet: the durable log that it writes to is not in this version",
         "--until": "stopping before the end is not in this version",
     }
     epilog = """\
@@ -196,22 +203,46 @@ When the half lines of all clients together have more than 64 MiB, the longest i
 
     def _watching(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> IngestFeed | None:
         """What grows, and splits that go side by side; None: splits that end, one after the other."""
-        source = source_of(self.source, self.from_)
-        is_bounded = not self.follow
-        if source is not None and (self.follow or source.is_divided) and type(source).watched is not Source.watched:
+        spool = self._spooled(say) if self.spool else None
+        start = str(spool.first) if spool else self.from_
+        source = source_of((self.spool,) if self.spool else self.source, start)
+        is_bounded = not (self.follow or spool)
+        if source is not None and (not is_bounded or source.is_divided) and type(source).watched is not Source.watched:
 
             def watched(form: Format, time: EventTime, say: Callable[[str], None]) -> Watched:
                 found = source.watched(form, time, say, is_bounded=is_bounded)
                 assert found is not None
+                if spool:
+                    found.has_ended = spool.has_ended
                 return found
 
-            return Following(self._taking(source.address, can_pause=self.follow), watched, say, saved)
+            feed = Following(self._taking(source.address, can_pause=not is_bounded), watched, say, saved)
+            if spool:
+                feed.when_closed(spool.close)
+            return feed
         if not self.follow:
             return None
         if self.from_ not in (None, "earliest"):
             raise PlanError("--from is for logs: files are read from their beginning", word="--from")
         addresses = followed(self.source)
         return Following(self._taking(addresses[0], can_pause=True), partial(Watch, addresses), say, saved)
+
+    def _spooled(self, say: Callable[[str], None]) -> Spool:
+        """What cannot be read again goes into a log. Raises PlanError, OutsideError."""
+        assert self.spool is not None
+        kind, _, name = self.spool.partition(":")
+        taking = self._taking(name, can_pause=True)
+        if kind != "log":
+            raise PlanError(f"--spool {self.spool}: input is spooled to a log", hint="--spool log:NAME", word="--spool")
+        if self.is_replayable:
+            raise PlanError(f"--spool is for input that cannot be read again: {self.source[0]} can", word="--spool")
+        if taking.format == "csv":
+            raise PlanError("--spool keeps lines, and a header line would stand between them: not with csv", word="--spool")
+        (split,) = splits_of(self.source)
+        form: Format = FORMATS.find(taking.format, Format)()
+        split.listen(self._admission(), form.cut, form.begin, say)
+        whole = len if split.is_shared else form.cut
+        return Spool(name, lambda: blocks(split, whole, SPOOLED, self.max_latency / 1_000), split.end)
 
     def feed(
         self, splits: list[Split], saved: Mapping[str, Any] | None = None, say: Callable[[str], None] = lambda _: None
@@ -251,11 +282,14 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         return self.checkpoint is not None
 
     def guarantee(self) -> Guarantee:
+        if self.spool and self.takes_checkpoints:
+            return Guarantee(EXACTLY_ONCE, f"from {self.spool} on, where it is durable before anybody computes with it")
         if self.reads_standard_input:
-            why = "standard input cannot be replayed; --spool LOG would make it exactly once, and is not in this version"
-            return Guarantee(AT_MOST_ONCE, why)
+            return Guarantee(
+                AT_MOST_ONCE, "standard input cannot be replayed; --spool log:NAME makes it exactly once from there on"
+            )
         if self.has_clients:
-            why = "what clients have sent cannot be replayed; --spool LOG would make it exactly once, and is not in this version"
+            why = "what clients have sent cannot be replayed; --spool log:NAME makes it exactly once from there on"
             return Guarantee(AT_MOST_ONCE, why)
         if not self.takes_checkpoints:
             read = "files are followed" if self.follow else "files can be read again"

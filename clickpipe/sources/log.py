@@ -106,6 +106,7 @@ class LogSplit(Split):
 
     def identity(self, offset: int) -> Mapping[str, Any]:
         _check_start(self._log, self._number, offset)
+        _check_end(self._log, self._number, offset)
         if self._reader:
             self._reader.sync()
         return {"log": self._log.id}
@@ -126,6 +127,15 @@ def _check_start(log: Log, number: int, offset: int) -> None:
                 "its retention has let go what this pipeline had not read",
                 "--reset at ingest starts anew, where the log begins by now",
             ],
+        )
+
+
+def _check_end(log: Log, number: int, offset: int) -> None:
+    end = log.place(number)
+    if offset > end.text:
+        raise StateError(
+            f"{log.title(number)} has shrunk: {offset:,} bytes of it had been read, and it has {end.text:,}",
+            hint="--reset starts anew, and keeps what there is aside",
         )
 
 
@@ -216,12 +226,7 @@ class LogTail(WatchedSplit):
                 hint="--reset starts anew, and keeps what there is aside",
             )
         _check_start(self._log, self._number, said["offset"])
-        end = self._log.place(self._number)
-        if said["offset"] > end.text:
-            raise StateError(
-                f"{self.name} has shrunk: {said['offset']:,} bytes of it had been read, and it has {end.text:,}",
-                hint="--reset starts anew, and keeps what there is aside",
-            )
+        _check_end(self._log, self._number, said["offset"])
         self.start(said["offset"])
         self.has_given, self.clock.greatest = said["given"], said["greatest"]
         self.clock.restore(said)
@@ -278,6 +283,8 @@ class LogWatch(Watched):
 
     @property
     def is_over(self) -> bool:
+        if self.has_ended():
+            return not self.left()
         return all(tail.is_done for tail in self.tails)
 
     def left(self) -> int:
