@@ -17,7 +17,7 @@ class Progress:
 
     def __init__(self, split: Split, time: EventTime) -> None:
         self.split, self._time = split, time
-        self.clock: SplitClock = time.clock(is_live=split.is_live)
+        self.clock: SplitClock = time.clock(is_live=split.is_live or split.keeps_arrivals)
         self.offset = split.begin
         self.start: int | None = None
         self.is_done = False
@@ -55,7 +55,7 @@ class Progress:
             )
         self.offset, self.start, self.is_done = said["offset"] if now else 0, said["start"], said["done"]
         self._identity = said["identity"] if self.is_done else None
-        self.clock = self._time.clock(is_live=self.split.is_live, greatest=said["greatest"])
+        self.clock = self._time.clock(is_live=self.split.is_live or self.split.keeps_arrivals, greatest=said["greatest"])
         self.clock.restore(said)
         if now or self.is_done:
             return None

@@ -285,9 +285,8 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         if self.spool and self.takes_checkpoints:
             return Guarantee(EXACTLY_ONCE, f"from {self.spool} on, where it is durable before anybody computes with it")
         if self.reads_standard_input:
-            return Guarantee(
-                AT_MOST_ONCE, "standard input cannot be replayed; --spool log:NAME makes it exactly once from there on"
-            )
+            why = "standard input cannot be replayed; --spool log:NAME makes it exactly once from there on"
+            return Guarantee(AT_MOST_ONCE, why)
         if self.has_clients:
             why = "what clients have sent cannot be replayed; --spool log:NAME makes it exactly once from there on"
             return Guarantee(AT_MOST_ONCE, why)

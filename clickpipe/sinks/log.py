@@ -159,7 +159,7 @@ class StagedLogWriter(Writer):
         if not at:
             return Staged(said, lambda: None)
         patience = self._directory.patience(f"log {self._log.name}")
-        file = StagedFile(f"{self._directory.path}/.{self._name}.part", patience, mode=0o600)
+        file = StagedFile(f"{self._directory.path}/.{epoch}-{self._name}.part", patience, mode=0o600)
         for data in whole:
             file.write(data)
         said["rows"] = {"file": self._name, "bytes": file.bytes, "hash": file.hash}

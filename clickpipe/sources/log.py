@@ -85,6 +85,8 @@ def text_at(log: Log, number: int, offset: int) -> int:
 class LogSplit(Split):
     """One partition, as far as it goes when reading begins. Unit of offsets: bytes of the partition's text."""
 
+    keeps_arrivals = True
+
     def __init__(self, log: Log, number: int, start: str | None = None) -> None:
         self.name, self._log, self._number = log.title(number), log, number
         self.begin = text_at(log, number, first_of(log, number, start))

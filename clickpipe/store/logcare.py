@@ -171,8 +171,8 @@ def _index(path: str) -> None:
 
 
 def retain(name: str, keep: int | None, most: int | None, now: int | None = None, *, is_dry: bool = False) -> list[Part]:
-    """Segments go whose newest record arrived more than `keep` milliseconds ago, and the oldest while a partition has more than its
-    part of `most` bytes. Which. Raises StateError.
+    """Segments go whose newest record arrived more than `keep` milliseconds ago, and the oldest while a partition has more than
+    its part of `most` bytes. Which. Raises StateError.
     """
     log = Log(name)
     now = int(time.time() * 1_000) if now is None else now

@@ -313,6 +313,9 @@ class Reader:
             self._open(following[0])
             return self.next()
         if following or self._is_damaged(size):
+            # It may have been written since we looked: then it is whole now.
+            if found := self._whole(self._size()):
+                return found
             raise damage(self._title, segment(self._path, self._base), self._at, size, self.offset)
         return None
 

@@ -116,7 +116,8 @@ def _show(log: Log, rows: int, start: str | None, text: int | None, partition: i
 
 
 def _lines(log: Log, number: int, first: int, text: int | None, rows: int, has_offsets: bool) -> list[bytes]:
-    reader, found = Reader(log, number, first, text=text), []
+    reader = Reader(log, number, first, text=text)
+    found: list[bytes] = []
     while len(found) < rows and (batch := reader.next()):
         head, data = batch
         at = head.text
