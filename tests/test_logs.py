@@ -60,7 +60,7 @@ def test_records_have_numbers_and_batches_their_times() -> None:
     assert Log("a").ends() == [15]
 
 
-def test_other_programs_read_a_segment(tmp_path: Path) -> None:
+def test_other_programs_read_a_segment() -> None:
     """As zstdcat does: heads are passed over."""
     path = _filled()
     with path.open("rb") as file:

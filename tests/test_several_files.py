@@ -11,7 +11,7 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clickpipe.core import following
+from clickpipe.core.watched import Watched
 from clickpipe.testing import collect
 
 SIZE, BOUND = 100, 30
@@ -27,7 +27,7 @@ def spreads(draw: st.DrawFn) -> list[list[int]]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "LOOK", 0.0)
+    monkeypatch.setattr(Watched, "look", 0.0)
 
 
 @pytest.mark.parametrize("follow", [False, True])

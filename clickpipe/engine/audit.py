@@ -33,11 +33,10 @@ from clickpipe.state.home import pipeline_directory
 from clickpipe.store import stored
 
 _OURS = ("rev", "final", "closed_by", "deleted")  # columns that say how a row came about
-_EXACT = ((r"\bapprox_distinct\s*\(", "count(DISTINCT "), (r"\bapprox_quantile\s*\(", "quantile("))
+_EXACT = ((r"\bapprox_distinct\s*\(", "count(DISTINCT "), (r"\bapprox_quantile\s*\((?=[^\[]*\))", "quantile_disc("))
 _SIDE, _SAME = "\0stored:", "\0same:"
 _HAS = "\0has"
-# Five standard deviations of 4,096 registers; the width of a bucket, and of the gap between two values beside each other.
-_BOUND_DISTINCT, _BOUND_QUANTILE = 5 * 1.04 / 64, 0.02
+_BOUND_DISTINCT, _BOUND_QUANTILE = 5 * 1.04 / 64, 0.0101  # five standard deviations of 4,096 registers; half a bucket
 
 
 @dataclass(frozen=True)
@@ -208,11 +207,11 @@ def _closed_rows(rows: pl.DataFrame, closed: int) -> pl.DataFrame:
 
 def _paired(should: pl.DataFrame, has: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """The rows of both by their keys; those of `has` under names of their own, null where there is none."""
-    there = has.cast({name: should.schema[name] for name in has.columns}).rename(
-        {name: _SIDE + name for name in has.columns if name not in keys}
+    unlike = [name for name in has.columns if {has.schema[name], should.schema[name]} == {pl.Int64(), pl.Float64()}]
+    should, has = (rows.with_columns(pl.col(unlike).cast(pl.Float64)) for rows in (should, has))
+    there = has.cast({name: should.schema[name] for name in has.columns})
+    there = there.rename({name: _SIDE + name for name in has.columns if name not in keys})
+    both = should.with_columns(pl.lit(True).alias(_HAS)).join(
+        there.with_columns(pl.lit(True).alias(_SIDE + _HAS)), on=keys, how="full", coalesce=True, nulls_equal=True
     )
-    return (
-        should.with_columns(pl.lit(True).alias(_HAS))
-        .join(there.with_columns(pl.lit(True).alias(_SIDE + _HAS)), on=keys, how="full", coalesce=True, nulls_equal=True)
-        .sort(keys)
-    )
+    return both.sort(keys)

@@ -30,7 +30,7 @@ from clickpipe.query.statement import MERGE_OF
 if TYPE_CHECKING:
     from sqlglot import exp
 
-Run = Callable[[str], pl.DataFrame]
+Run = Callable[[str], "pl.DataFrame"]
 _MERGES = (MERGE_OF, "merge")
 _DIALECT = "duckdb"
 
