@@ -5,6 +5,7 @@ Guarantee: exactly once with checkpoints; without, one run's rows are added at i
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
@@ -122,7 +123,9 @@ class DeltaWriter(Writer):
         name = f"{_stem(self._pipeline, self._lineage)}{self._after:012d}-{len(self._files) + 1}.parquet"
         path = os.path.join(self._table.path, name)
         file = StagedFile(f"{path}.{os.getpid()}.part", self._patience)
-        rows.write_parquet(_Into(file), compression="zstd", row_group_size=1 << 16, statistics=True)  # type: ignore[arg-type]
+        out = io.BytesIO()  # what a file of ours raises while Polars writes would come as something else
+        rows.write_parquet(out, compression="zstd", row_group_size=1 << 16, statistics=True)
+        file.write(out.getvalue())
         file.publish(path, "delta")
         self._files.append(DeltaFile(name, file.bytes, _stats(rows)))
 
@@ -185,20 +188,6 @@ class DeltaCommits(Commits):
                 f"{said['delta']} holds rows up to checkpoint {known}, and a table of Delta Lake is not taken back",
                 notes=["--reset at ingest begins anew, and takes the place of all that this pipeline has written"],
             )
-
-
-class _Into:
-    """A staged file as Polars wants one."""
-
-    def __init__(self, file: StagedFile) -> None:
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        self._file.write(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
 
 def _app(pipeline: str, lineage: str) -> str:

@@ -7,7 +7,10 @@ as they come, at least once. Memory: 1 MiB of text for each partition, and with 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar
 
 from clickpipe.batch import Batch
@@ -26,6 +29,8 @@ from clickpipe.state.files import StagedFile
 from clickpipe.store.logs import Log, Place, made, said_of
 from clickpipe.store.logwriter import Appending, Batches, LogWriter, rolled
 from clickpipe.store.segments import Packer
+
+_BEHIND = 4  # batches that wait to be packed
 
 
 class LogSink(Destination):
@@ -106,24 +111,49 @@ class _Divided:
         return (least, greatest) if isinstance(least, int) and isinstance(greatest, int) and not found.null_count() else None
 
 
+class _Behind:
+    """Work done in a thread, in the order in which it was put; it may be behind by a few pieces."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="log")
+        self._pending: deque[Future[None]] = deque()
+
+    def put(self, work: Callable[[], None]) -> None:
+        """Raises what an earlier one raised."""
+        while self._pending and (self._pending[0].done() or len(self._pending) > _BEHIND):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(work))
+
+    def wait(self) -> None:
+        """Until all is done. Raises what it raised."""
+        while self._pending:
+            self._pending.popleft().result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
 class LogSinkWriter(Writer):
     """Records are durable as they come."""
 
     def __init__(self, writer: LogWriter, divided: _Divided) -> None:
-        self._writer, self._divided = writer, divided
+        self._writer, self._divided, self._behind = writer, divided, _Behind()
 
     def write(self, batch: Batch) -> None:
-        for number, text, times in self._divided.parts(batch):
-            self._writer.append(number, text, times)
+        for part in self._divided.parts(batch):
+            self._behind.put(partial(self._writer.append, *part))
 
     def advance(self, watermark: int | None) -> None:
-        self._writer.commit()
+        self._behind.put(self._writer.commit)
 
     def close(self, accounts: list[Ledger]) -> None:
-        self._writer.commit()
+        self._behind.put(self._writer.commit)
+        self._behind.wait()
+        self._behind.close()
         self._writer.close()
 
     def abandon(self) -> None:
+        self._behind.close()
         self._writer.close()
 
 
@@ -135,14 +165,19 @@ class StagedLogWriter(Writer):
         self._log, self._divided, self._directory = log, divided, directory
         self._places = places
         self._batches = [Batches(place, packer) for place in places]
+        self._behind = _Behind()
         self._packed: list[list[bytes]] = [[] for _ in places]
         self._name = f"log-{log.name}-{secrets.token_hex(4)}.rows"
 
     def write(self, batch: Batch) -> None:
-        for number, text, times in self._divided.parts(batch):
-            self._packed[number] += [data for _, data in self._batches[number].add(text, times)]
+        for part in self._divided.parts(batch):
+            self._behind.put(partial(self._pack, *part))
+
+    def _pack(self, number: int, text: bytes, times: tuple[int, int] | None) -> None:
+        self._packed[number] += [data for _, data in self._batches[number].add(text, times)]
 
     def prepare(self, epoch: int, *, ended: bool) -> Staged:
+        self._behind.wait()
         parts: list[dict[str, Any]] = []
         whole: list[bytes] = []
         at = 0
@@ -168,6 +203,10 @@ class StagedLogWriter(Writer):
 
     def close(self, accounts: list[Ledger]) -> None:
         """The batches are with the checkpoints."""
+        self._behind.close()
+
+    def abandon(self) -> None:
+        self._behind.close()
 
 
 class LogCommits(Commits):

@@ -22,8 +22,8 @@ from clickpipe.store.versions import File
 
 ROWS = 1 << 18  # of a file, about, and
 BYTES = 64 << 20  # of its rows in memory, about
-GROUP = 1 << 16  # rows that are read together: so much of a day is passed over, or not
-_AHEAD = 2  # files that wait for the thread
+GROUP = 1 << 15  # rows that are read together: so much of a day is passed over, or not
+_AHEAD = 1  # files that wait for the thread
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import checkpoints
+import stores
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
@@ -164,8 +165,27 @@ def record_latency(tries: int) -> list[float]:
     return taken[1:]  # the first one waited for four processes to start
 
 
+def stored(kept: dict[str, float]) -> list[tuple[str, str, str, str]]:
+    """Of logs, views, archives and queries, see stores.py."""
+
+    def at_most(name: str, value: float, most: float, unit: str) -> tuple[str, str, str, str]:
+        return name, f"{value:.2f} {unit}".rstrip(), f"<= {most:g}", "holds" if value <= most else "falls short"
+
+    def at_least(name: str, value: float, least: float, unit: str) -> tuple[str, str, str, str]:
+        return name, f"{value:.2f} {unit}".rstrip(), f">= {least:g}", "holds" if value >= least else "falls short"
+
+    return [
+        at_least("log, records appended a second", kept["appended"] / 1e6, 1, "M"),
+        at_least("A from the file / A from a log", kept["plain / log"], 0.8, ""),
+        at_most("query of 20 M archived / bare polars", kept["query / polars"], 1.2, ""),
+        at_most("a cached answer, beyond start-up", kept["cached"] * 1000, 30, "ms"),
+        at_most("a row of a view of 1 M rows", kept["point"] * 1000, 5, "ms"),
+        at_most("one hour of 30 days, bytes read", kept["pruned"] * 100, 2, "%"),
+    ]
+
+
 def rows(
-    median: dict[str, float], memory: dict[str, float], saved: dict[str, list[float]], count: int
+    median: dict[str, float], memory: dict[str, float], saved: dict[str, list[float]], kept: dict[str, float], count: int
 ) -> list[tuple[str, str, str, str]]:
     """What is compared, the number, and what it must hold. `count`: of records."""
 
@@ -203,6 +223,7 @@ def rows(
         plain("manifest's commit, p99", checkpoints.at(0.99, saved["commit"]) * 1000, 10, "ms"),
         plain("from death to next checkpoint", statistics.median(saved["restart"]) * 1000, 2000, "ms"),
         plain("the same, slowest", max(saved["restart"]) * 1000, 4000, "ms"),
+        *stored(kept),
         plain("--help", median["--help"] * 1000, 120, "ms"),
         plain("one filter - import polars", (median["one filter"] - median["import polars"]) * 1000, 150, "ms"),
         plain("one record, four idle steps", median["record latency"] * 1000, 150, "ms"),
@@ -256,22 +277,36 @@ def main() -> None:
         memory |= peaks("20 M", *(make(10 * said.count, f"{name}-{10 * said.count}.ndjson", more) for name, more in SETS))
     saved = checkpoints.parts(file, DATA, environment())
     saved["restart"] = checkpoints.restarts(file, 4 * said.tries, environment())
+    kept = stores.measured(file, make(10 * said.count, f"clicks-{10 * said.count}.ndjson"))
     median = {name: statistics.median(values) for name, values in raw.items()}
-    report(raw, median, memory, saved, said.count)
+    report(raw, median, memory, saved, kept, said.count)
 
 
 def report(
-    raw: dict[str, list[float]], median: dict[str, float], memory: dict[str, float], saved: dict[str, list[float]], count: int
+    raw: dict[str, list[float]],
+    median: dict[str, float],
+    memory: dict[str, float],
+    saved: dict[str, list[float]],
+    stored_: dict[str, float],
+    count: int,
 ) -> None:
     for name, value in median.items():
         print(f"{name:32} {value:8.3f} s")
     print()
-    table = rows(median, memory, saved, count)
+    table = rows(median, memory, saved, stored_, count)
     for what, value, must, verdict in table:
-        print(f"{what:34} {value:>10}   {must:<12} {verdict}")
+        print(f"{what:38} {value:>10}   {must:<12} {verdict}")
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H%MZ")
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    kept = {"when": when, "machine": machine, "seconds": raw, "peak_mib": memory, "checkpoints": saved, "table": table}
+    kept = {
+        "when": when,
+        "machine": machine,
+        "seconds": raw,
+        "peak_mib": memory,
+        "checkpoints": saved,
+        "stores": stored_,
+        "table": table,
+    }
     (RUNS / f"{when}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
