@@ -428,7 +428,7 @@ def test_a_stretch_of_time_is_replaced_in_one_version(home: Path) -> None:
         filler.add(_hours(first, 8))
     version = filler.archive.version()
     run = Run(filler.archive, "backfill")
-    other = Filler(types=_WINDOWS, time="window_start", lineage=run.origin.lineage)
+    other = Filler(types=_WINDOWS, time="window_start")
     other.staging = type(other.staging)(other.archive, run.origin, Partitioning(), _WINDOWS, "window_start")
     files = other.staged(_hours(10, 20, 1_000))
     replace_rows(filler.archive, files, other.shape, (START + 10 * 3_600_000, START + 30 * 3_600_000), run)

@@ -28,7 +28,7 @@ class Run:
     def __init__(self, archive: Archive, kind: str, patience: Patience = NO_PATIENCE) -> None:
         self._archive = archive
         token = secrets.token_hex(8)
-        self.origin = Origin(kind, token, f"{kind}-{token}-")
+        self.origin = Origin(kind, "", f"{kind}-{token}-")  # nobody goes on from it: its rows need no lineage
         archive.make()
         with archive.locked():
             clear_ended(archive)

@@ -84,7 +84,8 @@ def said(script: str, *words: str) -> float:
 
 def logs(file: str) -> dict[str, float]:
     """Records appended a second, over what it costs to read them; and what reading the log costs beside reading the file."""
-    count = sum(chunk.count(b"\n") for chunk in iter(lambda source=open(file, "rb"): source.read(1 << 24), b""))  # noqa: SIM115
+    with open(file, "rb") as source:
+        count = sum(chunk.count(b"\n") for chunk in iter(lambda: source.read(1 << 24), b""))
     steps = "window tumble 5s | aggregate --by page n='count(*)' | sink data/out.ndjson"
 
     def append() -> float:
@@ -141,7 +142,8 @@ def pruned() -> dict[str, float]:
         "given = Columns(types, time=TimeColumn('ts'))\nwriter = Sink('archive:month').open(given)\n"
         "for day in range(30):\n"
         "    n = pl.Series('ts', range(240_000))\n"
-        "    rows = pl.DataFrame({'ts': 1_767_225_600_000 + day * 86_400_000 + n * 360, 'page': '/p/' + (n % 97).cast(pl.String),\n"
+        "    time, page = 1_767_225_600_000 + day * 86_400_000 + n * 360, '/p/' + (n % 97).cast(pl.String)\n"
+        "    rows = pl.DataFrame({'ts': time, 'page': page,\n"
         "        'user_id': 'u' + (n * 7919 % 50_021).cast(pl.String), 'latency_ms': n * 31 % 1_009})\n"
         "    writer.write(Batch(rows, given))\nwriter.close([])\nprint(0)"
     )
