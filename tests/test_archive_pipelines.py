@@ -260,6 +260,30 @@ def test_check_finds_a_flipped_bit_a_missing_file_and_one_too_many(folder: Path)
         assert told in _said(folder)
 
 
+def test_a_damaged_file_and_a_full_disk_are_no_fault_of_ours(folder: Path) -> None:
+    assert _run(folder) == 0
+    assert _run(folder) == 0
+    path = next((folder / ".home" / "archives" / "clicks" / "day=2026-03-01").glob("*.parquet"))
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    assert _run(folder, "ingest archive:clicks | sink -") == 78
+    assert "clickpipe archive check clicks" in _said(folder)
+    assert _do(folder, "archive", "compact", "clicks") == 78
+    path.write_bytes(whole)
+    limit = f"ulimit -f {2 * len(whole) * 3 // 4 // 1024}"  # blocks of 1 KiB that a file may have
+    done = subprocess.run(
+        ["bash", "-c", f"trap '' XFSZ; {limit}; exec {sys.executable} -m clickpipe archive compact clicks"],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (74, 75), done.stderr
+    assert "File too large" in done.stderr
+    assert _do(folder, "archive", "compact", "clicks") == 0
+    assert _seen(folder) == sorted(ALL * 2)
+
+
 def test_retention_and_the_list(folder: Path) -> None:
     assert _run(folder, more="--checkpoint 1ms") == 0
     assert _do(folder, "archive", "retain", "clicks", "--keep", "30000d") == 0

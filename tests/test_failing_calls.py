@@ -6,6 +6,7 @@ A full disk is waited for. Any other failure ends the run with a message, and no
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shlex
@@ -15,11 +16,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import polars as pl
 import pytest
 from examples import every, some
 
+from clickpipe.store.logs import Log
 from clickpipe.testing import environment, run_steps
 
 CALLS = ("open", "write", "fsync", "close", "replace", "mkdir", "ftruncate")
@@ -28,7 +31,7 @@ TEXT = (
     "ingest in.ndjson --time ts --max-out-of-orderness 2s --batch-bytes 8KiB --name c --checkpoint 1ms | window tumble 5s"
     " | aggregate --by page n='count(*)' | {sink}"
 )
-SINKS = {"file": "sink out.ndjson", "view": "sink view:pages", "archive": "sink archive:pages"}
+SINKS = {"file": "sink out.ndjson", "view": "sink view:pages", "archive": "sink archive:pages", "log": "sink log:pages"}
 STEPS = 4
 
 
@@ -60,13 +63,18 @@ def _said(directory: Path) -> str:
 def _results(directory: Path, sink: str) -> dict[str, list[str]]:
     state = directory / ".home" / "pipelines" / "c"
     found = {name: (state / f"{name}.ndjson").read_text() for name in ("late", "dead")}
-    read = {"file": _file, "view": _view, "archive": _archive}
+    read = {"file": _file, "view": _view, "archive": _archive, "log": _log}
     found["out"] = read[sink](directory)
     return {name: sorted(re.sub(r'"_?time":\d+', "", text).splitlines()) for name, text in found.items()}
 
 
 def _file(directory: Path) -> str:
     return (directory / "out.ndjson").read_text()
+
+
+def _log(directory: Path) -> str:
+    with mock.patch.dict(os.environ, CLICKPIPE_HOME=str(directory / ".home")):
+        return "".join(text.decode() for _, text in Log("pages").batches(0))
 
 
 def _archive(directory: Path) -> str:
@@ -134,7 +142,7 @@ def test_each_call_fails_once(call: str, code: str, tmp_path: Path, expected: di
     assert number > 2, f"{call} was called {number - 1} times"
 
 
-@pytest.mark.parametrize("sink", ["view", "archive"])
+@pytest.mark.parametrize("sink", ["view", "archive", "log"])
 @pytest.mark.parametrize("call", some(["write", "fsync", "replace"]))
 def test_each_call_of_a_run_into_a_store_fails_once(call: str, sink: str, tmp_path: Path, expected: dict[str, Results]) -> None:
     number = 1

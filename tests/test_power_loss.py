@@ -7,6 +7,7 @@ pipeline is run to its end, and must give what a run gives that nothing disturbe
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -29,11 +30,13 @@ from test_crash import _prepared
 
 from clickpipe.errors import ClickpipeError
 from clickpipe.sinks.archive import ArchiveCommits
+from clickpipe.sinks.log import LogCommits
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.manifest import Manifest
 from clickpipe.state.parts import Parts
 from clickpipe.store import archives
 from clickpipe.store.archives import Archive
+from clickpipe.store.logs import Log
 from clickpipe.testing import environment, run_steps
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -59,6 +62,7 @@ SCENES = {
     "file": Scene("sink out.ndjson", ("after-part-rename:4", "after-manifest-rename:3")),
     "shell": Scene("sink out.ndjson", fused=False),
     "view": Scene("sink view:pages", ("before-view-commit:6",), steps=ALONE),
+    "log": Scene("sink log:pages", ("before-log-fsync:3", "after-log-fsync:2"), steps=ALONE),
     "archive": Scene("sink archive:pages", ("before-archive-rename:2", "before-version-rename:3"), steps=ALONE),
 }
 STATES = examples(700)  # of each scene, all different
@@ -213,6 +217,14 @@ def _redo(root: Path, restore: Manifest | None) -> None:
         with mock.patch.dict(os.environ, CLICKPIPE_HOME=str(root / ".home")):
             ArchiveCommits(StateDirectory(str(root / PIPELINE))).commit(saved)
             archives.scan(Archive(saved["archive"], is_new=True).snapshot()).collect()
+    elif saved is not None and "log" in saved:
+        with mock.patch.dict(os.environ, CLICKPIPE_HOME=str(root / ".home")):
+            commits = LogCommits(StateDirectory(str(root / PIPELINE)))
+            try:
+                commits.commit(saved)
+            finally:
+                commits.close()
+            _logged(saved["log"])
     elif saved is None or "parts" in saved:
         parts = Parts(str(root / "out.ndjson"))
         parts.begin(restore.epoch if restore else 0, saved)
@@ -262,4 +274,12 @@ def _results(root: Path) -> dict[str, list[Any]]:
     for path in (root / ".home" / "archives").glob("*"):
         with mock.patch.dict(os.environ, CLICKPIPE_HOME=str(root / ".home")):
             results[path.name] = sorted(map(str, archives.scan(Archive(path.name).snapshot()).collect().rows()))
+    for path in (root / ".home" / "logs").glob("*"):
+        with mock.patch.dict(os.environ, CLICKPIPE_HOME=str(root / ".home")):
+            results[path.name] = _logged(path.name)
     return results
+
+
+def _logged(name: str) -> list[str]:
+    """1 and 1.0 are one value."""
+    return sorted(str(json.loads(line)).replace(".0", "") for _, text in Log(name).batches(0) for line in text.splitlines())

@@ -56,6 +56,12 @@ class LogSink(Destination):
         now = [log.place(number) for number in range(log.partitions)]
         places = [Place(**place) for place in saved["ends"]] if saved else now
         for number, (place, there) in enumerate(zip(places, now, strict=True)):
+            if saved and there.offset < _least(saved, number):
+                raise StateError(
+                    f"{log.title(number)} has records up to {there.offset:,} only, and those up to {_least(saved, number):,} had been "
+                    "given",
+                    notes=["either put it back from a copy,", "or start anew with --reset at ingest"],
+                )
             if there.offset > place.offset:
                 raise StateError(
                     f"{log.title(number)} has records up to {there.offset:,}, and checkpoint {restored} of {directory.name} "
@@ -81,6 +87,12 @@ class LogSink(Destination):
         if (self.form.partitions or 1) > 1 and not self.form.by:
             raise PlanError("by which columns are records divided?", hint="--by COL,…", word="--partitions")
         given.need(self.form.by, " for --by")
+
+
+def _least(saved: Mapping[str, Any], number: int) -> int:
+    """The end of a partition before this checkpoint, whose rows may be appended at this moment."""
+    began = [part["place"]["offset"] for part in saved["parts"] if part["partition"] == number]
+    return int(began[0] if began else saved["ends"][number]["offset"])
 
 
 class _Divided:

@@ -16,7 +16,7 @@ from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.source import Directly, Source, Split
 from clickpipe.core.time import instants, to_milliseconds
 from clickpipe.errors import PlanError
-from clickpipe.store.archives import Archive, Snapshot, scan
+from clickpipe.store.archives import Archive, Snapshot, scan, spoken
 from clickpipe.store.latest import DELETED, latest
 
 _ROWS = 1 << 18  # of a batch
@@ -69,11 +69,20 @@ class ArchiveFeed(Feed):
 
     def pulls(self) -> Iterator[Pull]:
         for rows, watermark in self._tables():
-            for some in rows.collect_batches(chunk_size=_ROWS, maintain_order=True):
+            for some in self._read(rows):
                 batch, dead = self._timed(self._batch(some))
                 yield Pull([batch], None, dead, some.height)
             if watermark is not None:
                 yield Pull(watermark=watermark)
+
+    def _read(self, rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+        batches = rows.collect_batches(chunk_size=_ROWS, maintain_order=True)
+        while True:
+            with spoken(self._snapshot.name):
+                some = next(batches, None)
+            if some is None:
+                return
+            yield some
 
     def _tables(self) -> Iterator[tuple[pl.LazyFrame, int | None]]:
         """Rows, and the watermark behind them."""

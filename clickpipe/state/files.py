@@ -336,14 +336,12 @@ class GrowingFile:
     def __init__(self, path: str, at: int, patience: Patience = NO_PATIENCE) -> None:
         self.path, self.at, self._patience = path, at, patience
         try:
-            is_new = not os.path.exists(path)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = patience(path, lambda: _open(path, flags, 0o600))
             if os.fstat(self._descriptor).st_size != at:
                 self._cut()
-                _fsync(self._descriptor)
-            if is_new:
-                sync_directory(os.path.dirname(path))
+            _fsync(self._descriptor)  # it is taken for what is there, and whoever wrote it may have died before it was durable
+            sync_directory(os.path.dirname(path))  # whoever made it may have died before
         except OSError as error:
             raise outside(error, path) from None
 

@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ import polars as pl
 
 from clickpipe.errors import PlanError, StateError, near
 from clickpipe.faults import kill_point
-from clickpipe.state.files import make_folder, remove, rename_all, sync_way
+from clickpipe.state.files import make_folder, outside, remove, rename_all, sync_way
 from clickpipe.state.home import home
 from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.state.trust import check_folder, check_no_links
@@ -280,6 +280,20 @@ def names() -> list[str]:
 
 
 # What is in it.
+
+
+@contextmanager
+def spoken(name: str, path: str = "") -> Iterator[None]:
+    """What Polars says of the disk or of a file, as ours. `path`: that it writes. Raises DiskError, StateError."""
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        said = str(error).splitlines()[0]
+        if path and (code := re.search(r"\(os error (\d+)\)", said)):
+            raise outside(OSError(int(code[1]), os.strerror(int(code[1]))), path) from None
+        raise StateError(
+            f"archive {name}: {said}", notes=[f"clickpipe archive check {name} says which file is damaged"]
+        ) from None
 
 
 def dtype(kind: str) -> Any:

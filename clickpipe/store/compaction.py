@@ -23,7 +23,7 @@ from clickpipe.faults import kill_point
 from clickpipe.state.files import rename, sync_file
 from clickpipe.store.archivefiles import GROUP, Origin
 from clickpipe.store.archiveruns import Run
-from clickpipe.store.archives import Archive, Snapshot, bounds_of, dtype, hidden_of, scan
+from clickpipe.store.archives import Archive, Snapshot, bounds_of, dtype, hidden_of, scan, spoken
 from clickpipe.store.versions import File, Shape, Version
 
 _CHUNK = 1 << 20
@@ -104,7 +104,8 @@ def _written(archive: Archive, file: File, rows: pl.LazyFrame) -> File:
     """These rows as a staged file, durable under a name that nobody looks for."""
     staged = hidden_of(os.path.join(archive.place(os.path.dirname(file.path)), os.path.basename(file.path)))
     part = f"{staged}.{os.getpid()}.part"
-    rows.sink_parquet(part, compression="zstd", row_group_size=GROUP, statistics=True, maintain_order=True)
+    with spoken(archive.name, part):
+        rows.sink_parquet(part, compression="zstd", row_group_size=GROUP, statistics=True, maintain_order=True)
     sync_file(part)
     kill_point("before-compacted-rename")
     rename(part, staged)

@@ -197,7 +197,7 @@ class Appending:
         self._tails: dict[int, Tail] = {}
 
     def append(self, number: int, place: Place, data: bytes) -> None:
-        tail = self._tails.get(number) or self._opened(number, place, len(data))
+        tail = self._tails.get(number) or self._opened(number, place, data)
         self._tails[number] = tail
         if tail.place.offset >= _offset_behind(data, place):
             return  # this has been done
@@ -217,10 +217,11 @@ class Appending:
             at += head.size
         tail.sync()
 
-    def _opened(self, number: int, place: Place, size: int) -> Tail:
-        """What stands behind its place is of an append that was cut short, unless it is all there."""
+    def _opened(self, number: int, place: Place, data: bytes) -> Tail:
+        """What stands behind its place is of an append that was cut short, unless it is all there: a power failure may have left
+        zeros of it, or some batches."""
         path = segment(self._log.partition(number), place.base)
-        if place.at < length_of(path) < place.at + size:
+        if place.at < length_of(path) <= place.at + len(data) and _bytes(path, place.at) != data:
             cut(path, place.at)
         return Tail(self._log, number, self._patience)
 
@@ -228,6 +229,12 @@ class Appending:
         for tail in self._tails.values():
             tail.close()
         os.close(self._lock)
+
+
+def _bytes(path: str, at: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(at)
+        return file.read()
 
 
 def _offset_behind(data: bytes, place: Place) -> int:
