@@ -148,15 +148,15 @@ MUTANTS = [
     Mutant(
         "a barrier says where the batch before it ended",
         "core/inorder.py",
-        "            one.offset = end\n            pull.barrier = self._next_barrier()\n",
-        "            pull.barrier = self._next_barrier()\n            one.offset = end\n",
+        "            one.offset = block.end\n            pull.barrier = self._next_barrier()\n",
+        "            pull.barrier = self._next_barrier()\n            one.offset = block.end\n",
         _FUSED.format("after-commit"),
     ),
     Mutant(
         "a barrier stands among the files of a round",
         "core/following.py",
-        "            if last:\n                yield last\n",
-        "            if last:\n                last.barrier = self._next_barrier()\n                yield last\n",
+        "                if last:\n                    yield last\n",
+        "                if last:\n                    last.barrier = self._next_barrier()\n                    yield last\n",
         "test_follow.py::test_a_barrier_covers_what_was_handed_on",
         quick=True,
     ),
@@ -373,8 +373,8 @@ MUTANTS = [
     Mutant(
         "the input is taken for read a batch too far",
         "core/inorder.py",
-        "one.offset = end",
-        "one.offset = end + 64",
+        "            one.offset = block.end\n            pull.barrier = self._next_barrier()\n",
+        "            one.offset = block.end + 64\n            pull.barrier = self._next_barrier()\n",
         _FUSED.format("after-commit"),
     ),
     Mutant(
@@ -598,8 +598,8 @@ MUTANTS = [
     Mutant(
         "published files are not synced",
         "state/files.py",
-        "            _fsync(self._descriptor)\n",
-        "",
+        '            kill_point(f"before-{kind}-fsync")\n            _fsync(self._descriptor)\n',
+        '            kill_point(f"before-{kind}-fsync")\n',
         _RESULTS.format("file"),
     ),
     Mutant(

@@ -79,7 +79,7 @@ def test_every_command_has_a_manual_page_that_renders(name: str) -> None:
 def test_indented_lines_of_a_description_keep_their_lines() -> None:
     lines = _clickpipe("help", "--man", "view").stdout.splitlines()
     shown = lines[lines.index(".nf") + 1 : lines.index(".fi")]
-    assert [line.split()[2] for line in shown] == ["ls", "show"]
+    assert [line.split()[2] for line in shown] == ["ls", "show", "drop"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "man").glob("*.[57]")), ids=lambda path: path.name)

@@ -21,6 +21,7 @@ from clickpipe.query.tables import Table, scan
 
 T = TypeVar("T")
 _LOOK = 0.02  # seconds between two looks at the memory
+_TRIES = 3  # of a query while files go
 _SCAN = re.compile(r"Parquet SCAN \[(?P<first>[^\],]*)(?P<more>(?:, [^\],]*)*)\]")
 
 
@@ -37,7 +38,16 @@ class Query:
 
     def frame(self, memory: int) -> pl.DataFrame:
         """Raises PlanError for what is no such statement, DataError beyond `memory` bytes."""
-        return bounded(lambda: self._collected(self._lazy()), memory)
+        return bounded(self._again, memory)
+
+    def _again(self) -> pl.DataFrame:
+        """An archive may be compacted after its files were listed, and these may be gone by now: then they are listed anew."""
+        for _ in range(_TRIES):
+            try:
+                return self._collected(self._lazy())
+            except FileNotFoundError:
+                self.__post_init__()
+        return self._collected(self._lazy())
 
     def plan(self) -> str:
         """How it would be computed: what is read of which files."""

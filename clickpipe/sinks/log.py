@@ -56,10 +56,9 @@ class LogSink(Destination):
         now = [log.place(number) for number in range(log.partitions)]
         places = [Place(**place) for place in saved["ends"]] if saved else now
         for number, (place, there) in enumerate(zip(places, now, strict=True)):
-            if saved and there.offset < _least(saved, number):
+            if saved and there.offset < (least := _least(saved, number)):
                 raise StateError(
-                    f"{log.title(number)} has records up to {there.offset:,} only, and those up to {_least(saved, number):,} had been "
-                    "given",
+                    f"{log.title(number)} has records up to {there.offset:,} only, and those up to {least:,} had been given",
                     notes=["either put it back from a copy,", "or start anew with --reset at ingest"],
                 )
             if there.offset > place.offset:

@@ -36,7 +36,7 @@ Examples:
   clickpipe run -q -c "ingest sample_data/clicks.ndjson.zst --time ts | sink archive:clicks" && clickpipe archive ls &&
     clickpipe archive show clicks --rows 2 && clickpipe archive compact clicks && clickpipe archive check clicks
   clickpipe run -q -c "ingest sample_data/clicks.ndjson.zst --time ts | sink archive:old" &&
-    clickpipe archive retain old --keep 1d
+    clickpipe archive retain old --keep 400d && clickpipe archive ls
 
 Who reads an archive while it is compacted or retained goes on reading what was there: removed files stay for ten minutes, under
 names that begin with a point."""
