@@ -10,8 +10,6 @@ from clickpipe.errors import PlanError, Unsupported
 
 _SCHEME = re.compile(r"([a-z][a-z0-9]*)(\+[a-z]+)?:(.+)", re.DOTALL)
 _PLANNED = {
-    "log": "the durable log",
-    "archive": "the archive",
     "kafka": "Kafka",
     "redis": "Redis",
     "postgresql": "PostgreSQL",

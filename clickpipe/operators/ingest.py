@@ -61,7 +61,8 @@ _CSV = re.compile(r"\.csv(\.gz|\.zst)?$")
 @dataclass(frozen=True)
 class Ingest(SourceStep):
     source: tuple[str, ...] = argument(
-        "files, globs, - for standard input, or tcp://HOST:PORT or unix:PATH, where others connect and send lines",
+        "files, globs, - for standard input, log:NAME, archive:NAME, or tcp://HOST:PORT or unix:PATH, where others connect and "
+        "send lines",
         metavar="SOURCE",
     )
     follow: bool = option(
@@ -158,6 +159,9 @@ Examples:
   cat sample_data/access.log | clickpipe ingest - --format combined | clickpipe filter "status >= 500" | clickpipe sink -
   clickpipe ingest 'sample_data/access*' --format combined | clickpipe limit 2 | clickpipe sink -
   clickpipe run -c "ingest sample_data/access.log --follow --format combined | limit 2 | sink -"
+  clickpipe run -q -c "ingest sample_data/clicks.ndjson.zst --time ts | sink log:queue" &&
+    clickpipe ingest log:queue --from 200000 | clickpipe aggregate n='count(*)' | clickpipe sink -
+  cat sample_data/access.log | clickpipe run -c "ingest - --spool log:access --format combined --name web | limit 2 | sink -"
   clickpipe run -q -c "ingest tcp://127.0.0.1:9018 --format combined | limit 2 | sink -" &
     until head -2 sample_data/access.log > /dev/tcp/127.0.0.1/9018; do sleep 0.2; done; wait
 
@@ -177,6 +181,12 @@ and truncation, as logrotate's copytruncate has it, the rest of the old lines is
 written between the two is lost by whoever truncates. Rotated files must stay unpacked in their directory until
 they are read: leave one rotation between (delaycompress); else a run that goes on stops with exit code 78.
 Packed files, pipes and devices cannot be followed.
+
+log:NAME reads a log to its present end, with --follow as it grows; each partition is a split. Where the first run begins is
+said by --from; then the checkpoint knows. The offset of a dead letter counts bytes of the partition's text: clickpipe log
+show NAME --bytes. archive:NAME reads what is there, oldest first, and marks as late what was late when it came; options
+for text and --checkpoint are not for it. With --spool, what cannot be read again is durable in a log before it counts, a
+line that is too long with its beginning only.
 
 tcp://HOST:PORT and unix:PATH listen: any client may connect and send lines (with csv, a header line first, the same
 for all). tcp://:PORT and tcp://localhost:PORT are this machine only, and port 0 is one that is free. A last line may lack its

@@ -1,6 +1,6 @@
-"""Write the records: to standard output, a file or a view; with --pass, hand them on as well.
+"""Write the records: to standard output, a file, a log, a view or an archive; with --pass, hand them on as well.
 
-Shape: as given; times of ours as RFC 3339. Order: as given.
+Shape: as given; times of ours as RFC 3339, in an archive as instants. Order: as given.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OF_SOME = ("key", "keep", "partition_by", "partitions", "by")  # options that o
 @dataclass(frozen=True)
 class Sink(SinkStep):
     destination: str = argument(
-        "- for standard output, FILE.ndjson, FILE.csv, either with .zst or .gz, view:NAME or archive:NAME",
+        "- for standard output, FILE.ndjson, FILE.csv, either with .zst or .gz, log:NAME, view:NAME, archive:NAME, delta:FOLDER",
         metavar="DEST",
     )
     format: str | None = option(
@@ -65,9 +65,16 @@ Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe select page country | clickpipe sink /tmp/pages.csv.zst
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe sink /tmp/clicks.csv.gz --pass |
     clickpipe aggregate --by country n='count(*)' | clickpipe sink -
+  clickpipe run -q -c "ingest sample_data/clicks.ndjson.zst --time ts | sink archive:clicks --partition-by hour" &&
+    clickpipe query "SELECT event, count(*) AS n FROM clicks GROUP BY event ORDER BY n DESC"
+  clickpipe run -q -c "ingest sample_data/clicks.ndjson.zst | sink log:divided --partitions 2 --by user_id" &&
+    clickpipe log ls
 
 A file appears under its name when it is complete; a run that fails leaves none. A view is a table of SQLite that
-holds the latest row of each key: clickpipe view show NAME.
+holds the latest row of each key: clickpipe view show NAME. A log is a durable queue that other pipelines read: clickpipe
+ingest log:NAME --follow. An archive keeps history as Parquet, which any program reads; a record with a value that does
+not fit its column there is a dead letter. delta:FOLDER is a table of Delta Lake (pip install 'clickpipe[delta]'). SQL over
+views, archives and logs: clickpipe query.
 
 With --pass a sink stands in the middle: … | sink archive.ndjson.zst --pass | window tumble 1m | … It is given every
 record, whoever reads on: a limit behind it, or | head, does not cut it short. With ingest --checkpoint what all sinks

@@ -60,11 +60,10 @@ def _size(kind: str, name: str) -> str:
 
 
 def _columns(table: Table) -> Iterator[dict[str, Any]]:
-    since = {change.column: change for change in _history(table)}
+    changes = archives.Archive(table.of).snapshot().history if "archive" in table.kinds else ()
     for name, kind in scans.kinds(table).items():
-        change = since.get(name)
-        yield {"column": name, "type": kind, "since": f"since {instant_text(change.time)}" if change else None}
-
-
-def _history(table: Table) -> list[Any]:
-    return list(archives.Archive(table.of).snapshot().history) if "archive" in table.kinds else []
+        mine = [change for change in reversed(changes) if change.column == name]
+        words = [
+            f"{change.kind if number else ''} since {instant_text(change.time)}".strip() for number, change in enumerate(mine)
+        ]
+        yield {"column": name, "type": kind, "history": ", ".join(words)}
