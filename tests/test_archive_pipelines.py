@@ -197,8 +197,9 @@ def test_integers_become_floats_and_new_columns_come(folder: Path) -> None:
 
 @pytest.mark.parametrize("by", ["hour", "none", "page", "page,n"])
 def test_folders_by_something_else(by: str, folder: Path) -> None:
-    assert _run(folder, LINE + f" --partition-by {by}") == 0
-    assert _seen(folder) == ALL
+    few = " | limit 12 | sink" if by == "page,n" else " | sink"  # a folder for each is made durable
+    assert _run(folder, LINE.replace(" | sink", few) + f" --partition-by {by}") == 0
+    assert len(_seen(folder)) == (12 if by == "page,n" else len(ALL))
     one = next((folder / ".home" / "archives" / "clicks").rglob("*.parquet")).relative_to(
         folder / ".home" / "archives" / "clicks"
     )
