@@ -678,6 +678,50 @@ MUTANTS = [
         '    try:\n        may_fail("fsync", descriptor)\n    except OSError:\n        os.fsync(descriptor)\n',
         "test_failing_calls.py::test_each_call_fails_once[fsync-EIO]",
     ),
+    # Logs.
+    Mutant(
+        "an index knows a batch before it is durable",
+        "store/logwriter.py",
+        '        self._file.sync()\n        kill_point("after-log-fsync")\n'
+        "        known, self._acknowledged = self._acknowledged, []\n",
+        '        known, self._acknowledged = self._acknowledged, []\n        kill_point("after-log-fsync")\n',
+        "test_log_care.py::test_what_an_fsync_has_failed_on_is_not_taken_for_durable",
+    ),
+    Mutant(
+        "what a checkpoint brings to a log takes the place of what another has written",
+        "store/logappend.py",
+        "if end_of(indexed(name)) <= at:",
+        "if True:",
+        "test_log_care.py::test_nothing_is_appended_behind_what_another_has_written",
+    ),
+    Mutant(
+        "segments go before the log says so",
+        "store/logcare.py",
+        "    write_meta(log.path, replace(log.meta, starts=tuple(starts)))\n",
+        "",
+        "test_log_care.py -k a_retention_that_died",
+    ),
+    Mutant(
+        "retention does not ask the checkpoints",
+        "store/logcare.py",
+        "(found.held if by else found.gone)",
+        "found.gone",
+        "test_logs.py::test_what_a_checkpoint_needs_stays",
+    ),
+    Mutant(
+        "a repair leaves the log its id",
+        "store/logmeta.py",
+        "return replace(self, id=secrets.token_hex(16), starts=tuple(starts), before=tuple(before))",
+        "return replace(self, starts=tuple(starts))",
+        "test_log_care.py::test_who_had_read_what_a_repair_took_away_is_told_and_nobody_else",
+    ),
+    Mutant(
+        "what was spooled before the first checkpoint is forgotten",
+        "operators/ingest.py",
+        "spool.first = directory.spooled(spool.id, spool.first)",
+        "pass",
+        "test_log_care.py::test_what_was_spooled_before_the_first_checkpoint_is_read_by_the_next_run",
+    ),
 ]
 
 

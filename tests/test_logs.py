@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from clickpipe.errors import OutsideError, PlanError, StateError
-from clickpipe.store import logcare, logs, logwriter, segments
+from clickpipe.store import logcare, logends, logmeta, logrepair, logs, logwriter, segments
 from clickpipe.store.logs import Log, Reader
 from clickpipe.store.logwriter import LogWriter
 from clickpipe.testing import run_steps
@@ -40,7 +40,7 @@ def _filled(name: str = "a", batches: int = 5, each: int = 3) -> Path:
         writer.append(0, _lines(number * each, each), (number, number + 1))
         writer.commit()
     writer.close()
-    return Path(logs.segment(writer.log.partition(0), 0))
+    return Path(logends.segment(writer.log.partition(0), 0))
 
 
 def _records(name: str = "a", offset: int = 0) -> list[int]:
@@ -73,7 +73,7 @@ def test_other_programs_read_a_segment() -> None:
 def test_a_log_goes_on_in_the_next_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logwriter, "SEGMENT", 400)
     _filled(batches=9)
-    assert len(logs.bases(Log("a").partition(0))) > 2
+    assert len(logends.bases(Log("a").partition(0))) > 2
     assert _records() == [*range(27)]
     assert _records("a", 26)[-1] == 26
     writer = LogWriter("a")
@@ -92,10 +92,10 @@ def test_a_log_has_one_writer() -> None:
 
 
 def test_partitions_are_for_the_whole_life_of_a_log() -> None:
-    logs.made("a", 2, ("page",))
+    logmeta.made("a", 2, ("page",))
     with pytest.raises(PlanError, match="log a has 2 by page partitions for its whole life"):
-        logs.made("a", 3, ("page",))
-    assert logs.made("a", None, ()).partitions == 2
+        logmeta.made("a", 3, ("page",))
+    assert logmeta.made("a", None, ()).partitions == 2
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "x" * 101, "a\0b"])
@@ -178,12 +178,12 @@ def test_a_tail_of_zeros_is_no_record() -> None:
 def test_repair_keeps_what_is_before_the_damage_and_puts_the_rest_aside(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logwriter, "SEGMENT", 400)
     _filled(batches=9)
-    path = Path(logs.segment(Log("a").partition(0), logs.bases(Log("a").partition(0))[1]))
+    path = Path(logends.segment(Log("a").partition(0), logends.bases(Log("a").partition(0))[1]))
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
     assert len(list(logcare.troubles(Log("a")))) == 1
-    done = logcare.repair("a")
+    done = logrepair.repair("a")
     assert len(done) >= 2
     assert _records() == [*range(len(_records()))]
     assert 3 < len(_records()) < 27
@@ -198,7 +198,7 @@ def test_repair_keeps_what_is_before_the_damage_and_puts_the_rest_aside(home: Pa
 def test_a_lost_head_is_made_anew_by_repair() -> None:
     _filled()
     (Path(Log("a").path) / "log.json").write_text("x")
-    assert "its log.json is made anew" in logcare.repair("a")[0]
+    assert "its log.json is made anew" in logrepair.repair("a")[0]
     assert _records() == [*range(15)]
 
 
@@ -206,7 +206,7 @@ def test_a_later_format_is_refused() -> None:
     _filled()
     meta = Path(Log("a").path) / "log.json"
     line = meta.read_bytes().split(b"\n")[0].replace(b'"v":1', b'"v":2')
-    meta.write_bytes(logs.sealed(line + b"\n"))
+    meta.write_bytes(logmeta.sealed(line + b"\n"))
     with pytest.raises(StateError, match="written by a newer clickpipe"):
         Log("a")
 
@@ -218,10 +218,10 @@ def test_old_segments_go_and_the_last_one_stays(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(logwriter, "SEGMENT", 400)
     _filled(batches=9)
     later = int(time.time() * 1_000) + 86_400_000
-    assert logcare.retain("a", 2 * 86_400_000, None, now=later) == []
-    would = logcare.retain("a", 3_600_000, None, now=later, is_dry=True)
+    assert logcare.retain("a", 2 * 86_400_000, None, now=later).gone == []
+    would = logcare.retain("a", 3_600_000, None, now=later, is_dry=True).gone
     assert _records() == [*range(27)]
-    gone = logcare.retain("a", 3_600_000, None, now=later)
+    gone = logcare.retain("a", 3_600_000, None, now=later).gone
     assert [part.base for part in gone] == [part.base for part in would] != []
     start = Log("a").starts[0]
     assert start == gone[-1].end
@@ -235,11 +235,11 @@ def test_what_a_checkpoint_needs_stays(tmp_path: Path, monkeypatch: pytest.Monke
     _filled("in", batches=20)
     line = "ingest log:in --name c --checkpoint 1ms --batch-bytes 64 | sink out.ndjson"
     run_steps([["run", "-q", "--restart", "no", "-c", line]], tmp_path, kill={0: "after-commit:4"})
-    needed = logcare.needs(Log("in"))[0]
+    needed = logcare.needs(Log("in"))[0]["c"]
     assert 0 <= needed < 60
     later = int(time.time() * 1_000) + 86_400_000
-    logcare.retain("in", 1, None, now=later)
-    assert Log("in").starts[0] <= needed
+    found = logcare.retain("in", 1, None, now=later)
+    assert (Log("in").starts[0] <= needed, found.by, bool(found.held)) == (True, {"c"}, True)
     assert run_steps([["run", "-q", "-c", line]], tmp_path) == [0]
     assert [json.loads(row)["n"] for row in (tmp_path / "out.ndjson").read_text().splitlines()] == [*range(60)]
 
@@ -295,7 +295,7 @@ WRITE = "ingest in.ndjson --time ts --name w --checkpoint 1ms --batch-bytes 2KiB
 def test_killed_there_each_record_is_in_the_log_once(point: str, tmp_path: Path) -> None:
     (tmp_path / "in.ndjson").write_text(TEXT)
     assert _run(tmp_path, WRITE.format(more=""), point) == -9
-    half = _records("l") if "l" in logs.names() and logs.bases(Log("l").partition(0)) else []
+    half = _records("l") if "l" in logs.names() and logends.bases(Log("l").partition(0)) else []
     assert half == [*range(len(half))]
     assert _run(tmp_path, WRITE.format(more="")) == 0, _said(tmp_path)
     assert _records("l") == [*range(600)]
@@ -337,7 +337,7 @@ def test_another_log_of_the_same_name_is_refused(tmp_path: Path, home: Path) -> 
     shutil.rmtree(home / "logs" / "l")
     assert _run(tmp_path, WRITE.replace("--name w", "--name again").format(more="")) == 0
     assert _run(tmp_path, READ + " | sink b.ndjson") == 78
-    assert "log:l is not the file that was read before" in _said(tmp_path)
+    assert "log:l is not the log that was read before" in _said(tmp_path)
 
 
 def test_what_another_has_appended_is_not_written_over(tmp_path: Path) -> None:
@@ -453,4 +453,4 @@ def test_a_full_disk_leaves_no_half_batch(tmp_path: Path) -> None:
     assert run_steps([["run", "-q", "-c", line]], tmp_path, fail={0: "write:4+:ENOSPC"}) == [74]
     kept = _records("l")
     assert kept == [*range(len(kept))]
-    assert os.path.getsize(logs.segment(Log("l").partition(0), 0)) == Log("l").place(0).at
+    assert os.path.getsize(logends.segment(Log("l").partition(0), 0)) == Log("l").place(0).at

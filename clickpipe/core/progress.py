@@ -49,8 +49,9 @@ class Progress:
                 hint="--reset starts anew, and keeps what there is aside",
             )
         if now != said["identity"]:
+            what = f"is not the {self.split.noun} that was read before"
             raise StateError(
-                f"{self.split.name} is not the file that was read before: its first {said['offset']:,} bytes have changed",
+                f"{self.split.name} {what}: its first {said['offset']:,} bytes have changed",
                 hint="--reset starts anew, and keeps what there is aside",
             )
         self.offset, self.start, self.is_done = said["offset"] if now else 0, said["start"], said["done"]

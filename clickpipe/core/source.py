@@ -46,6 +46,7 @@ class Split:
     """An independent, ordered part of a source. `name` stands in messages and dead letters."""
 
     name: str
+    noun = "file"  # what it is
     keeps_arrivals = False  # when its records arrived is known, also long after
     begin = 0  # where reading begins, in bytes
     is_shared = False  # many write to it, each an input of its own; whole records of theirs come, without their header lines

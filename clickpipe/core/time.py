@@ -89,7 +89,7 @@ def _from_text(value: pl.Expr, zone: str) -> pl.Expr:
 
 def parse_instant(text: str, zone: str = "UTC") -> int:
     """A time that a person typed: RFC 3339 or epoch. Raises ValueError."""
-    if text.lstrip("-").isdigit():
+    if text.removeprefix("-").isdecimal():
         number = int(text)
         size = abs(number)
         return number * 1_000 if size < _S else number if size < _MS else number // 1_000 if size < _US else number // 10**6

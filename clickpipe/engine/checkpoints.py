@@ -159,7 +159,7 @@ def begin(step: Ingest, name: str, word: str, space: Space) -> tuple[IngestFeed,
     run = directory.begin(anew=anew, anywhere=step.allow_fs)
     checkpoints = Checkpoints(directory, run.number, run.restore)
     checkpoints.tables(Place(0, word, step.says()))
-    feed = step.begun(run.restore.entry(0, "source") if run.restore else None, space.say)
+    feed = step.begun(run.restore.entry(0, "source") if run.restore else None, space.say, directory)
     feed.run, feed.restore = run.number, run.restore.epoch if run.restore else 0
     if run.restore and run.restore.ended:
         feed.notes = (f"{directory.name} had come to its end at checkpoint {run.restore.epoch}; --reset at ingest begins anew",)

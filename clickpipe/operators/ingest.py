@@ -45,6 +45,8 @@ from clickpipe.core.watch import Watch
 from clickpipe.core.watched import Watched
 from clickpipe.core.zone import check_zone
 from clickpipe.errors import PlanError
+from clickpipe.state.directory import StateDirectory
+from clickpipe.state.space import NO_PATIENCE
 from clickpipe.store.spool import Spool
 
 _ROTATED = (
@@ -183,10 +185,10 @@ they are read: leave one rotation between (delaycompress); else a run that goes 
 Packed files, pipes and devices cannot be followed.
 
 log:NAME reads a log to its present end, with --follow as it grows; each partition is a split. Where the first run begins is
-said by --from; then the checkpoint knows. The offset of a dead letter counts bytes of the partition's text: clickpipe log
-show NAME --bytes. archive:NAME reads what is there, oldest first, and marks as late what was late when it came; options
-for text and --checkpoint are not for it. With --spool, what cannot be read again is durable in a log before it counts, a
-line that is too long with its beginning only.
+said by --from; then the checkpoint knows. A number that the log has is a record's, a larger one an epoch time. The offset
+of a dead letter counts bytes of the partition's text: clickpipe log show NAME --bytes. archive:NAME reads what is there,
+oldest first, and marks as late what was late when it came; options for text and --checkpoint are not for it. With --spool,
+what cannot be read again is durable in a log before it counts, a line that is too long with its beginning only.
 
 tcp://HOST:PORT and unix:PATH listen: any client may connect and send lines (with csv, a header line first, the same
 for all). tcp://:PORT and tcp://localhost:PORT are this machine only, and port 0 is one that is free. A last line may lack its
@@ -204,16 +206,23 @@ When the half lines of all clients together have more than 64 MiB, the longest i
             return found
         return self.begun(saved, say)
 
-    def begun(self, saved: Mapping[str, Any] | None = None, say: Callable[[str], None] = lambda _: None) -> IngestFeed:
+    def begun(
+        self,
+        saved: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        directory: StateDirectory | None = None,
+    ) -> IngestFeed:
         """`saved`: the position of an earlier run, where this one goes on. Raises StateError if the input is another."""
         self._check()
-        feed = self._watching(saved, say) or self.feed(splits_of(self.source, self.from_), saved, say)
+        feed = self._watching(saved, say, directory) or self.feed(splits_of(self.source, self.from_), saved, say)
         feed.check_reserved()
         return feed
 
-    def _watching(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> IngestFeed | None:
+    def _watching(
+        self, saved: Mapping[str, Any] | None, say: Callable[[str], None], directory: StateDirectory | None
+    ) -> IngestFeed | None:
         """What grows, and splits that go side by side; None: splits that end, one after the other."""
-        spool = self._spooled(say) if self.spool else None
+        spool = self._spooled(say, saved, directory) if self.spool else None
         start = str(spool.first) if spool else self.from_
         source = source_of((self.spool,) if self.spool else self.source, start)
         is_bounded = not (self.follow or spool)
@@ -226,7 +235,8 @@ When the half lines of all clients together have more than 64 MiB, the longest i
                     found.has_ended = spool.has_ended
                 return found
 
-            feed = Following(self._taking(source.address, can_pause=not is_bounded), watched, say, saved)
+            first = splits_of(self.source)[0].name if spool else source.address
+            feed = Following(self._taking(first, can_pause=not is_bounded), watched, say, saved)
             if spool:
                 feed.when_closed(spool.close)
             return feed
@@ -237,7 +247,7 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         addresses = followed(self.source)
         return Following(self._taking(addresses[0], can_pause=True), partial(Watch, addresses), say, saved)
 
-    def _spooled(self, say: Callable[[str], None]) -> Spool:
+    def _spooled(self, say: Callable[[str], None], saved: Mapping[str, Any] | None, directory: StateDirectory | None) -> Spool:
         """What cannot be read again goes into a log. Raises PlanError, OutsideError."""
         assert self.spool is not None
         kind, _, name = self.spool.partition(":")
@@ -252,7 +262,13 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         form: Format = FORMATS.find(taking.format, Format)()
         split.listen(self._admission(), form.cut, form.begin, say)
         whole = len if split.is_shared else form.cut
-        return Spool(name, lambda: blocks(split, whole, SPOOLED, self.max_latency / 1_000), split.end)
+        pace = self.max_latency / 1_000
+        patience = directory.patience(f"log {name}") if directory else NO_PATIENCE
+        spool = Spool(name, lambda: blocks(split, whole, SPOOLED, pace), split.end, patience)
+        if directory and saved is None:
+            spool.first = directory.spooled(spool.id, spool.first)
+        spool.begin()
+        return spool
 
     def feed(
         self, splits: list[Split], saved: Mapping[str, Any] | None = None, say: Callable[[str], None] = lambda _: None
@@ -280,7 +296,7 @@ When the half lines of all clients together have more than 64 MiB, the longest i
     def pipeline(self, plan: str = "") -> str:
         """The pipeline's name, by which its state is kept. `plan`: what the recipe is called."""
         if _is_stored(self.source):
-            return self.name or plan or _pipeline_name(self.source[0].partition(":")[2])
+            return self.name or plan or _pipeline_name(self.source[0])
         return self.name or plan or _pipeline_name(followed(self.source)[0] if self.follow else splits_of(self.source)[0].name)
 
     def taking(self, first: str) -> Taking:
@@ -395,5 +411,5 @@ def _pipeline_name(split: str) -> str:
     """`data/clicks.ndjson.zst` -> `clicks`, `tcp://127.0.0.1:9000` -> `tcp-9000`"""
     if split.startswith("tcp://"):
         return f"tcp-{split.rsplit(':', 1)[-1].rstrip('/')}"
-    stem = split.rsplit("/", 1)[-1].split(".", 1)[0]
+    stem = split.removeprefix("log:").removeprefix("archive:").rsplit("/", 1)[-1].split(".", 1)[0]
     return "stdin" if split == "standard input" else re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:100] or "unnamed"

@@ -1,7 +1,7 @@
 """A log: a durable queue that other pipelines read, in their own time and as often as they like.
 
 Guarantee: exactly once with checkpoints: readers see what whole checkpoints have brought; without, records are durable and seen
-as they come, at least once. Memory: 1 MiB of text for each partition, and with checkpoints the packed batches since the last one.
+as they come, at least once. Memory: 1 MiB of text for each partition, and 16 MiB of packed batches.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, ClassVar
+from itertools import count
+from typing import Any, BinaryIO, ClassVar
 
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
@@ -26,11 +27,15 @@ from clickpipe.errors import PlanError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import StagedFile
-from clickpipe.store.logs import Log, Place, made, said_of
-from clickpipe.store.logwriter import Appending, Batches, LogWriter, rolled
-from clickpipe.store.segments import Packer
+from clickpipe.store.logappend import Appending, Piece
+from clickpipe.store.logends import Place
+from clickpipe.store.logmeta import made
+from clickpipe.store.logs import Log
+from clickpipe.store.logwriter import Batches, LogWriter, rolled
+from clickpipe.store.segments import Head, Packer
 
 _BEHIND = 4  # batches that wait to be packed
+_MOST = 16 << 20  # bytes of packed batches that are held before they go to a file
 
 
 class LogSink(Destination):
@@ -178,36 +183,53 @@ class StagedLogWriter(Writer):
         self._batches = [Batches(place, packer) for place in places]
         self._behind = _Behind()
         self._packed: list[list[bytes]] = [[] for _ in places]
+        self._size = 0
         self._name = f"log-{log.name}-{secrets.token_hex(4)}.rows"
+        self._files = count(1)
+        self._file: StagedFile | None = None
+        self._parts: list[dict[str, Any]] = []
 
     def write(self, batch: Batch) -> None:
         for part in self._divided.parts(batch):
             self._behind.put(partial(self._pack, *part))
 
     def _pack(self, number: int, text: bytes, times: tuple[int, int] | None) -> None:
-        self._packed[number] += [data for _, data in self._batches[number].add(text, times)]
+        self._hold(number, self._batches[number].add(text, times))
+        if self._size > _MOST:
+            self._spill()
+
+    def _hold(self, number: int, batches: list[tuple[Head, bytes]]) -> None:
+        self._packed[number] += [data for _, data in batches]
+        self._size += sum(len(data) for _, data in batches)
+
+    def _spill(self) -> None:
+        """What is held, to the file."""
+        for number, packed in enumerate(self._packed):
+            if not packed:
+                continue
+            self._file = self._file or self._begun()
+            data, place = b"".join(packed), self._places[number].to_json()
+            self._parts.append({"partition": number, "place": place, "from": self._file.bytes, "bytes": len(data)})
+            self._file.write(data)
+            self._batches[number].place = self._places[number] = rolled(self._batches[number].place)
+        self._packed, self._size = [[] for _ in self._batches], 0
+
+    def _begun(self) -> StagedFile:
+        patience = self._directory.patience(f"log {self._log.name}")
+        return StagedFile(f"{self._directory.path}/.{next(self._files)}-{self._name}.part", patience, mode=0o600)
 
     def prepare(self, epoch: int, *, ended: bool) -> Staged:
         self._behind.wait()
-        parts: list[dict[str, Any]] = []
-        whole: list[bytes] = []
-        at = 0
         for number, batches in enumerate(self._batches):
-            packed = self._packed[number] + [data for _, data in (batches.rest() if not batches.is_empty else [])]
-            size = sum(map(len, packed))
-            if size:
-                parts.append({"partition": number, "place": said_of(self._places[number]), "from": at, "bytes": size})
-            whole, at = whole + packed, at + size
-            batches.place = self._places[number] = rolled(batches.place)
-        self._packed = [[] for _ in self._batches]
+            if not batches.is_empty:
+                self._hold(number, batches.rest())
+        self._spill()
+        file, self._file = self._file, None
+        parts, self._parts = self._parts, []
         said = {"log": self._log.name, "id": self._log.id, "epoch": epoch, "parts": parts}
-        said |= {"ends": [said_of(place) for place in self._places], "rows": None}
-        if not at:
+        said |= {"ends": [place.to_json() for place in self._places], "rows": None}
+        if file is None:
             return Staged(said, lambda: None)
-        patience = self._directory.patience(f"log {self._log.name}")
-        file = StagedFile(f"{self._directory.path}/.{epoch}-{self._name}.part", patience, mode=0o600)
-        for data in whole:
-            file.write(data)
         said["rows"] = {"file": self._name, "bytes": file.bytes, "hash": file.hash}
         place = self._directory.place(epoch, self._name)
         return Staged(said, lambda: file.publish(place, "log-rows"), place)
@@ -218,6 +240,8 @@ class StagedLogWriter(Writer):
 
     def abandon(self) -> None:
         self._behind.close()
+        if self._file:
+            self._file.discard()
 
 
 class LogCommits(Commits):
@@ -228,11 +252,13 @@ class LogCommits(Commits):
             return
         patience = self._directory.patience(f"log {said['log']}")
         self._appending = self._appending or Appending(said["log"], said["id"], patience)
-        data = self._directory.read(said["epoch"], said["rows"])
+        pieces: dict[int, list[Piece]] = {}
         for part in said["parts"]:
-            place = Place(**part["place"])
-            self._appending.append(part["partition"], place, data[part["from"] : part["from"] + part["bytes"]])
-            kill_point("after-log-part")
+            pieces.setdefault(part["partition"], []).append(Piece(Place(**part["place"]), part["from"], part["bytes"]))
+        with self._directory.opened(said["epoch"], said["rows"]) as file:
+            for number, mine in pieces.items():
+                self._appending.append(number, mine, partial(_read, file))
+                kill_point("after-log-part")
 
     def check_rewind(self, said: Mapping[str, Any]) -> None:
         log = Log(said["log"])
@@ -251,3 +277,8 @@ class LogCommits(Commits):
     def close(self) -> None:
         if self._appending:
             self._appending.close()
+
+
+def _read(file: BinaryIO, piece: Piece) -> bytes:
+    file.seek(piece.begin)
+    return file.read(piece.size)

@@ -6,6 +6,7 @@ kept in the log, so that a clock that runs ahead is judged by that, and the same
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from clickpipe.store.logs import Log, Reader
 from clickpipe.store.segments import Head
 
 LOOK = 0.01  # seconds between two looks for more
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_LEAST_OF_TIME = 10  # digits: what has fewer is no time of our days
 
 
 @dataclass(frozen=True)
@@ -45,27 +48,22 @@ class LogSource(Source):
 
 
 def first_of(log: Log, number: int, start: str | None) -> int:
-    """The record that a word for a start means. Raises PlanError."""
+    """The record that a word for a start means. A number that the log has is a record's. Raises PlanError."""
     if start in (None, "earliest"):
         return log.starts[number]
+    end = log.place(number).offset
     if start == "latest":
-        return log.place(number).offset
-    if start.isdigit() and len(start) < 10:
-        end = log.place(number).offset
-        if int(start) > end:
-            raise PlanError(f"{log.title(number)} ends with record {end:,}, and {int(start):,} is behind that", word="--from")
+        return end
+    if _NUMBER.fullmatch(start) and int(start) <= end:
         return int(start)
+    if _NUMBER.fullmatch(start) and len(start) < _LEAST_OF_TIME:
+        raise PlanError(f"{log.title(number)} ends with record {end:,}, and {int(start):,} is behind that", word="--from")
     try:
         instant = parse_instant(start)
     except ValueError as error:
         hint = "earliest, latest, a record's number or a time of arrival"
         raise PlanError(f"--from: {error}", hint=hint, word="--from") from None
-    return next((head.offset for head in _heads(log, number) if head.arrival >= instant), log.place(number).offset)
-
-
-def _heads(log: Log, number: int) -> Iterator[Head]:
-    for head, _ in log.batches(number):
-        yield head
+    return next((head.offset for head in log.heads(number) if head.arrival >= instant), end)
 
 
 def text_at(log: Log, number: int, offset: int) -> int:
@@ -85,6 +83,7 @@ def text_at(log: Log, number: int, offset: int) -> int:
 class LogSplit(Split):
     """One partition, as far as it goes when reading begins. Unit of offsets: bytes of the partition's text."""
 
+    noun = "log"
     keeps_arrivals = True
 
     def __init__(self, log: Log, number: int, start: str | None = None) -> None:
@@ -95,7 +94,6 @@ class LogSplit(Split):
         self._reader: Reader | None = None
 
     def chunks(self, offset: int = 0) -> Iterator[bytes]:
-        _check_start(self._log, self._number, offset)
         self._reader = reader = Reader(self._log, self._number, text=offset)
         while reader.offset < self._end and (found := reader.next()):
             head, text = found
@@ -111,7 +109,7 @@ class LogSplit(Split):
         _check_end(self._log, self._number, offset)
         if self._reader:
             self._reader.sync()
-        return {"log": self._log.id}
+        return {"log": self._log.meta.id_at(self._number, offset)}
 
     def close(self) -> None:
         if self._reader:
@@ -119,17 +117,8 @@ class LogSplit(Split):
 
 
 def _check_start(log: Log, number: int, offset: int) -> None:
-    reader = Reader(log, number, log.starts[number])
-    first = reader.next()
-    reader.close()
-    if first and offset < first[0].text:
-        raise StateError(
-            f"{log.title(number)} begins with record {log.starts[number]:,} by now, and what was to be read next is before that",
-            notes=[
-                "its retention has let go what this pipeline had not read",
-                "--reset at ingest starts anew, where the log begins by now",
-            ],
-        )
+    """Raises StateError where retention has let go what is to be read next."""
+    Reader(log, number, text=offset).close()
 
 
 def _check_end(log: Log, number: int, offset: int) -> None:
@@ -215,23 +204,25 @@ class LogTail(WatchedSplit):
             "name": self.name,
             "offset": self.offset,
             "record": self._next_record(),
-            "identity": {"log": self._log.id},
+            "identity": self._identity(self.offset),
             "given": self.has_given,
             "greatest": self.clock.greatest,
             "done": False,
         }
 
     def restore(self, said: Mapping[str, Any]) -> None:
-        if said["identity"] != {"log": self._log.id}:
+        if said["identity"] != self._identity(said["offset"]):
             raise StateError(
-                f"{self.name} is not the log that was read before: it was made anew",
+                f"{self.name} is not the log that was read before: its first {said['offset']:,} bytes have changed",
                 hint="--reset starts anew, and keeps what there is aside",
             )
-        _check_start(self._log, self._number, said["offset"])
         _check_end(self._log, self._number, said["offset"])
         self.start(said["offset"])
         self.has_given, self.clock.greatest = said["given"], said["greatest"]
         self.clock.restore(said)
+
+    def _identity(self, offset: int) -> dict[str, Any]:
+        return {"log": self._log.meta.id_at(self._number, offset)}
 
     def close(self) -> None:
         if self._reader:

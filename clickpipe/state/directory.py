@@ -5,6 +5,7 @@
         lock               shared by all processes of a run; exclusive for the moment in which a run begins; holds
                            the number of the run whose last process has come
         start.lock         held while a run begins
+        spool.json         from which record on a log holds what was spooled for it (--spool), until there is a checkpoint
         supervisor.lock    held by the supervisor that starts its runs; supervisor.json is what it says
         epochs/42/         the files of a checkpoint (epochs.py), whole once MANIFEST.json is there
         late.ndjson  dead.ndjson
@@ -37,6 +38,7 @@ from clickpipe.state.space import Space
 from clickpipe.state.trust import check_file_system, check_folder, check_no_links, read_own
 
 _RESTORING = "restoring.json"
+_SPOOL = "spool.json"
 _PATIENCE = 3.0  # seconds that a start waits for the processes of the run before
 _ANEW = "--reset at ingest starts anew, and keeps what there is aside"
 
@@ -75,6 +77,8 @@ class StateDirectory(Epochs):
         run, epoch = identity["run"] + 1, max([identity["epoch"], *epochs]) + 1
         if anew and epochs:
             self._put_aside(run)
+        if anew:
+            remove(os.path.join(self.path, _SPOOL))
         restore = self.newest()
         if restore:
             self.sync(restore.epoch)  # it may have been found before it was durable, and is redone now
@@ -247,6 +251,29 @@ class StateDirectory(Epochs):
         epochs = os.path.join(self.path, "epochs")
         rename(epochs, f"{epochs}.before-run-{run}")
         make_folder(epochs, self.patience(self.name))
+
+    # What was spooled.
+
+    def spooled(self, log: str, first: int) -> int:
+        """The first record of what was spooled for this pipeline to the log with this id: that which was said first. For runs
+        that have no checkpoint to go on from. Raises StateError, DiskError."""
+        if (known := self.spool()) and known[0] == log:
+            return known[1]
+        data = sealed(orjson.dumps({"clickpipe": "spool", "v": 1, "log": log, "first": first}) + b"\n")
+        write_whole(os.path.join(self.path, _SPOOL), data, "spool", self.patience(self.name))
+        return first
+
+    def spool(self) -> tuple[str, int] | None:
+        """The id of the log that it spools to, and the first record; None where it does not. Raises StateError."""
+        path = os.path.join(self.path, _SPOOL)
+        try:
+            data = read_own(path)
+        except FileNotFoundError:
+            return None
+        if (line := unsealed(data)) is None:
+            raise StateError(f"{path} is damaged", hint=_ANEW)
+        said = orjson.loads(line)
+        return str(said["log"]), int(said["first"])
 
     # Who lives.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from io import BufferedReader
 
 from clickpipe.errors import StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.files import make_folder, rename, sync_folder, write_whole
-from clickpipe.state.manifest import Entry, Manifest, digest
+from clickpipe.state.manifest import Entry, Manifest, digest, digest_of
 from clickpipe.state.space import Patience, Space
-from clickpipe.state.trust import read_own
+from clickpipe.state.trust import open_own, read_own
 
 _MANIFEST = "MANIFEST.json"
 
@@ -89,7 +90,7 @@ class Epochs:
     def verify(self, manifest: Manifest) -> None:
         """Raises StateError unless every file of the checkpoint is there and whole."""
         for file in manifest.files():
-            self.read(manifest.epoch, file)
+            self.opened(manifest.epoch, file).close()
 
     def read(self, epoch: int, file: Entry) -> bytes:
         """A file of a checkpoint, by its entry in the manifest. Raises StateError."""
@@ -100,6 +101,19 @@ class Epochs:
         if len(data) != file["bytes"] or digest(data) != file["hash"]:
             raise self._damaged(epoch, file["file"])
         return data
+
+    def opened(self, epoch: int, file: Entry) -> BufferedReader:
+        """The same of one that may be large, to read it piece by piece. It was looked at as a whole."""
+        try:
+            found = open_own(self.path_of(epoch, file["file"]))
+            whole = os.fstat(found.fileno()).st_size == file["bytes"] and digest_of(found) == file["hash"]
+        except OSError:
+            raise self._damaged(epoch, file["file"]) from None
+        if not whole:
+            found.close()
+            raise self._damaged(epoch, file["file"])
+        found.seek(0)
+        return found
 
     def _damaged(self, epoch: int, name: str) -> StateError:
         return StateError(

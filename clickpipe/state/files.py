@@ -335,6 +335,7 @@ class GrowingFile:
 
     def __init__(self, path: str, at: int, patience: Patience = NO_PATIENCE) -> None:
         self.path, self.at, self._patience = path, at, patience
+        self._durable = at
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = patience(path, lambda: _open(path, flags, 0o600))
@@ -357,11 +358,16 @@ class GrowingFile:
         self.at += len(data)
 
     def sync(self) -> None:
-        """All that was appended survives from here. Raises DiskError; then nothing more may be appended."""
+        """All that was appended survives from here. Raises DiskError; then nothing more may be appended, and what has failed is
+        taken away: after a failed fsync it looks as if it were on the disk."""
         try:
             _fsync(self._descriptor)
         except OSError as error:
+            self.at = self._durable
+            with contextlib.suppress(OSError):
+                self._cut()
             raise outside(error, self.path) from None
+        self._durable = self.at
 
     def close(self) -> None:
         _close(self._descriptor)

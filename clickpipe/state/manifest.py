@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
+from io import BufferedReader
 from typing import Any
 
 import orjson
@@ -85,3 +86,8 @@ def unsealed(data: bytes) -> bytes | None:
 def digest(data: bytes) -> str:
     """The hash that all files of a checkpoint are known by."""
     return blake2b(data, digest_size=16).hexdigest()
+
+
+def digest_of(file: BufferedReader) -> str:
+    """The same of a whole file, piece by piece."""
+    return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import stat
+from io import BufferedReader
 
 from clickpipe.errors import PlanError
 
@@ -61,14 +62,19 @@ def link_refused(path: str) -> PlanError:
 
 def read_own(path: str) -> bytes:
     """A file of ours. Raises OSError as `open` does; PlanError for a link."""
+    with open_own(path) as file:
+        return file.read()
+
+
+def open_own(path: str) -> BufferedReader:
+    """The same, to read it piece by piece."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise link_refused(path) from None
         raise
-    with open(descriptor, "rb") as file:
-        return file.read()
+    return open(descriptor, "rb")
 
 
 def check_file_system(path: str) -> None:

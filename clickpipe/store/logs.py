@@ -1,8 +1,9 @@
 """Logs: durable queues of records on disk, one writer and any number of readers.
 
     $CLICKPIPE_HOME/logs/clicks/
-        log.json                             id, partitions, by which columns, where each begins by now; with its hash
+        log.json                             id, partitions, by which columns, where each begins by now (logmeta.py)
         lock                                 held by the one who writes
+        care.lock                            held while retention or a repair is at work
         0/00000000000000000000.ndjson.zst    the first segment of partition 0 (segments.py), and its .index
         0/00000000000000073411.ndjson.zst
 
@@ -12,121 +13,18 @@ A record is acknowledged when it is durable. Offsets are record numbers, of each
 from __future__ import annotations
 
 import os
-import re
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import orjson
+from typing import TypeVar
 
 from clickpipe.errors import PlanError, StateError, near
-from clickpipe.state.files import make_folder, sync_file, sync_way, write_whole
-from clickpipe.state.home import home
-from clickpipe.state.manifest import sealed, unsealed
-from clickpipe.state.space import NO_PATIENCE, Patience
-from clickpipe.state.trust import check_folder, check_no_links, read_own
-from clickpipe.store.segments import HEAD, Head, Unpacker, has_head, head_of, heads, indexed
+from clickpipe.state.files import sync_output
+from clickpipe.store.logends import Place, bases, damage, end_of_segment, first_text, missing, open_segment, segment
+from clickpipe.store.logmeta import Meta, meta_of, path_of
+from clickpipe.store.logmeta import names as names
+from clickpipe.store.segments import HEAD, Head, Unpacker, has_head, heads, indexed
 
-FORMAT = 1
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
-_META = "log.json"
-_SUFFIX = ".ndjson.zst"
-
-
-@dataclass(frozen=True)
-class Meta:
-    """What is fixed of a log, and `starts`: the first record that each partition still has."""
-
-    id: str
-    partitions: int
-    by: Sequence[str]
-    starts: Sequence[int]
-
-    def to_bytes(self) -> bytes:
-        return sealed(orjson.dumps({"clickpipe": "log", "v": FORMAT, **asdict(self)}) + b"\n")
-
-
-def folder() -> str:
-    return os.path.join(home(), "logs")
-
-
-def path_of(name: str) -> str:
-    """Raises PlanError for a name that could lead elsewhere."""
-    if not _NAME.fullmatch(name):
-        raise PlanError(f"a log cannot be called {name!r}", hint="letters, digits, _ and -", word=name)
-    return os.path.join(folder(), name)
-
-
-def names() -> list[str]:
-    """All logs there are."""
-    try:
-        found = os.listdir(folder())
-    except FileNotFoundError:
-        return []
-    return sorted(name for name in found if _NAME.fullmatch(name) and os.path.exists(os.path.join(folder(), name, _META)))
-
-
-def meta_of(path: str) -> Meta | None:
-    """None where there is no log. Raises StateError for one that is damaged, or of a later format."""
-    try:
-        line = unsealed(read_own(os.path.join(path, _META)))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if line is None:
-        hint = f"clickpipe log repair {os.path.basename(path)} makes it again from the segments"
-        raise StateError(f"{os.path.join(path, _META)} is damaged", hint=hint)
-    said = orjson.loads(line)
-    if said["v"] > FORMAT:
-        raise StateError(f"{path} was written by a newer clickpipe (format {said['v']}; this one knows {FORMAT})")
-    return Meta(said["id"], said["partitions"], tuple(said["by"]), tuple(said["starts"]))
-
-
-def made(name: str, partitions: int | None, by: Sequence[str], patience: Patience = NO_PATIENCE) -> Meta:
-    """A log that is there, or is made now. Raises PlanError where it is there and has other partitions."""
-    path = path_of(name)
-    meta = meta_of(path)
-    if meta is None:
-        count = partitions or 1
-        check_folder(path)
-        for number in range(count):
-            make_folder(os.path.join(path, str(number)), patience)
-            sync_way(os.path.join(path, str(number)))
-        check_no_links(path)
-        meta = Meta(secrets.token_hex(16), count, tuple(by), (0,) * count)
-        write_meta(path, meta, patience)
-    check_no_links(path)
-    if (partitions or meta.partitions) != meta.partitions or (by and tuple(by) != tuple(meta.by)):
-        has = f"{meta.partitions} by {','.join(meta.by)}" if meta.by else str(meta.partitions)
-        raise PlanError(f"log {name} has {has} partitions for its whole life", hint="another log, or none of these options")
-    return meta
-
-
-def write_meta(path: str, meta: Meta, patience: Patience = NO_PATIENCE) -> None:
-    write_whole(os.path.join(path, _META), meta.to_bytes(), "log", patience)
-
-
-def bases(path: str) -> list[int]:
-    """The numbers of the first records of a partition's segments."""
-    return sorted(int(name.removesuffix(_SUFFIX)) for name in os.listdir(path) if name.endswith(_SUFFIX) and name[:1].isdigit())
-
-
-def segment(path: str, base: int) -> str:
-    return os.path.join(path, f"{base:020d}{_SUFFIX}")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the next batch of a partition goes: in the segment that begins with record `base`, `at` so many bytes."""
-
-    base: int
-    at: int
-    offset: int
-    text: int
-
-    def after(self, head: Head) -> Place:
-        return Place(self.base, self.at + head.size, head.next, head.text + head.length)
+T = TypeVar("T")
 
 
 class Log:
@@ -139,7 +37,7 @@ class Log:
             known = names()
             notes = [f"there are: {', '.join(known) or 'none'}"]
             raise PlanError(f'no log "{name}"', hint=near(name, known), notes=notes, word=name)
-        self.meta = meta
+        self.meta: Meta = meta
 
     @property
     def id(self) -> str:
@@ -151,6 +49,11 @@ class Log:
 
     @property
     def starts(self) -> Sequence[int]:
+        return self.meta.starts
+
+    def starts_by_now(self) -> Sequence[int]:
+        """The same, looked up anew: retention may have let records go."""
+        self.meta = meta_of(self.path) or self.meta
         return self.meta.starts
 
     def partition(self, number: int) -> str:
@@ -178,9 +81,11 @@ class Log:
         """The end of a partition, as far as its batches are whole. Raises StateError where what was acknowledged is not there."""
         path = self.partition(number)
         found = bases(path)
-        if not found:
-            return Place(0, 0, 0, 0)
-        return end_of_segment(self.title(number), path, found[-1])
+        if found:
+            return end_of_segment(self.title(number), path, found[-1])
+        if self.starts[number]:
+            raise missing(self.title(number), path, self.starts[number], None)
+        return Place(0, 0, 0, 0)
 
     def batches(self, number: int, offset: int | None = None) -> Iterator[tuple[Head, bytes]]:
         """Batches from the one on that has this record, as far as there are any now, and their text.
@@ -193,61 +98,20 @@ class Log:
         finally:
             reader.close()
 
-
-def end_of_segment(title: str, path: str, base: int) -> Place:
-    """Where the last segment ends. Its index is believed as far as it goes; then the segment is looked through."""
-    name = segment(path, base)
-    known = indexed(name)
-    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        size = os.fstat(file).st_size
-        at = sum(head.size for head in known)
-        if at > size or (known and head_before(file, at, known[-1]) is None):
-            raise damage(title, name, min(at, size), size, known[-1].next)
-        place = Place(base, at, known[-1].next if known else base, known[-1].text + known[-1].length if known else 0)
-        if not known:
-            place = Place(base, 0, base, first_text(path, base, file))
-        for at, head in heads(file, place.at, size):
-            if head.offset != place.offset or Unpacker().text(head, os.pread(file, head.packed, at + HEAD)) is None:
-                break
-            place = place.after(head)
-        if place.at < size and has_head(file, place.at + 1, size):
-            raise damage(title, name, place.at, size, place.offset)
-        return place
-    finally:
-        os.close(file)
-
-
-def first_text(path: str, base: int, file: int) -> int:
-    """Where the text of a segment begins in the partition's."""
-    first = head_of(os.pread(file, HEAD, 0))
-    if first is not None:
-        return first.text
-    before = [one for one in bases(path) if one < base]
-    return end_of_segment(path, path, before[-1]).text if before else 0
-
-
-def head_before(file: int, end: int, head: Head) -> Head | None:
-    """The head of the batch that ends there, if it is this one."""
-    found = head_of(os.pread(file, HEAD, end - head.size))
-    return found if found == head else None
-
-
-def damage(title: str, path: str, at: int, end: int, offset: int) -> StateError:
-    name = title.removeprefix("log:").partition("/")[0]
-    return StateError(
-        f"{title}: {path} is damaged between bytes {at:,} and {end:,}, from record {offset:,} on",
-        notes=[
-            "either put it back from a copy,",
-            f"or clickpipe log repair {name} keeps what is before it, and puts the rest aside",
-        ],
-    )
+    def heads(self, number: int) -> Iterator[Head]:
+        """The heads of all batches that there are now; their text stays packed. Raises StateError for damage."""
+        reader = Reader(self, number, self.starts[number])
+        try:
+            while found := reader.skip():
+                yield found
+        finally:
+            reader.close()
 
 
 class Reader:
     """Reads one partition from a record on, and goes on as it grows.
 
-    Raises PlanError for a record that the log has not, StateError for damage.
+    Raises PlanError for a record that the log has not any more, StateError for damage, and where retention was faster.
     """
 
     def __init__(self, log: Log, number: int, offset: int = 0, *, text: int | None = None) -> None:
@@ -258,83 +122,128 @@ class Reader:
         self._base = self._at = 0
         self.offset = 0  # of the next batch
         self.text = 0
-        self._seek(offset, text)
+        try:
+            self._seek(offset, text)
+        except FileNotFoundError:  # retention was at work meanwhile
+            log.starts_by_now()
+            self._seek(offset, text)
 
     def _seek(self, offset: int, text: int | None) -> None:
-        found = bases(self._path)
         if text is None and offset < (start := self.log.starts[self._number]):
             raise PlanError(
                 f"{self._title} begins with record {start:,} by now, and {offset:,} is before that",
                 hint="--from earliest begins there",
                 word="--from",
             )
+        found = self._there()
         if not found:
-            self._base = self.offset = 0
             return
-        self._base = found[0]
-        for base in found if text is not None else [one for one in found if one <= offset][-1:] or found[:1]:
-            if text is not None and base != found[0] and self._begin_of(base) > text:
-                break
-            self._base = base
-        self._open(self._base)
+        upto = [base for base in found if (self._begin_of(base) <= text if text is not None else base <= offset)]
+        self._open(upto[-1] if upto else found[0])
+        if text is not None and text < self.text:
+            raise self._let_go()
         for at, head in heads(self._file or 0, 0, self._size()):
             if (head.text + head.length > text) if text is not None else (head.next > offset):
                 break
             self._at, self.offset, self.text = at + head.size, head.next, head.text + head.length
 
+    def _there(self) -> list[int]:
+        """The segments. Raises StateError where the log says that it begins with one that is not there."""
+        for _ in range(2):  # a second time where retention was at work meanwhile
+            found = bases(self._path)
+            if not found and not self.log.starts[self._number]:
+                return []
+            if found and found[0] <= self.log.starts[self._number]:
+                return found
+            self.log.starts_by_now()
+        raise missing(self._title, self._path, self.log.starts[self._number], found[0] if found else None)
+
     def _begin_of(self, base: int) -> int:
-        file = os.open(segment(self._path, base), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        file = open_segment(segment(self._path, base))
         try:
-            return first_text(self._path, base, file)
+            return first_text(self._title, self._path, base, file)
         finally:
             os.close(file)
 
     def _open(self, base: int) -> None:
+        file = open_segment(segment(self._path, base))
         self.close()
-        self._file = os.open(segment(self._path, base), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._base, self._at, self.offset = base, 0, base
-        self.text = first_text(self._path, base, self._file)
+        self._file, self._base, self._at, self.offset = file, base, 0, base
+        self.text = first_text(self._title, self._path, base, file)
 
     def _size(self) -> int:
         return os.fstat(self._file).st_size if self._file is not None else 0
 
     def next(self) -> tuple[Head, bytes] | None:
         """The next batch and its text, if it is there whole."""
+        return self._next(self._whole)
+
+    def skip(self) -> Head | None:
+        """The head of the next batch, if it is there whole; its text is not looked at."""
+        return self._next(self._passed)
+
+    def _next(self, take: Callable[[int], T | None]) -> T | None:
         if self._file is None and not self._opened():
             return None
-        assert self._file is not None
         size = self._size()
-        if self._at + HEAD <= size:
-            found = self._whole(size)
-            if found:
-                return found
+        if self._at + HEAD <= size and (found := take(size)):
+            return found
         following = [base for base in bases(self._path) if base > self._base]
-        if following and self._at == self._size() and following[0] == self.offset:
-            self._open(following[0])
-            return self.next()
+        if following and self._at == self._size():
+            self._go_on(following[0])
+            return self._next(take)
         if following or self._is_damaged(size):
             # It may have been written since we looked: then it is whole now.
-            if found := self._whole(self._size()):
+            if found := take(self._size()):
                 return found
             raise damage(self._title, segment(self._path, self._base), self._at, size, self.offset)
         return None
 
     def _opened(self) -> bool:
-        found = bases(self._path)
-        if not found:
-            return False
-        self._open(found[0])
-        return True
+        found = self._there()
+        if found:
+            self._go_on(found[0])
+        return bool(found)
+
+    def _go_on(self, base: int) -> None:
+        """With the next segment. Raises StateError where it is not the next, or has gone."""
+        with suppress(FileNotFoundError):
+            if base == self.offset:
+                self._open(base)
+                return
+        if self.log.starts_by_now()[self._number] <= self.offset:
+            raise missing(self._title, self._path, self.offset, base)
+        raise self._let_go()
+
+    def _let_go(self) -> StateError:
+        start = self.log.starts_by_now()[self._number]
+        return StateError(
+            f"{self._title} begins with record {start:,} by now, and what was to be read next is before that",
+            notes=[
+                "its retention has let go what had not been read here",
+                "--reset at ingest starts anew, where the log begins by now",
+            ],
+        )
 
     def _whole(self, size: int) -> tuple[Head, bytes] | None:
         assert self._file is not None
-        for _, head in heads(self._file, self._at, size):
-            text = self._unpacker.text(head, os.pread(self._file, head.packed, self._at + HEAD))
-            if text is None or head.offset != self.offset:
-                return None
-            self._at, self.offset, self.text = self._at + head.size, head.next, head.text + head.length
-            return head, text
+        for at, head in heads(self._file, self._at, size):
+            text = self._unpacker.text(head, os.pread(self._file, head.packed, at + HEAD))
+            return (head, text) if text is not None and self._pass(head) else None
         return None
+
+    def _passed(self, size: int) -> Head | None:
+        assert self._file is not None
+        for _, head in heads(self._file, self._at, size):
+            return head if self._pass(head) else None
+        return None
+
+    def _pass(self, head: Head) -> bool:
+        """Whether it is the one that comes next: then it is behind us."""
+        if head.offset != self.offset:
+            return False
+        self._at, self.offset, self.text = self._at + head.size, head.next, head.text + head.length
+        return True
 
     def _is_damaged(self, size: int) -> bool:
         """Whether what is not whole here was, or has something whole behind it: else it is being written, or was cut short."""
@@ -351,14 +260,10 @@ class Reader:
     def sync(self) -> None:
         """What was read survives from here: a power failure must not take back what somebody has made results of."""
         if self._file is not None:
-            sync_file(segment(self._path, self._base))
+            sync_output(self._file, segment(self._path, self._base))
 
     def close(self) -> None:
         if self._file is not None:
             with suppress(OSError):
                 os.close(self._file)
             self._file = None
-
-
-def said_of(place: Place) -> Mapping[str, Any]:
-    return asdict(place)

@@ -10,13 +10,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from clickpipe.errors import OutsideError, StateError
+from clickpipe.errors import ClickpipeError, OutsideError
 from clickpipe.faults import kill_point
-from clickpipe.state.files import GrowingFile, cut, hold, length_of
+from clickpipe.state.files import GrowingFile, hold
 from clickpipe.state.holders import command_line, holders
 from clickpipe.state.space import NO_PATIENCE, Patience
-from clickpipe.store.logs import Log, Meta, Place, bases, end_of_segment, made, segment
-from clickpipe.store.segments import HEAD, SEGMENT, TEXT, Head, Packer, end_of, head_of, heads, index_of, indexed, pieces
+from clickpipe.store.logends import Place, open_segment, segment
+from clickpipe.store.logmeta import Meta, made
+from clickpipe.store.logs import Log
+from clickpipe.store.segments import HEAD, SEGMENT, TEXT, Head, Packer, end_of, heads, index_of, indexed, pieces
 
 
 def locked(path: str, name: str, patience: Patience = NO_PATIENCE) -> int:
@@ -81,10 +83,8 @@ class Tail:
     """The end of a partition, where batches are appended. Raises StateError where it is damaged, DiskError."""
 
     def __init__(self, log: Log, number: int, patience: Patience = NO_PATIENCE) -> None:
-        self._path, self._title, self._patience = log.partition(number), log.title(number), patience
-        found = bases(self._path)
-        place = end_of_segment(self._title, self._path, found[-1]) if found else Place(0, 0, 0, 0)
-        self._open(place)
+        self._path, self._patience = log.partition(number), patience
+        self._open(log.place(number))
 
     def _open(self, place: Place) -> None:
         path = segment(self._path, place.base)
@@ -100,7 +100,7 @@ class Tail:
 
     def _reindex(self, path: str, known: list[Head]) -> None:
         """What the index lacks, from the segment."""
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        file = open_segment(path)
         try:
             self._index.append(b"".join(head.to_bytes() for _, head in heads(file, end_of(known), self.place.at)))
         finally:
@@ -150,7 +150,11 @@ class LogWriter:
         self.log = Log(name)
         self._lock = locked(self.log.path, name, patience)
         packer = Packer()
-        self._tails = [Tail(self.log, number, patience) for number in range(self.meta.partitions)]
+        try:
+            self._tails = [Tail(self.log, number, patience) for number in range(self.meta.partitions)]
+        except ClickpipeError:
+            os.close(self._lock)
+            raise
         self._batches = [Batches(tail.place, packer) for tail in self._tails]
 
     def append(self, number: int, text: bytes, times: tuple[int, int] | None = None) -> None:
@@ -181,68 +185,3 @@ class LogWriter:
 def rolled(place: Place) -> Place:
     """The place, in another segment where this one is full."""
     return Place(place.offset, 0, place.offset, place.text) if place.at >= SEGMENT else place
-
-
-class Appending:
-    """Appends what checkpoints have staged, at the place that each says. Repeating it is harmless.
-
-    Raises OutsideError while somebody else writes, StateError where the log is another, or another has written to it.
-    """
-
-    def __init__(self, name: str, id_: str, patience: Patience) -> None:
-        self._log, self._patience = Log(name), patience
-        if self._log.id != id_:
-            raise StateError(f"log {name} is not the one that was written to: it was made anew")
-        self._lock = locked(self._log.path, name, patience)
-        self._tails: dict[int, Tail] = {}
-
-    def append(self, number: int, place: Place, data: bytes) -> None:
-        tail = self._tails.get(number) or self._opened(number, place, data)
-        self._tails[number] = tail
-        if tail.place.offset >= _offset_behind(data, place):
-            return  # this has been done
-        if tail.place.base != place.base and tail.place.offset == place.offset:
-            tail.roll()
-        if tail.place != place:
-            raise StateError(
-                f"{self._log.title(number)} ends with record {tail.place.offset:,}, and a checkpoint appends behind "
-                f"{place.offset:,}",
-                notes=["another pipeline has written to it", "--reset at ingest goes on behind what is there"],
-            )
-        at = 0
-        while at < len(data):
-            head = head_of(data[at : at + HEAD])
-            assert head is not None
-            tail.put(head, data[at : at + head.size])
-            at += head.size
-        tail.sync()
-
-    def _opened(self, number: int, place: Place, data: bytes) -> Tail:
-        """What stands behind its place is of an append that was cut short, unless it is all there: a power failure may have left
-        zeros of it, or some batches."""
-        path = segment(self._log.partition(number), place.base)
-        if place.at < length_of(path) <= place.at + len(data) and _bytes(path, place.at) != data:
-            cut(path, place.at)
-        return Tail(self._log, number, self._patience)
-
-    def close(self) -> None:
-        for tail in self._tails.values():
-            tail.close()
-        os.close(self._lock)
-
-
-def _bytes(path: str, at: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(at)
-        return file.read()
-
-
-def _offset_behind(data: bytes, place: Place) -> int:
-    """The number of the record behind these batches."""
-    at, offset = 0, place.offset
-    while at < len(data):
-        head = head_of(data[at : at + HEAD])
-        if head is None:
-            raise StateError("what a checkpoint has staged for a log is damaged")
-        at, offset = at + head.size, head.next
-    return offset

@@ -25,6 +25,7 @@ from hashlib import blake2b
 from typing import Any
 
 from clickpipe.errors import StateError
+from clickpipe.state.trust import read_own
 
 MAGIC = 0x184D2A5C
 VERSION = 1
@@ -33,6 +34,7 @@ SEGMENT = 64 << 20  # bytes of a segment, from which on another one is begun
 NONE = -(1 << 63)
 _HEAD = struct.Struct("<IIIQIQIIqqq16s8s")
 HEAD = _HEAD.size
+_PACKED = struct.Struct("<36xI48x")  # of a head: the length of the body
 _MARK = struct.pack("<II", MAGIC, HEAD - 8)
 _LEVEL = 1
 _MOST = 64 << 20  # bytes of text that a batch can have: what says more is none of ours
@@ -157,11 +159,7 @@ def index_of(path: str) -> str:
 
 def indexed(path: str) -> list[Head]:
     """The heads in a segment's index, as far as they follow one another."""
-    try:
-        with open(index_of(path), "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        return []
+    data = _index(path)
     found: list[Head] = []
     for at in range(0, len(data) - HEAD + 1, HEAD):
         head = head_of(data[at : at + HEAD])
@@ -169,6 +167,24 @@ def indexed(path: str) -> list[Head]:
             break
         found.append(head)
     return found
+
+
+def index_end(path: str) -> tuple[int, Head] | None:
+    """Where the last batch of a segment's index ends, by what the heads say of their lengths, and its head. Only this one is
+    checked: many small batches make a long index."""
+    data = _index(path)
+    data = data[: len(data) // HEAD * HEAD]
+    last = head_of(data[-HEAD:])
+    if last is None:
+        return None
+    return sum(HEAD + packed for (packed,) in _PACKED.iter_unpack(data)), last
+
+
+def _index(path: str) -> bytes:
+    try:
+        return read_own(index_of(path))
+    except FileNotFoundError:
+        return b""
 
 
 def end_of(known: Sequence[Head]) -> int:

@@ -37,6 +37,14 @@ class Spool:
         self.first = self._writer.ends()[0]
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="spool")
+
+    @property
+    def id(self) -> str:
+        """Of the log."""
+        return self._writer.meta.id
+
+    def begin(self) -> None:
+        """From now on what comes is written."""
         self._thread.start()
 
     def has_ended(self) -> bool:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import click
@@ -25,8 +27,10 @@ from clickpipe.core.time import instant_text
 from clickpipe.errors import PlanError, StateError
 from clickpipe.plan.flags import DURATION, SIZE
 from clickpipe.sources.log import first_of
-from clickpipe.store import logcare, logs
+from clickpipe.store import logcare, logmeta
+from clickpipe.store.logrepair import repair
 from clickpipe.store.logs import Log, Reader
+from clickpipe.store.segments import Head
 
 _ACTIONS = ("ls", "show", "check", "repair", "retain")
 _EPILOG = """\
@@ -64,12 +68,9 @@ def command(
     as_json: bool,
 ) -> int:
     if action == "ls":
-        for one in logs.names():
-            said = _described(Log(one))
-            sys.stdout.write(orjson.dumps(said).decode() + "\n" if as_json else _line(said) + "\n")
-        return 0
+        return _list(as_json)
     if not name:
-        raise PlanError(f"log {action} needs a log", notes=[f"there are: {', '.join(logs.names()) or 'none'}"])
+        raise PlanError(f"log {action} needs a log", notes=[f"there are: {', '.join(logmeta.names()) or 'none'}"])
     if action == "repair":
         return _repair(name)
     log = Log(name)
@@ -80,6 +81,20 @@ def command(
     else:
         _retain(log, keep, keep_bytes, dry_run)
     return 0
+
+
+def _list(as_json: bool) -> int:
+    """All of them; a damaged one does not hide the others."""
+    code = 0
+    for name in logmeta.names():
+        try:
+            said = _described(Log(name))
+        except StateError as error:
+            say(str(error))
+            code = error.code
+            continue
+        sys.stdout.write(orjson.dumps(said).decode() + "\n" if as_json else _line(said) + "\n")
+    return code
 
 
 def _described(log: Log) -> dict[str, Any]:
@@ -115,40 +130,44 @@ def _show(log: Log, rows: int, start: str | None, text: int | None, partition: i
     outbox.close()
 
 
-def _lines(log: Log, number: int, first: int, text: int | None, rows: int, has_offsets: bool) -> list[bytes]:
+def _lines(log: Log, number: int, first: int, text: int | None, rows: int, has_offsets: bool) -> Iterator[bytes]:
     reader = Reader(log, number, first, text=text)
-    found: list[bytes] = []
-    while len(found) < rows and (batch := reader.next()):
-        head, data = batch
+    try:
+        for head, offset, line in islice(_wanted(reader, first, text), rows):
+            said = {"partition": number, "offset": offset, "arrival": instant_text(head.arrival)} if has_offsets else None
+            yield _with(said, line) if said else line
+    finally:
+        reader.close()
+
+
+def _wanted(reader: Reader, first: int, text: int | None) -> Iterator[tuple[Head, int, bytes]]:
+    """Lines with their numbers, and the heads of their batches. Only a newline ends one."""
+    for head, data in reader.now():
         at = head.text
-        for offset, line in enumerate(data.splitlines(keepends=True), head.offset):
-            is_wanted = at >= text if text is not None else offset >= first
-            at += len(line)
-            if is_wanted and len(found) < rows:
-                said = {"partition": number, "offset": offset, "arrival": instant_text(head.arrival)}
-                found.append(_with(said, line) if has_offsets else line)
-    reader.close()
-    return found
+        for offset, line in enumerate(data.removesuffix(b"\n").split(b"\n"), head.offset):
+            if at >= text if text is not None else offset >= first:
+                yield head, offset, line + b"\n"
+            at += len(line) + 1
 
 
 def _with(said: dict[str, Any], line: bytes) -> bytes:
-    return orjson.dumps(said | {"record": line.decode("utf-8", "replace").rstrip("\n")}) + b"\n"
+    return orjson.dumps(said | {"record": line.decode("utf-8", "replace").removesuffix("\n")}) + b"\n"
 
 
 def _check(log: Log) -> int:
     trouble = list(logcare.troubles(log))
     for one in trouble:
-        say(one)
-    is_damaged = any("harmless" not in one for one in trouble)
+        say(one.text)
+    is_damaged = not all(one.is_harmless for one in trouble)
     if not is_damaged:
         say(f"log {log.name}: {sum(log.ends()) - sum(log.starts):,} records are as they were written")
     return StateError.code if is_damaged else 0
 
 
 def _repair(name: str) -> int:
-    if not os.path.isdir(logs.path_of(name)):
+    if not os.path.isdir(logmeta.path_of(name)):
         Log(name)  # says which there are
-    done = logcare.repair(name)
+    done = repair(name)
     for one in done or [f"log {name} is whole"]:
         say(one)
     return 0
@@ -157,8 +176,12 @@ def _repair(name: str) -> int:
 def _retain(log: Log, keep: int | None, most: int | None, is_dry: bool) -> None:
     if keep is None and most is None:
         raise PlanError("what is kept?", hint="--keep 30d, or --keep-bytes 10GiB", word="--keep")
-    gone = logcare.retain(log.name, keep, most, is_dry=is_dry)
-    records, size = sum(part.records for part in gone), sum(part.bytes for part in gone)
-    say(
-        f"log {log.name}: {len(gone):,} segments with {records:,} records, {size:,} bytes, {'would go' if is_dry else 'are gone'}"
-    )
+    found = logcare.retain(log.name, keep, most, is_dry=is_dry)
+    say(f"log {log.name}: {_spoken(found.gone)}, {'would go' if is_dry else 'are gone'}")
+    if found.held:
+        say(f"log {log.name}: {_spoken(found.held)}, stay: checkpoints of {', '.join(sorted(found.by))} need them")
+
+
+def _spoken(parts: list[logcare.Part]) -> str:
+    records, size = sum(part.records for part in parts), sum(part.bytes for part in parts)
+    return f"{len(parts):,} segments with {records:,} records, {size:,} bytes"
