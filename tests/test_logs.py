@@ -454,3 +454,11 @@ def test_a_full_disk_leaves_no_half_batch(tmp_path: Path) -> None:
     kept = _records("l")
     assert kept == [*range(len(kept))]
     assert os.path.getsize(logends.segment(Log("l").partition(0), 0)) == Log("l").place(0).at
+
+
+def test_a_query_takes_no_more_of_a_log_than_it_asks_for(tmp_path: Path) -> None:
+    """Also where several partitions would each give as many."""
+    (tmp_path / "in.ndjson").write_text(TEXT)
+    assert _run(tmp_path, WRITE.format(more=" --partitions 3 --by page")) == 0
+    assert run_steps([["query", "SELECT n FROM l LIMIT 3"]], tmp_path) == [0]
+    assert len((tmp_path / ".stdout").read_text().splitlines()) == 3

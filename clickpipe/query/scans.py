@@ -157,9 +157,10 @@ class _Log:
                 frame = self._parsed(text, partition, head, reads)
                 lost += head.records - frame.height
                 frame = frame if predicate is None else frame.filter(predicate)
+                frame = frame if limit is None else frame.head(limit)
                 yield frame.select(names)
                 if limit is not None and (limit := limit - frame.height) <= 0:
-                    break
+                    return
         if lost:
             self.notes.append(f"log {self.log.name}: {lost:,} lines are no records with these columns, and are left out")
 
