@@ -61,6 +61,11 @@ def dtype(kind: str) -> Any:
     return {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "time": pl.Int64}.get(kind, pl.String)
 
 
+def table_dtype(kind: str) -> Any:
+    """The Polars type in which files and queries hold it: there a time is an instant."""
+    return pl.Datetime("ms", "UTC") if kind == "time" else dtype(kind)
+
+
 def kind_of(type_: Any) -> str:
     """The type of a column that Polars computed."""
     if type_.is_integer():

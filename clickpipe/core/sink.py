@@ -14,7 +14,7 @@ from clickpipe.columns import Columns
 from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.operator import Writer
 from clickpipe.core.render import as_csv, as_ndjson
-from clickpipe.errors import Unsupported
+from clickpipe.errors import StateError, Unsupported
 from clickpipe.state.directory import StateDirectory
 
 _OTHER = re.compile(r"\.(parquet|arrow|feather|ipc|avro|orc|xlsx|tsv|xml|yaml|db|sqlite|duckdb)$")
@@ -83,6 +83,23 @@ class Destination:
     def guarantee(self, *, has_checkpoints: bool) -> Guarantee:
         """What a reader may rely on, and why it is not more."""
         raise NotImplementedError
+
+
+def check_belongs(what: str, known: int | None, restored: int, saved: Mapping[str, Any] | None, pipeline: str) -> None:
+    """Raises StateError where rows and checkpoint do not belong together. `known`: the newest checkpoint whose rows `what` holds;
+    `restored`: the one to go on from, 0 for none, and `saved` what it says of this sink, with `before`, the newest that was
+    committed when it was made."""
+    if known is not None and known > restored:
+        raise StateError(
+            f"{what} holds rows that checkpoint {restored} of {pipeline} does not know of",
+            notes=["newer checkpoints are gone", "--reset at ingest begins anew"],
+        )
+    if saved and saved["before"] is not None and (known is None or known < saved["before"]):
+        has = "is empty or was deleted" if known is None else f"holds rows up to checkpoint {known} only"
+        raise StateError(
+            f"{what} {has}, and those up to checkpoint {saved['before']} had been given",
+            notes=["either put it back from a copy,", "or start anew with --reset at ingest"],
+        )
 
 
 class Commits:

@@ -18,7 +18,7 @@ from clickpipe.core.step import Tables
 from clickpipe.core.time import instants
 from clickpipe.errors import PlanError
 
-MARK = "_mark"
+MARK = "_mark"  # the watermark when a late record came: whoever computes again must judge it by that
 
 
 def time_column(given: Columns, named: str | None) -> TimeColumn:
@@ -100,6 +100,12 @@ class TimedOperator(Operator):
 
     def snapshot(self) -> Tables:
         return {} if self._watermark is None else {"watermark": pl.DataFrame({"watermark": [self._watermark]})}
+
+
+def with_marks(rows: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+    """The batch's rows and its marks, none where it has no such column."""
+    marks = batch.frame[MARK] if MARK in batch.frame.columns else pl.Series([None] * batch.height, dtype=pl.Int64)
+    return rows.with_columns(marks.alias(MARK))
 
 
 def without_marks(batch: Batch) -> Batch:

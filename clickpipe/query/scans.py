@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from clickpipe.columns import Columns
+from clickpipe.columns import Columns, table_dtype
 from clickpipe.core.format import FORMATS, SAMPLE, Format, Wants
 from clickpipe.errors import PlanError
 from clickpipe.lines import Block
@@ -21,7 +21,7 @@ from clickpipe.query.tables import Table
 from clickpipe.store import archives, logs
 from clickpipe.store.latest import latest
 from clickpipe.store.prefilter import Condition, conditions
-from clickpipe.store.viewread import ViewReader, dtype
+from clickpipe.store.viewread import ViewReader
 
 _OURS = ("_partition", "_offset", "_arrival")
 
@@ -99,9 +99,9 @@ def _agreed(name: str, hot: Any, cold: Any) -> dict[str, str]:
 def _shaped(rows: pl.LazyFrame, types: dict[str, str]) -> pl.LazyFrame:
     has = rows.collect_schema()
     return rows.select(
-        (pl.col(name).cast(dtype(kind)) if has[name] != dtype(kind) else pl.col(name))
+        (pl.col(name).cast(table_dtype(kind)) if has[name] != table_dtype(kind) else pl.col(name))
         if name in has
-        else pl.lit(None, dtype(kind)).alias(name)
+        else pl.lit(None, table_dtype(kind)).alias(name)
         for name, kind in types.items()
     )
 
@@ -128,8 +128,8 @@ class _Log:
         self._ends = self.log.ends()
 
     def schema(self) -> dict[str, Any]:
-        kinds = {name: dtype(kind) for name, kind in self.columns.types.items()}
-        return {**kinds, "_partition": pl.Int64, "_offset": pl.Int64, "_arrival": dtype("time")}
+        kinds = {name: table_dtype(kind) for name, kind in self.columns.types.items()}
+        return {**kinds, "_partition": pl.Int64, "_offset": pl.Int64, "_arrival": table_dtype("time")}
 
     def _sample(self) -> Iterator[Block]:
         count = 0
@@ -175,13 +175,13 @@ class _Log:
         batch, _, _ = self._format.read(Block(text, 0), self.columns, Wants(list(fields), False, set()), self.log.name)
         good, _ = batch.need(fields, set())
         frame = good.frame.select(fields) if fields else pl.DataFrame(height=good.height)
-        frame = frame.cast({name: dtype(self.columns.types[name]) for name in fields})
+        frame = frame.cast({name: table_dtype(self.columns.types[name]) for name in fields})
         first = pl.lit(head.offset, pl.Int64)  # of its batch: which line a record was is known where no line was bad
         offsets = first + pl.int_range(pl.len(), dtype=pl.Int64) if good.height == head.records else first
         ours = {
             "_partition": pl.lit(partition, pl.Int64),
             "_offset": offsets,
-            "_arrival": pl.lit(head.arrival).cast(dtype("time")),
+            "_arrival": pl.lit(head.arrival).cast(table_dtype("time")),
         }
         if frame.width:
             return frame.with_columns(**ours).select(names)

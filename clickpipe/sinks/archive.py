@@ -13,26 +13,23 @@ from typing import Any, ClassVar
 import polars as pl
 
 from clickpipe.batch import Batch, Dead
-from clickpipe.columns import Columns
+from clickpipe.columns import Columns, table_dtype
 from clickpipe.core.guarantee import EXACTLY_ONCE, WHOLE, Guarantee
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.render import as_table
-from clickpipe.core.sink import Commits, Destination
+from clickpipe.core.sink import Commits, Destination, check_belongs
 from clickpipe.core.time import instants
+from clickpipe.core.timed import MARK, with_marks
 from clickpipe.errors import PlanError, StateError
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.space import NO_PATIENCE, Patience
-from clickpipe.store import archives
 from clickpipe.store.archivefiles import Origin, Staging, staged_by
 from clickpipe.store.archiveruns import Run
 from clickpipe.store.archives import Archive
 from clickpipe.store.compaction import replace_rows
 from clickpipe.store.partitioning import Partitioning
 from clickpipe.store.versions import File, Shape, Version, common_kind, said_of
-
-MARK = "_mark"  # the watermark when a late record came: whoever computes again must judge it by that
-
 
 _TEXT = ("int", "float", "bool", "json")  # what may stand in a column of text, as its text
 
@@ -53,28 +50,12 @@ class ArchiveSink(Destination):
         patience = directory.patience(f"archive {self.address}")
         archive = self._archive(patience)
         lineage = saved["lineage"] if saved else secrets.token_hex(8)
-        self._check(archive, lineage, restored, saved, directory)
+        known = archive.newest().markers.get(lineage)
+        check_belongs(f"archive {self.address}", known, restored, saved, directory.name)
         # What the restored checkpoint has staged may be committed again at this moment.
         archive.clear(staged_by(directory.name), [file["path"] for file in saved["files"]] if saved else [])
         origin = Origin.of_pipeline(directory.name, lineage)
         return StagedArchiveWriter(archive, origin, _Rows(self, given), patience, saved)
-
-    def _check(
-        self, archive: Archive, lineage: str, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory
-    ) -> None:
-        """Raises StateError where the archive and the checkpoint do not belong together."""
-        known = archive.newest().markers.get(lineage)
-        if known is not None and known > restored:
-            raise StateError(
-                f"archive {self.address} holds rows that checkpoint {restored} of {directory.name} does not know of",
-                notes=["newer checkpoints are gone", "--reset at ingest begins anew"],
-            )
-        if saved and saved["before"] is not None and (known is None or known < saved["before"]):
-            has = "is empty or was deleted" if known is None else f"holds rows up to checkpoint {known} only"
-            raise StateError(
-                f"archive {self.address} {has}, and those up to checkpoint {saved['before']} had been given",
-                notes=["either put it back from a copy,", "or start anew with --reset at ingest"],
-            )
 
     @classmethod
     def commits(cls, directory: StateDirectory) -> Commits:
@@ -152,10 +133,9 @@ class _Rows:
             if (kind, self.types[name]) == ("float", "int"):  # the first float of a column of integers has come
                 self.types[name] = "float"
         if self._has_marks:
-            mark = batch.frame[MARK] if MARK in batch.frame.columns else pl.Series([None] * batch.height, dtype=pl.Int64)
-            rows = rows.with_columns(mark.alias(MARK))
+            rows = with_marks(rows, batch)
         times = self._times(batch)
-        kinds = {name: archives.dtype(kind) for name, kind in self.types.items()}
+        kinds = {name: table_dtype(kind) for name, kind in self.types.items()}
         return rows.cast({name: kinds[name] for name in rows.columns}, strict=False), times
 
     def _times(self, batch: Batch) -> pl.Series | None:

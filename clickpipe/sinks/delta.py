@@ -22,15 +22,15 @@ from clickpipe.core.guarantee import EXACTLY_ONCE, WHOLE, Guarantee
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.render import as_table
-from clickpipe.core.sink import Commits, Destination
+from clickpipe.core.sink import Commits, Destination, check_belongs
 from clickpipe.core.time import instant_text
+from clickpipe.core.timed import MARK, with_marks
 from clickpipe.errors import PlanError, StateError
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.files import StagedFile
 from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.store.deltas import Commit, DeltaFile, DeltaTableFolder
 
-MARK = "_mark"  # as in archives
 _ROWS, _BYTES = 1 << 18, 64 << 20  # of a file, about
 _TEXT = ("int", "float", "bool", "json", "sketch")  # what may stand in a column of text
 
@@ -45,18 +45,7 @@ class DeltaSink(Destination):
     def open_staged(self, given: Columns, restored: int, saved: Mapping[str, Any] | None, directory: StateDirectory) -> Writer:
         lineage = saved["lineage"] if saved else secrets.token_hex(8)
         table, app = self._table(), _app(directory.name, lineage)
-        known = table.epoch(app)
-        if known is not None and known > restored:
-            raise StateError(
-                f"{table.path} holds rows that checkpoint {restored} of {directory.name} does not know of",
-                notes=["newer checkpoints are gone", "--reset at ingest begins anew"],
-            )
-        if saved and saved["before"] is not None and (known is None or known < saved["before"]):
-            has = "is empty or was deleted" if known is None else f"holds rows up to checkpoint {known} only"
-            raise StateError(
-                f"{table.path} {has}, and those up to checkpoint {saved['before']} had been given",
-                notes=["either put it back from a copy,", "or start anew with --reset at ingest"],
-            )
+        check_belongs(table.path, table.epoch(app), restored, saved, directory.name)
         patience = directory.patience(f"table {self.address}")
         return StagedDeltaWriter(table, given, directory.name, lineage, patience, saved)
 
@@ -106,8 +95,7 @@ class DeltaWriter(Writer):
     def write(self, batch: Batch) -> None:
         rows = as_table(batch, spell_times=False)
         if self._has_marks:
-            mark = batch.frame[MARK] if MARK in batch.frame.columns else pl.Series([None] * batch.height, dtype=pl.Int64)
-            rows = rows.with_columns(mark.alias(MARK))
+            rows = with_marks(rows, batch)
         self._frames.append(rows.select(_as(name, self._types[name]) for name in rows.columns))
         if (
             sum(frame.height for frame in self._frames) >= _ROWS

@@ -15,12 +15,12 @@ from clickpipe.columns import HIDDEN, Columns, TimeColumn
 from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.source import Directly, Source, Split
 from clickpipe.core.time import instants, to_milliseconds
+from clickpipe.core.timed import MARK
 from clickpipe.errors import PlanError
 from clickpipe.store.archives import Archive, Snapshot, scan, spoken
 from clickpipe.store.latest import DELETED, latest
 
 _ROWS = 1 << 18  # of a batch
-_MARK = "_mark"
 
 
 class ArchiveSource(Source):
@@ -41,7 +41,7 @@ class ArchiveFeed(Feed):
         self.floats, self.inherited = set(), []
         self._files = snapshot.within(asked.within) if asked.within else list(snapshot.files)
         self._is_latest = snapshot.is_revised and bool(snapshot.key)
-        types = {name: kind for name, kind in snapshot.columns.items() if name != _MARK}
+        types = {name: kind for name, kind in snapshot.columns.items() if name != MARK}
         if self._is_latest:
             types.pop(DELETED, None)
         self.columns = Columns(types, frozenset(types), self._time_in(types, asked.time))
@@ -106,7 +106,7 @@ class ArchiveFeed(Feed):
 
     def _chosen(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """The columns that are wanted, of the rows of that time."""
-        marks = [_MARK] if _MARK in self._snapshot.columns and not self._is_latest else []
+        marks = [MARK] if MARK in self._snapshot.columns and not self._is_latest else []
         if self._within and self._snapshot.time:
             first, end = self._within
             column, kind = pl.col(self._snapshot.time), self._snapshot.columns[self._snapshot.time]
@@ -132,6 +132,6 @@ class ArchiveFeed(Feed):
     def _batch(self, rows: pl.DataFrame) -> Batch:
         times = [name for name in rows.columns if self._snapshot.columns.get(name) == "time"]
         rows = rows.with_columns(pl.col(name).dt.epoch("ms") for name in times)
-        if _MARK in rows.columns and not rows[_MARK].count():
-            rows = rows.drop(_MARK)
+        if MARK in rows.columns and not rows[MARK].count():
+            rows = rows.drop(MARK)
         return Batch(rows, self.columns, source=f"archive:{self._snapshot.name}")

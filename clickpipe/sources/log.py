@@ -238,10 +238,6 @@ class LogWatch(Watched):
         self._log, self._start, self._is_bounded = Log(name), start, is_bounded
         self.tails: list[LogTail] = [LogTail(self._log, number, time_) for number in range(self._log.partitions)]
 
-    @property
-    def title(self) -> str:
-        return f"log:{self._log.name}"
-
     def begin(self) -> None:
         for number, tail in enumerate(self.tails):
             tail.start(text_at(self._log, number, first_of(self._log, number, self._start)))

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from clickpipe.columns import table_dtype
 from clickpipe.state.files import StagedFile
 from clickpipe.state.space import NO_PATIENCE, Patience
-from clickpipe.store.archives import Archive, dtype, hidden_of
+from clickpipe.store.archives import Archive, hidden_of
 from clickpipe.store.partitioning import Partitioning
 from clickpipe.store.versions import File
 
@@ -122,7 +123,7 @@ class Staging:
     def _staged(self, path: str, rows: pl.DataFrame, least: int | None, greatest: int | None, epoch: int) -> File:
         out = io.BytesIO()
         types = {name: self._types[name] for name in rows.columns}
-        written = rows.cast({name: dtype(kind) for name, kind in types.items()})
+        written = rows.cast({name: table_dtype(kind) for name, kind in types.items()})
         written.write_parquet(out, compression="zstd", row_group_size=GROUP, statistics=True)
         folder = self._archive.place(os.path.dirname(path))
         staged = hidden_of(os.path.join(folder, os.path.basename(path)))

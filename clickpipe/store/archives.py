@@ -23,6 +23,7 @@ from typing import Any
 
 import polars as pl
 
+from clickpipe.columns import table_dtype
 from clickpipe.errors import PlanError, StateError, near
 from clickpipe.faults import kill_point
 from clickpipe.state.files import make_folder, outside, remove, rename_all, sync_way
@@ -296,14 +297,8 @@ def spoken(name: str, path: str = "") -> Iterator[None]:
         ) from None
 
 
-def dtype(kind: str) -> Any:
-    """The type of a column in Parquet."""
-    plain = {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "time": pl.Datetime("ms", "UTC")}
-    return plain.get(kind, pl.String)
-
-
 def schema(types: Mapping[str, str]) -> dict[str, Any]:
-    return {name: dtype(kind) for name, kind in types.items()}
+    return {name: table_dtype(kind) for name, kind in types.items()}
 
 
 def scan(snapshot: Snapshot, files: Sequence[File] | None = None) -> pl.LazyFrame:
@@ -333,7 +328,7 @@ def _statistics(snapshot: Snapshot, files: Sequence[File]) -> pl.DataFrame | Non
     if name is None or snapshot.columns.get(name) not in ("int", "time"):
         return None
     bounds = [bounds_of(file) if file.time == name else (None, None) for file in files]
-    kind = dtype(snapshot.columns[name])
+    kind = table_dtype(snapshot.columns[name])
     return pl.DataFrame(
         {
             "len": pl.Series([file.rows for file in files], dtype=pl.UInt32),

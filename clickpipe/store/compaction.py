@@ -18,12 +18,13 @@ from hashlib import blake2b
 
 import polars as pl
 
+from clickpipe.columns import table_dtype
 from clickpipe.errors import StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.files import rename, sync_file
 from clickpipe.store.archivefiles import GROUP, Origin
 from clickpipe.store.archiveruns import Run
-from clickpipe.store.archives import Archive, Snapshot, bounds_of, dtype, hidden_of, scan, spoken
+from clickpipe.store.archives import Archive, Snapshot, bounds_of, hidden_of, scan, spoken
 from clickpipe.store.versions import File, Shape, Version
 
 _CHUNK = 1 << 20
@@ -83,7 +84,7 @@ def _groups(snapshot: Snapshot, target: int) -> Iterator[list[File]]:
 def _merged(archive: Archive, snapshot: Snapshot, group: Sequence[File], origin: Origin, number: int) -> File:
     first = group[0]
     name = f"{origin.stem}{snapshot.version:012d}-{number}.parquet"
-    shape = {column: dtype(kind) for column, kind in first.types.items()}
+    shape = {column: table_dtype(kind) for column, kind in first.types.items()}
     rows = pl.scan_parquet([snapshot.path_of(file) for file in group], schema=shape, glob=False, hive_partitioning=False)
     made = replace(
         first,

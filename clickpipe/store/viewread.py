@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import polars as pl
 
+from clickpipe.columns import table_dtype
 from clickpipe.errors import StateError
 from clickpipe.store import views
 from clickpipe.store.prefilter import Condition, conditions
@@ -75,7 +76,7 @@ class ViewReader:
         """The rows, those only and those columns only that are asked for. Shape: times as instants, keys in their order."""
         from polars.io.plugins import register_io_source
 
-        schema = {name: dtype(kind) for name, kind in self.about.types.items()}
+        schema = {name: table_dtype(kind) for name, kind in self.about.types.items()}
 
         def read(names: list[str] | None, predicate: pl.Expr | None, limit: int | None, _: int | None) -> Iterator[pl.DataFrame]:
             reads = list(dict.fromkeys([*(names or schema), *(predicate.meta.root_names() if predicate is not None else ())]))
@@ -158,15 +159,6 @@ def read(name: str) -> pl.DataFrame:
         reader.close()
 
 
-def dtype(kind: str) -> Any:
-    """The type in which a query sees a column of this kind."""
-    return {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "time": _instant()}.get(kind, pl.String)
-
-
-def _instant() -> Any:
-    return pl.Datetime("ms", "UTC")
-
-
 def _stored(kind: str) -> Any:
     return {"int": pl.Int64, "float": pl.Float64, "bool": pl.Int64}.get(kind, pl.String)
 
@@ -179,7 +171,7 @@ def _typed(frame: pl.DataFrame, types: Mapping[str, str]) -> pl.DataFrame:
 
 def _instants(texts: pl.Series) -> pl.Series:
     """RFC 3339, or epoch milliseconds, as the sink was told to write them."""
-    number = texts.cast(pl.Int64, strict=False).cast(_instant())
+    number = texts.cast(pl.Int64, strict=False).cast(table_dtype("time"))
     if number.null_count() == texts.null_count():
         return number
     spelled = texts.str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="ms", time_zone="UTC", strict=False)

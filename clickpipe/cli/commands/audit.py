@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from clickpipe.cli.commands.run import read_plans
+from clickpipe.cli.recipes import read_plan, takes_one
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.terminal import shown
@@ -39,9 +39,7 @@ holds estimates against exact values instead, within their bound, and takes the 
 
 
 @described("audit", __doc__, _EPILOG)
-@click.argument("recipe", default="", metavar="[RECIPE]", help="a recipe")
-@click.option("-c", "pipeline", metavar="PIPELINE", help="a pipeline, as in a shell, instead of a recipe")
-@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="a value for ${NAME}")
+@takes_one
 @click.option("--input", "inputs", multiple=True, metavar="SOURCE", help="where the raw records are")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="compare N windows only, chosen by chance")
 @click.option("--seed", type=int, metavar="N", help="--sample: the same windows each time")
@@ -61,7 +59,7 @@ def command(
 ) -> int:
     from clickpipe.engine.audit import Audit
 
-    (plan,) = read_plans((recipe,) if recipe else (), pipeline, values)
+    plan = read_plan(recipe, pipeline, values)
     windows = wrong = rows = 0
     for one in Audit(plan, inputs, sample, seed, exact).compared(say):
         windows, wrong, rows = windows + 1, wrong + (not one.is_right), rows + one.agreed

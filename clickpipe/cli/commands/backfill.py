@@ -12,7 +12,7 @@ from __future__ import annotations
 import click
 
 from clickpipe.cli.accounts import report
-from clickpipe.cli.commands.run import read_plans
+from clickpipe.cli.recipes import read_plan, takes_one
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.operator import FOREVER
@@ -31,9 +31,7 @@ Nothing of the pipeline's own checkpoints is read or changed."""
 
 
 @described("backfill", __doc__, _EPILOG)
-@click.argument("recipe", default="", metavar="[RECIPE]", help="a recipe")
-@click.option("-c", "pipeline", metavar="PIPELINE", help="a pipeline, as in a shell, instead of a recipe")
-@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="a value for ${NAME}")
+@takes_one
 @click.option("--from", "start", metavar="TIME", help="windows that began then or later")
 @click.option("--to", "end", metavar="TIME", help="windows that began before then")
 @click.option("--input", "inputs", multiple=True, metavar="SOURCE", help="where the raw records are")
@@ -52,7 +50,7 @@ def command(
     span = (_instant(start, "--from", -FOREVER), _instant(end, "--to", FOREVER)) if start or end else None
     if span and span[0] >= span[1]:
         raise PlanError("--to must be later than --from", word="--to")
-    (plan,) = read_plans((recipe,) if recipe else (), pipeline, values)
+    plan = read_plan(recipe, pipeline, values)
     outcome, rows = backfill(plan, inputs, span, say)
     if not quiet:
         report(outcome)

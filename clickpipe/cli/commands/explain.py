@@ -17,9 +17,9 @@ from collections.abc import Mapping
 import click
 import orjson
 
-from clickpipe.cli.commands.run import read_plans
 from clickpipe.cli.live import as_text, seen
 from clickpipe.cli.live import to_json as to_json_live
+from clickpipe.cli.recipes import read_plans
 from clickpipe.cli.text import described
 from clickpipe.columns import Columns
 from clickpipe.core.guarantee import Guarantee

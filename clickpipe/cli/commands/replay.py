@@ -15,7 +15,7 @@ import re
 import click
 
 from clickpipe.cli.accounts import report
-from clickpipe.cli.commands.run import read_plans
+from clickpipe.cli.recipes import read_plan, takes_one
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.errors import PlanError
@@ -30,9 +30,7 @@ Examples:
 
 
 @described("replay", __doc__, _EPILOG)
-@click.argument("recipe", default="", metavar="[RECIPE]", help="a recipe")
-@click.option("-c", "pipeline", metavar="PIPELINE", help="a pipeline, as in a shell, instead of a recipe")
-@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="a value for ${NAME}")
+@takes_one
 @click.option("--from", "start", metavar="WHERE", help="earliest, an offset or a time, as at ingest  [default earliest]")
 @click.option("--into", metavar="DEST", help="a new place for the results, as at sink")
 @click.option("--speed", metavar="Nx", help="event time goes by N times as fast as it did; by default as fast as it can be read")
@@ -50,7 +48,7 @@ def command(
 ) -> None:
     from clickpipe.engine.replay import replay
 
-    (plan,) = read_plans((recipe,) if recipe else (), pipeline, values)
+    plan = read_plan(recipe, pipeline, values)
     outcome = replay(plan, inputs, start, into, _speed(speed), say)
     if not quiet:
         report(outcome)

@@ -20,6 +20,7 @@ import os
 import click
 
 from clickpipe.cli.accounts import report
+from clickpipe.cli.recipes import read_plans
 from clickpipe.cli.step import CODECS
 from clickpipe.cli.supervised import step_words, supervise
 from clickpipe.cli.text import described
@@ -32,9 +33,7 @@ from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
 from clickpipe.plan.flags import DURATION
 from clickpipe.plan.guarantees import require_exactly_once
-from clickpipe.plan.parse import parse
 from clickpipe.plan.plan import Node, Plan
-from clickpipe.plan.recipe import fill_in, read_recipe
 from clickpipe.stopping import RESCALED
 
 _EPILOG = """\
@@ -110,23 +109,6 @@ def command(
     return 0
 
 
-def read_plans(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, ...]) -> list[Plan]:
-    """The plans that the words name. Raises PlanError."""
-    filled = dict(_named(value) for value in values)
-    if pipeline is not None:
-        if recipes:
-            raise PlanError("a recipe or -c PIPELINE, not both")
-        return [parse(fill_in(pipeline, {}, filled, "-c"))]
-    if not recipes:
-        raise PlanError("no recipe", hint="clickpipe run recipes/trending.toml, or -c 'ingest … | … | sink -'")
-    return [_read(path, filled) for path in recipes]
-
-
-def _read(path: str, filled: dict[str, str]) -> Plan:
-    recipe = read_recipe(path, filled)
-    return parse(recipe.pipeline, name=recipe.name, origin=recipe.path, first_line=recipe.first_line)
-
-
 def formatted(plan: Plan, form: str | None) -> Plan:
     """The plan with the form that a person wants on standard output."""
     node = plan.sink
@@ -161,10 +143,3 @@ def _check_hunt(plan: Plan) -> None:
         raise Unsupported("notimpl", "--on-poison dead-letter", "it is for files at rest")
     if not plan.takes_checkpoints:
         raise PlanError("--on-poison dead-letter takes checkpoints", hint="--checkpoint 1s")
-
-
-def _named(value: str) -> tuple[str, str]:
-    name, equals, rest = value.partition("=")
-    if not equals or not name.isidentifier():
-        raise PlanError(f'--set "{value}" is not NAME=VALUE', word=value)
-    return name, rest
