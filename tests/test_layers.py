@@ -32,7 +32,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("operators", "sources", "sinks"),
     ("plan",),
     ("engine", "flink", "query"),
-    ("cli", "top"),
+    ("top",),
+    ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PARTS = ("operators", "sources", "sinks", "aggregates", "sketches", "functions", "formats")

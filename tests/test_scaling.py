@@ -229,7 +229,7 @@ def test_input_that_cannot_be_read_again_is_never_stopped_for_more(folder: Path,
 def test_samples_are_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is none is passed over: half a file, one of other types, a link, a pipe that nobody writes to."""
     monkeypatch.setenv("CLICKPIPE_HOME", str(tmp_path))
-    told = [Sample(1, 2, None, 5, 1.5, 1.0, 0.25, 0.25), Sample(2, 3, 0, 5, 1.5, 1.0, 0.25, 0.25)]
+    told = [Sample(1, 2, None, 5, 1.5, 1.0, 0.25, 0.25, run=1), Sample(2, 3, 0, 5, 1.5, 1.0, 0.25, 0.25, run=1)]
     for one in told:
         samples.write("clicks", one)
     folder = tmp_path / "run" / "clicks"
@@ -266,6 +266,31 @@ def _waits_elsewhere() -> spent.Spent:
         return spent.spent()
 
 
+def test_time_is_told_apart_by_steps() -> None:
+    """What a step hands on to the next is not its own, nor is what it waits."""
+    spent.begin()
+    with spent.working(1):
+        _compute()
+        with spent.working(2):
+            _compute()
+            with spent.waiting(spent.IDLE):
+                _compute()
+        before = spent.spent(3)
+        _compute()
+    now = spent.spent(3)
+    assert all(now.steps), now
+    assert (now.steps[1] - before.steps[1], now.steps[2], now.idle) == (pytest.approx(now.steps[1] / 2, rel=0.9), *_same(before))
+    assert now.busy == pytest.approx(sum(now.steps))
+
+
+def _same(one: spent.Spent) -> tuple[float, float]:
+    return one.steps[2], one.idle
+
+
+def _compute() -> None:
+    sum(range(100_000))
+
+
 STEPS = "window tumble 10s | aggregate --by user " + " ".join(
     f"q{n}='approx_quantile(x + {n}, 0.5)' d{n}='count(DISTINCT x + {n})'" for n in range(3)
 )
@@ -275,7 +300,7 @@ LINE = "ingest in.ndjson {how} --time ts --name c | partition --by user {workers
 def _given(folder: Path) -> int:
     """How many records all its lives have been given, by what they say of themselves."""
     told = sum(map(int, re.findall(r"read ([\d,]+)", errors(folder).replace(",", ""))[-1:]))
-    return told + sum(one["records"] for path in folder.glob(".home/run/c/1.json") if (one := json.loads(path.read_text())))
+    return told + sum(one["records"] for path in folder.glob(".home/run/c/0.json") if (one := json.loads(path.read_text())))
 
 
 def _lines(number: int) -> str:

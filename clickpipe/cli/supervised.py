@@ -72,7 +72,7 @@ def _words(node: Node, plan: Plan, quiet: bool) -> list[str]:
 
 def _pipeline(plan: Plan, words: list[list[str]], *, rescales: bool) -> Pipeline:
     commands = [[sys.executable, "-m", "clickpipe", *one] for one in words]
-    name = next((_name(node, plan) for node in plan.nodes if isinstance(node.step, Ingest)), plan.name or "pipeline")
+    name = name_of(plan)
     partitions = [node.step for node in plan.nodes if isinstance(node.step, PartitionStep)]
     _tell_of_crowds(name, partitions)
     if not plan.takes_checkpoints:
@@ -86,6 +86,11 @@ def _tell_of_crowds(name: str, partitions: Sequence[PartitionStep]) -> None:
     most = max((step.most for step in partitions), default=0)
     if most > cores():
         say(f"{name}: {most} workers share {cores()} core{'s' if cores() > 1 else ''}, which makes them no faster")
+
+
+def name_of(plan: Plan) -> str:
+    """What a pipeline is called. Raises what is wrong with its source."""
+    return next((_name(node, plan) for node in plan.nodes if isinstance(node.step, Ingest)), plan.name or "pipeline")
 
 
 def _name(node: Node, plan: Plan) -> str:

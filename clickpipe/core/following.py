@@ -116,6 +116,7 @@ class Following(IngestFeed):
                 time.sleep(min(look, self._pace.latency) if self._watch.taken else look)
 
     def _pulled(self, tail: WatchedSplit, block: Block) -> Iterator[Pull]:
+        self._note(tail.name, block)
         if self._reached is not None:  # the others may have gone on without it
             tail.clock.lift(self._reached)
         parsed = self._format.read(block, self._raw_columns, self._wants, tail.name)
@@ -164,6 +165,9 @@ class Following(IngestFeed):
 
     def _clocks(self) -> dict[str, SplitClock]:
         return {tail.name: tail.clock for tail in self._watch.tails}
+
+    def _left(self) -> list[str]:
+        return [tail.name for tail in self._watch.tails if not tail.is_done]
 
     def _restore(self, splits: list[Mapping[str, Any]]) -> None:
         self._watch.restore(splits)

@@ -97,6 +97,7 @@ class InOrder(IngestFeed):
     def _pulls_of(self, one: Progress, held: list[int]) -> Iterator[Pull]:
         """`held`: the first event times of the splits to come."""
         for block, found in self._read(one):
+            self._note(one.split.name, block)
             self._catch_up(one)
             *before, pull = self._as_arrived(one, block, found)
             yield from before
@@ -117,6 +118,7 @@ class InOrder(IngestFeed):
         for block in self._blocks(one, hunt.batch_bytes(self._pace.batch_bytes)):
             is_it = hunt.sets_aside and hunt.is_at(one.split.name, block.offset)
             hunt.begin(one.split.name, block.offset, block.end, block.data.count(b"\n") or 1)
+            self._note(one.split.name, block)
             self._catch_up(one)
             if is_it:
                 pull = Pull([], None, [_poison(block, one.split.name)], 1)
@@ -247,6 +249,18 @@ class InOrder(IngestFeed):
 
     def _clocks(self) -> dict[str, SplitClock]:
         return {one.split.name: one.clock for one in self._all}
+
+    def extent(self) -> tuple[int, int] | None:
+        read = whole = 0
+        for one in self._all:
+            found = one.split.extent(self._places.get(one.split.name, one.offset))
+            if found is None:
+                return None
+            read, whole = read + (found[1] if one.is_done else min(found)), whole + found[1]
+        return read, whole
+
+    def _left(self) -> list[str]:
+        return [one.split.name for one in self._all if not one.is_done]
 
     def _restore(self, splits: list[Mapping[str, Any]]) -> None:
         fresh = {one.split.name: one for one in self._all}

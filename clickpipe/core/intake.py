@@ -18,7 +18,7 @@ from clickpipe.columns import RESERVED, Columns, can_be_named, declared_types
 from clickpipe.core.eventtime import EventTime, streamed
 from clickpipe.core.format import FORMATS, Format, Wants
 from clickpipe.core.idle import IdleRule, Watermark
-from clickpipe.core.operator import Feed, Pull
+from clickpipe.core.operator import Feed, Pull, Standing
 from clickpipe.core.packing import UNPACK
 from clickpipe.core.source import Admission, Arrived
 from clickpipe.core.time import SplitClock
@@ -94,6 +94,7 @@ class IngestFeed(Feed):
         self._wants = Wants(None, True, self.floats)
         self._watermark = Watermark(taking.idle)
         self._idle: frozenset[str] = frozenset()
+        self._places: dict[str, int] = {}  # where the last block of each split ended
         self._due, self._is_new = 0.0, False
         self._is_stopping = self._drains = False
         self._prepare()
@@ -128,6 +129,10 @@ class IngestFeed(Feed):
 
     def _clocks(self) -> dict[str, SplitClock]:
         """Of each split by its name."""
+        raise NotImplementedError
+
+    def _left(self) -> list[str]:
+        """The splits that are not at their end. Another thread may ask."""
         raise NotImplementedError
 
     def _restore(self, splits: list[Mapping[str, Any]]) -> None:
@@ -215,6 +220,20 @@ class IngestFeed(Feed):
         """Milliseconds, of a clock that never goes back."""
         return time.monotonic_ns() // 1_000_000
 
+    def _note(self, split: str, block: Block) -> None:
+        """It was taken."""
+        self.bytes_in += len(block.data)
+        self._places[split] = block.end
+
+    def standings(self) -> list[Standing]:
+        clocks = self._clocks()
+        left = [name for name in self._left() if name in clocks]
+        return [Standing(name, self._places.get(name), clocks[name].watermark, self._watermark.silence(name)) for name in left]
+
+    def greatest(self) -> int | None:
+        found = [clock.greatest for clock in self._clocks().values() if clock.greatest is not None]
+        return max(found, default=None)
+
     def _advance(self, marks: Mapping[str, int | None], now: int) -> bool:
         """See Watermark. Where the clock has moved it, or a split has become idle, there is something new to save."""
         has_moved = self._watermark.advance(marks, now)
@@ -275,7 +294,7 @@ class IngestFeed(Feed):
         self._is_new, self._due = False, time.monotonic() + self._pace.interval
 
     def _barrier(self, epochs: Iterator[int]) -> Barrier:
-        return Barrier(next(epochs), ({"hop": 0, "source": self._position()},))
+        return Barrier(next(epochs), ({"hop": 0, "source": self._position(), "begun": time.time()},))
 
     def _position(self) -> dict[str, Any]:
         """What a later run needs to go on from here, as JSON."""

@@ -21,6 +21,7 @@ from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import FOREVER, Feed, Late, Operator
 from clickpipe.core.step import FlowStep, SinkStep
 from clickpipe.errors import ClickpipeError
+from clickpipe.spent import working
 from clickpipe.wire.frames import Barrier
 
 T = TypeVar("T")
@@ -43,6 +44,15 @@ class Stage:
 
 
 @dataclass
+class Edge:
+    """What has gone from one step to the next, or to the tail. `taps`: are given each batch too; another thread replaces them."""
+
+    records: int = 0
+    batches: int = 0
+    taps: tuple[Callable[[Batch], None], ...] = ()
+
+
+@dataclass
 class Tail:
     """Where what leaves the last stage goes."""
 
@@ -61,18 +71,31 @@ class Asides:
 
 
 class Loop:
-    """Runs stages over a feed until it ends. `accounts`: one ledger per stretch between aggregates.
+    """Runs stages over a feed until it ends.
+
+    `accounts`: one ledger per stretch between aggregates; `edges`: before each stage, and before the tail; `watermark`: how far
+    the feed has come.
 
     A stage that needs no more input ends the run, unless a sink stands before it: that one is given every record.
     """
 
     def __init__(
-        self, feed: Feed, stages: list[Stage], tail: Tail, asides: Asides, floats: set[str], *, by_window: bool = False
+        self,
+        feed: Feed,
+        stages: list[Stage],
+        tail: Tail,
+        asides: Asides,
+        floats: set[str],
+        *,
+        by_window: bool = False,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
-        """`by_window`: accounts are kept per window too."""
-        self._by_window = by_window
+        """`by_window`: accounts are kept per window too; `between`: what else is done behind each pull."""
+        self._by_window, self._between = by_window, between
         self._feed, self._stages, self._tail, self._asides, self._floats = feed, stages, tail, asides, floats
         self._before_sinks = [] if feed.sinks else list(takewhile(lambda stage: not stage.is_sink, stages))
+        self.edges = [Edge() for _ in range(len(stages) + 1)]
+        self.watermark: int | None = None
         self.accounts = [Ledger(pieces=int(feed.divided is not None))]
         for stage in stages:
             stage.ledger = len(self.accounts) - 1
@@ -85,12 +108,15 @@ class Loop:
             for pull in self._feed.pulls():
                 self._take(pull.batches, pull.dead, pull.read, pull.removed)
                 if pull.watermark is not None:
+                    self.watermark = pull.watermark
                     self._advance(pull.watermark, is_idle=pull.idle)
                 if pull.barrier is not None or (pull.watermark is not None and self._feed.restore is None):
                     self._update()
-                self._tail.advance(pull.watermark, pull.idle)
-                if pull.barrier is not None:
-                    self._tail.barrier(pull.barrier)
+                with working(len(self.edges)):
+                    self._tail.advance(pull.watermark, pull.idle)
+                    if pull.barrier is not None:
+                        self._tail.barrier(pull.barrier)
+                self._between()
                 if self._is_done():
                     break
         if not self._feed.is_stopped:
@@ -115,9 +141,17 @@ class Loop:
     def _push(self, at: int, batch: Batch) -> None:
         if not batch.height:
             return
-        if at == len(self._stages):
-            self._write(batch)
-            return
+        edge = self.edges[at]
+        edge.records, edge.batches = edge.records + batch.height, edge.batches + 1
+        for tap in edge.taps:
+            tap(batch)
+        with working(at + 1):
+            if at == len(self._stages):
+                self._write(batch)
+            else:
+                self._through(at, batch)
+
+    def _through(self, at: int, batch: Batch) -> None:
         stage = self._stages[at]
         ledger = self.accounts[stage.ledger]
         batch, watch = self._watched(batch, ledger)
@@ -174,12 +208,13 @@ class Loop:
     def _give(self, number: int, batches: Iterable[Batch]) -> None:
         """What a stage gives without having been given a batch."""
         stage = self._stages[number]
-        for batch in _named(stage, batches):
-            if stage.step.outcome == "aggregated":
-                self.accounts[stage.ledger + 1].read += batch.height
-            elif stage.step.outcome == "held":
-                self.accounts[stage.ledger].released += batch.height
-            self._push(number + 1, batch)
+        with working(number + 1):
+            for batch in _named(stage, batches):
+                if stage.step.outcome == "aggregated":
+                    self.accounts[stage.ledger + 1].read += batch.height
+                elif stage.step.outcome == "held":
+                    self.accounts[stage.ledger].released += batch.height
+                self._push(number + 1, batch)
 
     def _set_aside(self, late: Late, ledger: Ledger) -> None:
         ledger.late += late.batch.height

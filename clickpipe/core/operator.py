@@ -44,6 +44,11 @@ class Operator:
         """What has changed and is not final yet: asked for at each checkpoint, without checkpoints at each watermark."""
         return ()
 
+    def size(self) -> tuple[int, int]:
+        """Of its state: rows, and bytes of memory."""
+        tables = self.snapshot().values()
+        return sum(table.height for table in tables), int(sum(table.estimated_size() for table in tables))
+
     def take_partly_late(self) -> int:
         """Records since the last call that came too late for some of their windows only."""
         return 0
@@ -64,6 +69,17 @@ class Pull:
     removed: int = 0  # records that a tool between two processes took out
     barrier: Barrier | None = None  # a checkpoint is taken behind all this
     idle: bool = False  # the wall clock has moved the watermark, and no record
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a split is that was not read to its end. `position`: bytes of its text; `watermark`: epoch milliseconds; `silent`:
+    milliseconds for which it has given nothing, if it is idle."""
+
+    name: str
+    position: int | None = None
+    watermark: int | None = None
+    silent: int | None = None
 
 
 class Feed:
@@ -89,6 +105,21 @@ class Feed:
     worker: Worker | None = None  # which of several this process is, if it is one
     divided: Columns | None = None  # of pieces of an aggregate: what its partition had divided
     before: Sequence[dict[str, int]] = ()  # of a worker: the accounts that it hands on as they are, known at the end
+    life: str = ""  # which of the runs of pipelines of this name it is
+    bytes_in = 0  # that were read
+
+    def standings(self) -> list[Standing]:
+        """Of its splits, for whoever looks. Another thread may ask."""
+        return []
+
+    def extent(self) -> tuple[int, int] | None:
+        """How much of the input was read, and how much there is, in one unit; None where that cannot be told, or there is no
+        end. Another thread may ask."""
+        return None
+
+    def greatest(self) -> int | None:
+        """The latest event time that it has seen, in epoch milliseconds. Another thread may ask."""
+        return None
 
     def want(self, names: list[str] | None, text: bool) -> None:
         """What the plan needs of the records: the values of these columns (None: of all), and their text."""
@@ -126,8 +157,10 @@ class Writer:
     """Where a plan's records go.
 
     With checkpoints: `prepare` once per checkpoint, then its `durable`. When the manifest is written, the pipeline's
-    last process commits what all writers have prepared.
+    last process commits what all writers have prepared. `bytes_out`: that were written, where records become bytes.
     """
+
+    bytes_out = 0
 
     def accept(self, batch: Batch) -> tuple[Batch, list[Dead]]:
         """What of a batch can be written, and the rest with the reasons: it goes no further."""

@@ -74,6 +74,11 @@ class Split:
         """A split at rest: its bytes from `offset` on, some MiB at a time. Raises OutsideError or DataError."""
         return iter(())
 
+    def extent(self, position: int) -> tuple[int, int] | None:
+        """How much of it was read, and how much it has in all, in one unit. `position`: bytes of text that were handed on. None:
+        it cannot be told. Another thread may ask."""
+        return None
+
     def arrived(self, block: Block) -> Sequence[Arrived]:
         """When the pieces of a block that `chunks` gave had arrived, in order. Empty: nobody knows."""
         return ()

@@ -44,6 +44,10 @@ class Spread(Writer):
         self._writer, self._windows = writer, Windows(info)
         self._per_record = -(-info.size // info.slide)
 
+    @property
+    def bytes_out(self) -> int:  # type: ignore[override]  # it is counted elsewhere
+        return self._writer.bytes_out
+
     def write(self, batch: Batch) -> None:
         batch = taken_out(batch, list(WINDOW))
         for rows in self._rows(batch.frame.select(WINDOW)):

@@ -29,6 +29,7 @@ from clickpipe.operators.sink import commits_of
 from clickpipe.state.files import append_at, hold, length_of, sync_folder
 from clickpipe.state.history import History
 from clickpipe.state.manifest import Entry, Manifest
+from clickpipe.state.samples import CheckpointSample
 from clickpipe.wire.frames import Barrier
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Committer:
         inputs: Sequence[int] = (0,),
     ) -> None:
         """`inputs`: descriptors of the streams of the steps before it."""
+        self.newest: CheckpointSample | None = None
         self._inputs = inputs
         self._pipeline, self._checkpoints, self._writer, self._place = pipeline, checkpoints, writer, place
         self._kind, self._say = kind, say
@@ -130,7 +132,8 @@ class Committer:
         directory.commit(manifest)
         self._commit(manifest)
         source = manifest.entry(0, "source") or {}
-        self._history.note(manifest.epoch, source.get("reached"), time.time(), ended=manifest.ended)
+        self.newest = _told(manifest, now := time.time())
+        self._history.note(manifest.epoch, source.get("reached"), now, ended=manifest.ended)
         directory.retire(_KEPT)
 
     def _commit(self, manifest: Manifest) -> None:
@@ -199,6 +202,12 @@ class Committer:
                 raise OutsideError(f"checkpoint {epoch}: {what} did not come: the step that writes it has died")
             time.sleep(min(0.001 + waited / 100, 0.1))
         return found
+
+
+def _told(manifest: Manifest, now: float) -> CheckpointSample:
+    """Of one that was completed now."""
+    begun = manifest.entry(0, "begun") or now
+    return CheckpointSample(manifest.epoch, now, max(0.0, now - begun), sum(file["bytes"] for file in manifest.files()))
 
 
 def _exists(path: str) -> bool | None:

@@ -79,6 +79,10 @@ class DividedEnd(End):
             may |= batch.frame["_mark"].is_not_null()
         return may.arg_true()
 
+    @property
+    def bytes_out(self) -> int:  # type: ignore[override]  # it is counted elsewhere
+        return sum(stream.sent for stream in self._streams)
+
     def advance(self, watermark: int | None, *, idle: bool) -> None:
         self._watermark = self._watermark if watermark is None else watermark
         for stream in self._streams:

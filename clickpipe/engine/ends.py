@@ -8,11 +8,15 @@ from clickpipe.core.meter import Ledger, added, check
 from clickpipe.core.operator import Feed, Writer
 from clickpipe.engine.checkpoints import Checkpoints
 from clickpipe.engine.commit import Committer
+from clickpipe.state.samples import CheckpointSample
 from clickpipe.wire.frames import Barrier
 from clickpipe.wire.stream import StreamWriter
 
 
 class End:
+    bytes_out = 0  # that were written, where records become bytes
+    newest: CheckpointSample | None = None  # that was completed here
+
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
         """All that came before the barrier was written."""
 
@@ -34,6 +38,10 @@ class StreamEnd(End):
     def __init__(self, stream: StreamWriter, feed: Feed) -> None:
         self._stream, self._feed = stream, feed
 
+    @property
+    def bytes_out(self) -> int:  # type: ignore[override]  # it is counted elsewhere
+        return self._stream.sent
+
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
         self._stream.barrier(replace(barrier, accounts=tuple(ledger.to_json() for ledger in accounts)))
 
@@ -47,6 +55,10 @@ class StreamEnd(End):
 class SinkEnd(End):
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+
+    @property
+    def bytes_out(self) -> int:  # type: ignore[override]  # it is counted elsewhere
+        return self._writer.bytes_out
 
     def finish(self, accounts: list[Ledger], last: Barrier | None, *, is_stopped: bool) -> list[Ledger]:
         check(accounts)
@@ -64,6 +76,14 @@ class CommittedEnd(End):
         restore = checkpoints.restore
         self._before = [Ledger.from_json(dict(said)) for said in restore.accounts] if restore else []
         self._committer, self._writer, self._floats = committer, writer, floats
+
+    @property
+    def bytes_out(self) -> int:  # type: ignore[override]  # it is counted elsewhere
+        return self._writer.bytes_out
+
+    @property
+    def newest(self) -> CheckpointSample | None:  # type: ignore[override]  # another thread completes them
+        return self._committer.newest
 
     def barrier(self, barrier: Barrier, accounts: list[Ledger]) -> None:
         self._committer.put(barrier, self._all(accounts), self._floats, ended=False)

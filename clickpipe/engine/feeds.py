@@ -59,12 +59,16 @@ class StreamFeed(Feed):
         self.columns, self.pipeline, self.state = line.columns, line.pipeline, line.state
         self.hop, self.run, self.max_errors, self.restore = line.hop, line.run, line.max_errors, line.restore
         self.dead_letter, self.late, self.sinks, self.worker = line.dead_letter, line.late, line.sinks, line.worker
-        self.divided = line.divided
+        self.divided, self.life = line.divided, line.life or ""
         self.inherited = []
         if reader.tolerant:
             self.notes = ("a tool took the TABs off the stream's signals; looking for them in every line, which is slower",)
         self.floats: set[str] = set()
         self._names: list[str] | None = None
+
+    @property
+    def bytes_in(self) -> int:  # type: ignore[override]  # it is counted elsewhere
+        return self._reader.received
 
     def want(self, names: list[str] | None, text: bool) -> None:
         if text or names is None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
-from clickpipe import spent
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.bywindow import counted, is_windowed
@@ -30,15 +29,16 @@ from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_remote_checkpoints, refuse_without_pipe, wait_until_complete
 from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
 from clickpipe.engine.parallel import ALONE, Role, forked
+from clickpipe.engine.sampling import Observed
 from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone, Unsupported
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.blocks import check_covered, for_merging, for_workers, looked_at, segments, sized
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
-from clickpipe.state import samples
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.observed import keep
+from clickpipe.state.samples import is_life, new_life
 from clickpipe.state.space import Space
 from clickpipe.stopping import RESCALE, WORKERS, on_ask, parent
 from clickpipe.wire.frames import Barrier, StreamLine
@@ -94,6 +94,8 @@ class _Run:
         self._arrow = arrow or (role.workers is not None and not role.workers.keeps_text)
         self._space = Space(say, watched(plan, links))
         self._feed, begins, self._checkpoints = open_feed(plan, self._space, role.inputs, links)
+        if not is_life(self._feed.life):
+            self._feed.life = new_life()
         self._plan = plan = replace(plan, nodes=self._nodes(plan))
         if self._checkpoints:
             refuse_remote_checkpoints(links)
@@ -206,15 +208,13 @@ class _Run:
                 unheeding = Unheeding(tail) if self._middle and not self._checkpoints else None
                 asides = Asides(self._sides.add_late, self._dead)
                 by_window = self._by_window
-                loop = Loop(
-                    self._feed, self._stages, unheeding.tail if unheeding else tail, asides, self._floats, by_window=by_window
-                )
+                observed = self._observed()
+                tail = unheeding.tail if unheeding else tail
+                loop = Loop(self._feed, self._stages, tail, asides, self._floats, by_window=by_window, between=observed.measure)
                 self._loop = loop
                 if self._plan.sink is None and unheeding is None:
                     self._watch_reader()
-                if WORKERS in os.environ:
-                    spent.begin()
-                    stack.enter_context(samples.written(self._pipeline, self._sample))
+                stack.enter_context(observed.told(loop))
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
                 self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)
@@ -262,10 +262,22 @@ class _Run:
             self._feed.stop(drain=False)
         return is_soft
 
-    def _sample(self) -> samples.Sample:
-        worker = self._feed.worker
-        number = worker.number if worker else None
-        return samples.sampled(self._first_hop, number, self._loop.accounts[0].read, spent.spent())
+    def _observed(self) -> Observed:
+        source, sink = self._plan.source, self._plan.sink
+        return Observed(
+            self._pipeline,
+            self._feed,
+            self._stages,
+            self._places(with_sink=True),
+            self._end,
+            self._begins,
+            has_source=source is not None,
+            has_sink=sink is not None,
+            run=self._feed.run if self._checkpoints else None,
+            interval=source.step.checkpoint / 1_000
+            if source and isinstance(source.step, Ingest) and source.step.checkpoint
+            else None,
+        )
 
     def _has_whole_pipeline(self) -> bool:
         """Whether a signal for all processes of a pipeline is for us alone."""
@@ -364,7 +376,7 @@ class _Run:
         more = (self._limit.text, feed.restore, dead, tuple(self._written_to), late)
         has_pieces = bool(self._stages) and self._stages[-1].step.gives_pieces
         divided = feed.columns if has_pieces else None
-        line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more, feed.worker, divided)
+        line = StreamLine(self._columns, self._pipeline, hop, feed.run, self._state, *more, feed.worker, divided, feed.life)
         partition = self._plan.nodes[-1].step if self._plan.nodes else None
         if isinstance(partition, PartitionStep):
             self._end = end = self._divided(partition, line)

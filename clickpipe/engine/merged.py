@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from clickpipe.core.meter import Ledger, added, joined
-from clickpipe.core.operator import FOREVER, Feed, Pull
+from clickpipe.core.operator import FOREVER, Feed, Pull, Standing
 from clickpipe.engine.feeds import StreamFeed
 from clickpipe.errors import DataError
 from clickpipe.spent import IDLE, waiting
@@ -82,6 +82,7 @@ class MergedFeed(Feed):
         self.columns, self.pipeline, self.state, self.hop = first.columns, first.pipeline, first.state, first.hop
         self.run, self.max_errors, self.restore = first.run, first.max_errors, first.restore
         self.dead_letter, self.late, self.sinks, self.divided = first.dead_letter, first.late, first.sinks, first.divided
+        self.life = first.life
         self.floats, self.inherited = set(), []
         self._inputs, self._max_drift = [_Input(feed) for feed in feeds], max_drift
         self._changed = threading.Condition()
@@ -99,6 +100,13 @@ class MergedFeed(Feed):
     def leave(self) -> None:
         for one in self._inputs:
             one.feed.leave()
+
+    @property
+    def bytes_in(self) -> int:  # type: ignore[override]  # of all inputs
+        return sum(one.feed.bytes_in for one in self._inputs)
+
+    def standings(self) -> list[Standing]:
+        return [Standing(f"worker {number}", None, one.watermark) for number, one in enumerate(self._inputs) if not one.end]
 
     def pulls(self) -> Iterator[Pull]:
         for one in self._inputs:

@@ -69,7 +69,7 @@ def again(plan: Plan, purpose: str, inputs: tuple[str, ...], opener: Opener, spa
         ingest,
         source=inputs,
         within=_records_of(plan, span) if span else None,
-        name=f"{ingest.pipeline(plan.name)[:80]}-{purpose}",
+        name=name_again(plan, purpose),
         checkpoint=None,
         follow=False,
         reset=False,
@@ -82,6 +82,11 @@ def again(plan: Plan, purpose: str, inputs: tuple[str, ...], opener: Opener, spa
         first = replace(first, time=None, format=None, columns=None, strict=False)
     nodes = [Node(first, plan.nodes[0].written), *_rest(plan, opener)]
     return replace(plan, nodes=tuple(nodes), name=f"{plan.name}-{purpose}" if plan.name else "")
+
+
+def name_again(plan: Plan, purpose: str) -> str:
+    """Of the pipeline that a plan is then."""
+    return f"{_ingest(plan).pipeline(plan.name)[:80]}-{purpose}"
 
 
 def _records_of(plan: Plan, span: Span) -> tuple[int | None, int | None] | None:

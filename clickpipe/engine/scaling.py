@@ -141,10 +141,6 @@ class Scaler:
             if reason := one.died():
                 say(f"{self.name}: {reason}; goes on with {one.workers}")
 
-    def end(self) -> None:
-        """It is over."""
-        samples.clear(self.name)
-
 
 def loads(since: Sequence[Sample], found: Sequence[Sample]) -> list[Load | None]:
     """Of each partition, in their order; None where too little is known."""

@@ -216,8 +216,6 @@ class _Supervised:
         self._tell(state, code=over.code, reason=over.reason)
         if self._directory:
             self._directory.leave()
-        if self._scaler:
-            self._scaler.end()
 
     def ask(self, number: int) -> None:
         """To end well. One that takes no checkpoints has nothing to save; one that waits is started, to close its windows."""

@@ -70,6 +70,10 @@ class FileWriter(Writer):
         self._file, self._renderer, self._packer = file, renderer, packer
         self._outbox = Outbox(file.descriptor, file.path)
 
+    @property
+    def bytes_out(self) -> int:  # type: ignore[override]  # it is counted elsewhere
+        return self._outbox.sent
+
     def write(self, batch: Batch) -> None:
         self._put(self._renderer.bytes(batch))
 
@@ -104,7 +108,9 @@ class PartsWriter(Writer):
             return
         if self._file is None:
             self._file, self._packer, self._begun = self._parts.stage(), _packer(self._path), True
-        self._file.write(self._packer.compress(data) if self._packer else data)
+        data = self._packer.compress(data) if self._packer else data
+        self._file.write(data)
+        self.bytes_out += len(data)
 
     def prepare(self, epoch: int, *, ended: bool) -> Staged:
         if ended:

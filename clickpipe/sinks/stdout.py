@@ -52,6 +52,10 @@ class StdoutWriter(Writer):
         self._renderer = renderer
         self._outbox = standard_output()
 
+    @property
+    def bytes_out(self) -> int:  # type: ignore[override]  # it is counted elsewhere
+        return self._outbox.sent
+
     def write(self, batch: Batch) -> None:
         self._outbox.put(self._renderer.bytes(batch))
 

@@ -40,6 +40,7 @@ class ArchiveFeed(Feed):
         self._snapshot, self._within, self.pipeline = snapshot, asked.within, asked.pipeline
         self.floats, self.inherited = set(), []
         self._files = snapshot.within(asked.within) if asked.within else list(snapshot.files)
+        self._read_rows = 0
         self._is_latest = snapshot.is_revised and bool(snapshot.key)
         types = {name: kind for name, kind in snapshot.columns.items() if name != MARK}
         if self._is_latest:
@@ -67,9 +68,14 @@ class ArchiveFeed(Feed):
         """Whether it is known of each record that it has a time."""
         return self.columns.time is None or self.columns.time.name == self._snapshot.time
 
+    def extent(self) -> tuple[int, int] | None:
+        whole = sum(file.rows for file in self._files)
+        return min(self._read_rows, whole), whole  # some rows may be of another time, or were corrected since
+
     def pulls(self) -> Iterator[Pull]:
         for rows, watermark in self._tables():
             for some in self._read(rows):
+                self._read_rows += some.height
                 batch, dead = self._timed(self._batch(some))
                 yield Pull([batch], None, dead, some.height)
             if watermark is not None:

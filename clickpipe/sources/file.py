@@ -46,8 +46,10 @@ class FileSplit(Split):
     def __init__(self, path: str) -> None:
         self.name = path
         self._known: int | None = None  # a descriptor of the file that is being read, from then until `close`
+        self._unpacked_from: int | None = None  # of a packed file: how many of its bytes were unpacked
         try:
-            mode = os.stat(path).st_mode
+            status = os.stat(path)
+            mode, self._size = status.st_mode, status.st_size
             if stat.S_ISREG(mode):  # a pipe must be opened once only: its writer would hear a reader leave
                 os.close(os.open(path, os.O_RDONLY))
         except OSError as error:
@@ -79,6 +81,9 @@ class FileSplit(Split):
         except OSError as error:
             raise OutsideError(f"{self.name}: {error.strerror}") from None
 
+    def extent(self, position: int) -> tuple[int, int] | None:
+        return (position if self._unpacked_from is None else self._unpacked_from, self._size) if self._size else None
+
     def close(self) -> None:
         if self._known is not None:
             os.close(self._known)
@@ -98,7 +103,9 @@ class FileSplit(Split):
     def _unpacked(self, first: bytes, chunks: Iterator[bytes], new: Callable[[], Any], word: str) -> Iterator[bytes]:
         """One or more compressed members, one after the other."""
         stream, size, held = None, 0, bytearray()
+        self._unpacked_from = 0
         for chunk in _chain(first, chunks):
+            self._unpacked_from += len(chunk)
             for at in range(0, len(chunk), _PIECE):
                 piece = chunk[at : at + _PIECE]
                 while piece:

@@ -89,7 +89,8 @@ class LogSplit(Split):
     def __init__(self, log: Log, number: int, start: str | None = None) -> None:
         self.name, self._log, self._number = log.title(number), log, number
         self.begin = text_at(log, number, first_of(log, number, start))
-        self._end = log.place(number).offset
+        end = log.place(number)
+        self._end, self._text = end.offset, end.text
         self._arrivals: list[Arrived] = []
         self._reader: Reader | None = None
 
@@ -99,6 +100,9 @@ class LogSplit(Split):
             head, text = found
             self._arrivals.append(Arrived(head.text + head.length, head.arrival))
             yield text[max(0, offset - head.text) :]
+
+    def extent(self, position: int) -> tuple[int, int] | None:
+        return max(0, position - self.begin), self._text - self.begin
 
     def arrived(self, block: Block) -> Sequence[Arrived]:
         """Pieces of a block that arrived together, in order; what is before it is forgotten."""

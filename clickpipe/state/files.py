@@ -79,11 +79,11 @@ def write_whole(path: str, data: bytes, kind: str, patience: Patience = NO_PATIE
     kill_point(f"after-{kind}-rename")
 
 
-def write_fleeting(path: str, data: bytes) -> None:
+def write_fleeting(path: str, data: bytes, mode: int = 0o600) -> None:
     """A file that is seen whole under its name, and need not survive. Raises DiskError."""
     part = f"{path}.{os.getpid()}.part"
     try:
-        descriptor = _open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = _open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
         try:
             _write(part, descriptor, data)
         finally:

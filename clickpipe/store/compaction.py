@@ -36,13 +36,22 @@ class ChangedError(Exception):
     """Files that were to go had gone already."""
 
 
-def compact(archive: Archive, target: int, say: Callable[[str], None] = lambda _: None) -> tuple[int, int]:
-    """How many files there were, and how many there are now. `target`: bytes of a file. Raises StateError, DiskError."""
+def compact(
+    archive: Archive,
+    target: int,
+    say: Callable[[str], None] = lambda _: None,
+    tell: Callable[[int, int], None] = lambda _, __: None,
+) -> tuple[int, int]:
+    """How many files there were, and how many there are now. `target`: bytes of a file; `tell`: how many bytes were made anew,
+    of how many. Raises StateError, DiskError."""
     run = Run(archive, "compacted")
     try:
         archive.tidy()
         snapshot = archive.snapshot()
-        for number, group in enumerate(_groups(snapshot, target), 1):
+        groups = list(_groups(snapshot, target))
+        sizes = [sum(file.bytes for file in group) for group in groups]
+        for number, group in enumerate(groups, 1):
+            tell(sum(sizes[: number - 1]), sum(sizes))
             made = _merged(archive, snapshot, group, run.origin, number)
             kill_point("after-compacted")
             try:

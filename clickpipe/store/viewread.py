@@ -95,6 +95,15 @@ class ViewReader:
             names = [description[0] for description in cursor.description]
             return pl.DataFrame(cursor.fetchall(), schema=names, orient="row", infer_schema_length=None).drop("_key")
 
+    def newest(self, most: int) -> tuple[list[str], list[tuple[object, ...]]]:
+        """The names of the columns, and the last rows by their keys, which begin with when their window did."""
+        if not self.about.types:
+            return [], []
+        names = list(self.about.types)
+        text = f"SELECT {', '.join(map(views.quoted, names))} FROM {views.quoted(self.name)} ORDER BY _key DESC LIMIT ?"
+        with views.told(self._path):
+            return names, self._connection.execute(text, (most,)).fetchall()
+
     def close(self) -> None:
         self._connection.close()
 

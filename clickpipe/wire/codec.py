@@ -53,6 +53,7 @@ def _said(signal: Signal) -> dict[str, Any]:
                 "sinks": signal.sinks or None,
                 "worker": signal.worker and asdict(signal.worker),
                 "divided": signal.divided and signal.divided.to_json(),
+                "life": signal.life or None,
             }
             return head | {name: value for name, value in said.items() if value is not None} | signal.columns.to_json()
         case ColumnsChange():
@@ -112,7 +113,8 @@ def _meant(said: dict[str, Any]) -> Signal:
             head = (_text(said["pipeline"]), hop, run, state, max_errors, restore, dead_letter)
             divided = Columns.from_json(said["divided"]) if "divided" in said else None
             sinks = tuple(map(str, said.get("sinks", ())))
-            return StreamLine(Columns.from_json(said), *head, sinks, late, _worker(said), divided)
+            life = None if said.get("life") is None else _text(said["life"])
+            return StreamLine(Columns.from_json(said), *head, sinks, late, _worker(said), divided, life)
         case "columns":
             types = {str(name): str(kind) for name, kind in said["columns"].items()}
             if not set(types.values()) <= set(TYPES):

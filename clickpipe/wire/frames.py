@@ -38,6 +38,7 @@ class StreamLine:
     late: str | None = None  # where a person wants late records
     worker: Worker | None = None
     divided: Columns | None = None  # of pieces of an aggregate: what its partition had divided
+    life: str | None = None  # which of the runs of pipelines of this name it is: processes with the same one belong together
 
 
 @dataclass(frozen=True)

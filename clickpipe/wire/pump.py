@@ -33,6 +33,7 @@ class Arriving:
     """Chunks of bytes that a thread reads ahead. Memory: 16 MiB. `can_pause`: it is no file that has all there is."""
 
     can_pause = True
+    received = 0  # bytes that have come
     _held = b""  # bytes that were looked at and put back
     _is_at_end = False
     is_trusted = True  # who writes it could read and write our files anyway
@@ -61,6 +62,7 @@ class Arriving:
         if isinstance(chunk, OSError):
             raise ReaderGone if chunk.errno == errno.EPIPE else OutsideError(f"{self._name}: {chunk.strerror}")
         self._is_at_end = not chunk
+        self.received += len(chunk)
         return chunk
 
     @property
@@ -133,7 +135,9 @@ class Inbox(Arriving):
 
 
 class Outbox:
-    """Bytes to a descriptor, written behind. Memory: three batches."""
+    """Bytes to a descriptor, written behind. Memory: three batches. `sent`: how many were put."""
+
+    sent = 0
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor, self._name = descriptor, name
@@ -146,6 +150,7 @@ class Outbox:
     def put(self, data: bytes) -> None:
         """Raises ReaderGone, DiskError or OutsideError for an earlier write too."""
         self._check()
+        self.sent += len(data)
         if data:
             with waiting(BACKPRESSURED):
                 self._queue.put(data)
@@ -157,8 +162,9 @@ class Outbox:
 
     def close(self) -> None:
         """Wait until everything is written."""
-        self._queue.put(None)
-        self._thread.join()
+        with waiting(BACKPRESSURED):
+            self._queue.put(None)
+            self._thread.join()
         self._check()
 
     def _write(self) -> None:

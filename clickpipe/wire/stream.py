@@ -70,6 +70,11 @@ class StreamReader:
         self._is_trusted = self._inbox.is_trusted
         return signal if self._is_trusted else _without_paths(signal)
 
+    @property
+    def received(self) -> int:
+        """See Arriving."""
+        return self._inbox.received
+
     def give_up(self) -> None:
         """See Arriving."""
         self._inbox.give_up()
@@ -229,6 +234,11 @@ class StreamWriter:
         self._watermark: int | None = None
         self._held: Batch | None = None
         outbox.put(codec.encode(line))
+
+    @property
+    def sent(self) -> int:
+        """Bytes."""
+        return self._outbox.sent
 
     def write(self, batch: Batch) -> None:
         """One batch as one frame."""

@@ -19,6 +19,7 @@ from typing import Any
 import click
 import orjson
 
+from clickpipe.cli.progress import bar
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.operator import FOREVER
@@ -69,7 +70,9 @@ def command(
     elif action == "compact":
         from clickpipe.store.compaction import compact
 
-        before, after = compact(archive, target, say)
+        done: list[tuple[str, int, int, str]] = []
+        with bar(lambda: done[-1:]):
+            before, after = compact(archive, target, say, lambda read, whole: done.append((name, read, whole, "")))
         say(f"archive {name}: {before:,} files have become {after:,}")
     else:
         _retain(archive, keep, dry_run)

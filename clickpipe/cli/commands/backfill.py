@@ -12,6 +12,7 @@ from __future__ import annotations
 import click
 
 from clickpipe.cli.accounts import report
+from clickpipe.cli.progress import bar, of_pipelines
 from clickpipe.cli.recipes import read_plan, takes_one
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
@@ -46,12 +47,14 @@ def command(
     quiet: bool,
 ) -> None:
     from clickpipe.engine.backfill import backfill
+    from clickpipe.engine.recompute import name_again
 
     span = (_instant(start, "--from", -FOREVER), _instant(end, "--to", FOREVER)) if start or end else None
     if span and span[0] >= span[1]:
         raise PlanError("--to must be later than --from", word="--to")
     plan = read_plan(recipe, pipeline, values)
-    outcome, rows = backfill(plan, inputs, span, say)
+    with bar(of_pipelines(lambda: [name_again(plan, "backfill")]), quiet=quiet):
+        outcome, rows = backfill(plan, inputs, span, say)
     if not quiet:
         report(outcome)
         say(f"{rows:,} rows have taken the place of those that were there")

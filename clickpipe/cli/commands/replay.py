@@ -15,6 +15,7 @@ import re
 import click
 
 from clickpipe.cli.accounts import report
+from clickpipe.cli.progress import bar, of_pipelines
 from clickpipe.cli.recipes import read_plan, takes_one
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
@@ -46,10 +47,13 @@ def command(
     inputs: tuple[str, ...],
     quiet: bool,
 ) -> None:
+    from clickpipe.engine.recompute import name_again
     from clickpipe.engine.replay import replay
 
     plan = read_plan(recipe, pipeline, values)
-    outcome = replay(plan, inputs, start, into, _speed(speed), say)
+    pace = _speed(speed)
+    with bar(of_pipelines(lambda: [name_again(plan, "replay")]), prints=into == "-", quiet=quiet):
+        outcome = replay(plan, inputs, start, into, pace, say)
     if not quiet:
         report(outcome)
 

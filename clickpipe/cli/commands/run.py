@@ -20,12 +20,14 @@ import os
 import click
 
 from clickpipe.cli.accounts import report
+from clickpipe.cli.progress import progress
 from clickpipe.cli.recipes import read_plans
 from clickpipe.cli.step import CODECS
 from clickpipe.cli.supervised import step_words, supervise
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.option import Duration
+from clickpipe.core.step import PartitionStep
 from clickpipe.engine.opening import ACCOUNTS
 from clickpipe.engine.restart import Policy
 from clickpipe.errors import PlanError, Unsupported
@@ -92,16 +94,19 @@ def command(
         for plan in plans:
             _check_hunt(plan)
     if no_fuse:
-        return supervise(plans, [step_words(plan, quiet=quiet) for plan in plans], codec, policy)
+        with progress(plans, quiet=quiet):
+            return supervise(plans, [step_words(plan, quiet=quiet) for plan in plans], codec, policy)
     if len(plans) > 1 or (policy and plans[0].takes_checkpoints):
         more = [f"--set={value}" for value in values] + ([f"--format={form}"] if form else []) + (["--quiet"] if quiet else [])
         more += [] if checkpoint is None else [f"--checkpoint={checkpoint}ms"]
         origins = [[path] for path in recipes] or [["-c", pipeline or ""]]
         words = [[["run", "--restart=no", *more, *origin]] for origin in origins]
-        return supervise(plans, words, codec, policy)
+        with progress(plans, quiet=quiet):
+            return supervise(plans, words, codec, policy)
     from clickpipe.engine.local import run
 
-    outcome = run(plans[0], say, arrow=codec == "arrow")
+    with progress(plans, quiet=quiet or any(isinstance(node.step, PartitionStep) for node in plans[0].nodes)):  # these are forked
+        outcome = run(plans[0], say, arrow=codec == "arrow")
     if outcome.is_rescaled:
         return RESCALED
     if not quiet:

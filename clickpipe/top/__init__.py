@@ -1,0 +1,1 @@
+"""The dashboard: what runs, how fast, how late, and where it hurts."""
