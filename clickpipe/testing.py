@@ -14,7 +14,6 @@ imported and nothing run: they are the same program in a fresh process, without 
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import re
@@ -24,12 +23,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
-from importlib import import_module
+from functools import partial
 from itertools import dropwhile, takewhile
 from pathlib import Path
-from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clickpipe.batch import Batch
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from clickpipe.core.loop import Stage
     from clickpipe.core.operator import Feed, Operator, Pull
     from clickpipe.plan.plan import Node
+from clickpipe.cli.nursery import fork_steps
 from clickpipe.core.meter import Ledger
 from clickpipe.core.step import MergeStep, OperatorStep, PartitionStep, SourceStep, Step
 from clickpipe.core.summarise import Summarise
@@ -328,94 +326,5 @@ def run_steps(
     """
     (directory / INPUT).touch()
     faults = {"CLICKPIPE_KILL_POINT": kill or {}, "CLICKPIPE_FAIL": fail or {}}
-    job = {"steps": steps, "directory": str(directory), "environment": environment(directory, **more)}
-    return _nursery().run(job | {"faults": [{k: v.get(n, "") for k, v in faults.items()} for n in range(len(steps))]})
-
-
-@cache
-def _nursery() -> _Nursery:
-    return _Nursery()
-
-
-class _Nursery:
-    """Our end: a job goes out as a line of JSON, its exit codes come back as one."""
-
-    def __init__(self) -> None:
-        words = [sys.executable, "-m", "clickpipe.testing"]
-        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def run(self, job: dict[str, Any]) -> list[int]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(job).encode() + b"\n")
-        self._process.stdin.flush()
-        codes: list[int] = json.loads(self._process.stdout.readline())
-        return codes
-
-
-def _serve() -> None:
-    """The other end."""
-    _import_everything()
-    gc.freeze()  # what is there already is not copied into each child by looking for garbage
-    jobs, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    os.set_inheritable(answers, False)
-    for line in jobs:
-        codes = _fork_steps(json.loads(line))
-        os.write(answers, json.dumps(codes).encode() + b"\n")
-
-
-def _import_everything() -> None:
-    """All that a run imports. Nothing is computed: a fork would lose the threads that Polars computes with."""
-    for name in ("commands.run", "main", "step", "supervised"):
-        import_module(f"clickpipe.cli.{name}")
-    for name in ("local", "supervisor"):
-        import_module(f"clickpipe.engine.{name}")
-    for folder in ("operators", "sources", "formats", "aggregates", "sketches", "functions", "sinks"):
-        package = import_module(f"clickpipe.{folder}")
-        for module in iter_modules(package.__path__):
-            import_module(f"clickpipe.{folder}.{module.name}")
-
-
-def _fork_steps(job: dict[str, Any]) -> list[int]:
-    """One process per step, joined by pipes."""
-    directory = Path(job["directory"])
-    source = os.open(directory / INPUT, os.O_RDONLY)
-    errors = os.open(directory / ".stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
-    children = []
-    for number, words in enumerate(job["steps"]):
-        if number == len(job["steps"]) - 1:
-            following, sink = -1, os.open(directory / ".stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        else:
-            following, sink = os.pipe()
-        job_here = job | {"environment": job["environment"] | job["faults"][number]}
-        children.append(_fork(words, job_here, (source, sink, errors)))
-        os.close(source)
-        os.close(sink)
-        source = following
-    os.close(errors)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
-def _fork(words: list[str], job: dict[str, Any], descriptors: tuple[int, int, int]) -> int:
-    child = os.fork()
-    if not child:
-        _become(words, job, descriptors)
-    return child
-
-
-def _become(words: list[str], job: dict[str, Any], descriptors: tuple[int, int, int]) -> NoReturn:
-    from clickpipe.cli.main import main
-
-    for number, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, number)
-    os.closerange(3, 64)
-    signal.alarm(_SECONDS)
-    os.chdir(job["directory"])
-    os.environ.clear()
-    os.environ.update(job["environment"])
-    sys.argv = ["clickpipe", *words]
-    main()
-
-
-if __name__ == "__main__":
-    _serve()
+    wanted = [{name: by_step.get(number, "") for name, by_step in faults.items()} for number in range(len(steps))]
+    return fork_steps(steps, directory, INPUT, environment(directory, **more), wanted)
