@@ -6,6 +6,9 @@ CLICKPIPE_KILL_ONCE=FILE                       only the first of all processes, 
 
 CLICKPIPE_FAIL=fsync:7:EIO                     the seventh fsync of state fails
 CLICKPIPE_FAIL=write:7-9:ENOSPC                so do three writes; write:7+:EIO: the seventh and all later
+
+CLICKPIPE_KILL_AFTER=3      the process that reads the input dies when all steps have had its third record
+CLICKPIPE_STOP_AFTER=3      it is asked to stop then, as by SIGTERM; end: where the input ends, so that it goes on instead
 """
 
 from __future__ import annotations
@@ -14,8 +17,13 @@ import errno
 import os
 import signal
 import stat
+from collections.abc import Callable, Iterator
 from itertools import count
+from typing import TypeVar
 
+T = TypeVar("T")
+
+_KILL_AFTER, _STOP_AFTER = "CLICKPIPE_KILL_AFTER", "CLICKPIPE_STOP_AFTER"
 _passes = 0
 _calls = count(1)
 
@@ -40,6 +48,31 @@ def _is_the_first() -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def strikes_input() -> bool:
+    """Whether something is to happen after so many records."""
+    return any(os.environ.get(name, "").isdigit() for name in (_KILL_AFTER, _STOP_AFTER))
+
+
+def struck(pulls: Callable[[], Iterator[T]], read: Callable[[T], int]) -> Iterator[T]:
+    """The same pulls. `read`: the records of one, which all steps have had when the next one is asked for."""
+    records = 0
+    for pull in pulls():
+        yield pull
+        before, records = records, records + read(pull)
+        for name, number in ((_KILL_AFTER, signal.SIGKILL), (_STOP_AFTER, signal.SIGTERM)):
+            after = os.environ.get(name, "")
+            if after.isdigit() and before < int(after) <= records:
+                os.kill(os.getpid(), number)
+
+
+def stop_at_the_end() -> bool:
+    """Ask this process to stop, as by SIGTERM, if its input is to go on where the given one ends."""
+    is_wanted = os.environ.get(_STOP_AFTER) == "end"
+    if is_wanted:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return is_wanted
 
 
 def may_fail(call: str, descriptor: int | None = None) -> None:

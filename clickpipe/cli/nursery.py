@@ -3,8 +3,8 @@
     ours      a job goes out as a line of JSON, its exit codes come back as one
     other     python -m clickpipe.cli.nursery: for each job a process per step, joined by pipes
 
-What is forked is the same program in a fresh process, without 0.3 s of imports. Its standard error is .stderr, its standard output
-.stdout in the job's directory.
+What is forked is the same program in a fresh process, without 0.3 s of imports. Its standard error is .stderr and its standard
+output .stdout in the job's directory.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from clickpipe.core import clock as wall
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.format import SAMPLE, Format
 from clickpipe.core.intake import IngestFeed, Taking
@@ -120,7 +121,7 @@ class Following(IngestFeed):
         if self._reached is not None:  # the others may have gone on without it
             tail.clock.lift(self._reached)
         parsed = self._format.read(block, self._raw_columns, self._wants, tail.name)
-        arrived = tail.arrived(block) or [Arrived(block.end, int(time.time() * 1_000))]
+        arrived = tail.arrived(block) or [Arrived(block.end, wall.now())]
         for pull in self._judged_as_arrived(block, parsed, arrived, tail.clock, tail.name):
             if _has_records(pull):
                 tail.has_given = True

@@ -9,6 +9,7 @@ from signal import SIGUSR1
 from typing import Any
 
 from clickpipe.batch import Batch, Dead
+from clickpipe.core import clock as wall
 from clickpipe.core.format import SAMPLE, Wants, shown_text
 from clickpipe.core.intake import IngestFeed, Taking
 from clickpipe.core.operator import Pull
@@ -205,7 +206,7 @@ class InOrder(IngestFeed):
         if arrived := one.split.arrived(block):
             return list(self._judged_as_arrived(block, found, arrived, one.clock, one.split.name))
         batch, dead, read = found
-        return [self._judged(batch, one.clock, dead, read, int(time.time() * 1_000) if one.split.is_live else None)]
+        return [self._judged(batch, one.clock, dead, read, wall.now() if one.split.is_live else None)]
 
     def _read(self, one: Progress) -> Iterator[tuple[Block, tuple[Batch, list[Dead], int]]]:
         """Blocks, their batches and bad records, and how many were read."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import RESERVED, Columns, can_be_named, declared_types
+from clickpipe.core import clock as wall
 from clickpipe.core.eventtime import EventTime, streamed
 from clickpipe.core.format import FORMATS, Format, Wants
 from clickpipe.core.idle import IdleRule, Watermark
@@ -218,7 +219,7 @@ class IngestFeed(Feed):
 
     def _now(self) -> int:
         """Milliseconds, of a clock that never goes back."""
-        return time.monotonic_ns() // 1_000_000
+        return wall.ticks()
 
     def _note(self, split: str, block: Block) -> None:
         """It was taken."""
@@ -250,7 +251,7 @@ class IngestFeed(Feed):
     def _observed(self, split: str, clock: SplitClock, splits: int) -> dict[str, Any]:
         """What has been seen of a split, for its position."""
         silence = self._watermark.silence(split)
-        idle = {} if silence is None else {"silent_since": int(time.time() * 1_000) - silence}
+        idle = {} if silence is None else {"silent_since": wall.now() - silence}
         return clock.to_json(max(_FEWEST, _BUCKETS // splits)) | idle
 
     # How it ends.

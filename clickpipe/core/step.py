@@ -35,9 +35,10 @@ class Step:
         words = [_word(field, value) for field, value in given if value != field.default]
         return " ".join(words)
 
-    def words(self) -> tuple[str, ...]:
-        """The same as words that are read back as an equal step, but for the options that change no result."""
-        given = [(option, getattr(self, option.name)) for option in options(type(self)) if option.name not in self.harmless]
+    def words(self, *, harmless: bool = False) -> tuple[str, ...]:
+        """The same as words that are read back as an equal step; by default without the options that change no result."""
+        left_out = frozenset() if harmless else self.harmless
+        given = [(option, getattr(self, option.name)) for option in options(type(self)) if option.name not in left_out]
         flags = [word for option, value in given if not option.is_argument for word in _flagged(option, value)]
         arguments = [word for option, value in given if option.is_argument for word in _each(value)]
         return (*flags, "--", *arguments) if arguments else tuple(flags)

@@ -84,8 +84,8 @@ class _Half(OperatorStep):
     def says(self) -> str:
         return f"{self.phase} {self.whole.says()}"
 
-    def words(self) -> tuple[str, ...]:
-        return self.whole.words()
+    def words(self, *, harmless: bool = False) -> tuple[str, ...]:
+        return self.whole.words(harmless=harmless)
 
     def passes(self) -> bool:
         return False

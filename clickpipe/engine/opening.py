@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from clickpipe.columns import Columns
 from clickpipe.core.intake import IngestFeed
@@ -18,6 +19,7 @@ from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
 from clickpipe.engine.merged import open_merged
 from clickpipe.errors import ClickpipeError, PlanError
+from clickpipe.faults import strikes_input, struck
 from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
 from clickpipe.operators.window import Window
@@ -51,7 +53,12 @@ def open_feed(
         inboxes: Sequence[Arriving] = [Inbox(one, "a worker's stream") for one in inputs] or links.read
         merged = open_merged(inboxes, first.max_drift)
         return merged, False, join(merged, space)
-    return _joined(plan, space, *links.read) if plan.source is None else _begun(plan, plan.source, space)
+    if plan.source is None:
+        return _joined(plan, space, *links.read)
+    feed, begins, checkpoints = _begun(plan, plan.source, space)
+    if strikes_input():
+        feed.pulls = partial(struck, feed.pulls, lambda pull: pull.read)  # type: ignore[method-assign]  # of this feed
+    return feed, begins, checkpoints
 
 
 def _begun(plan: Plan, first: Node, space: Space) -> tuple[Feed, bool, Checkpoints | None]:

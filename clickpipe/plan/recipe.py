@@ -7,10 +7,11 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from clickpipe.errors import PlanError, near
 
-_KEYS = ("about", "pipeline", "set")
+_KEYS = ("about", "pipeline", "set", "test")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -26,15 +27,8 @@ class Recipe:
 
 
 def read_recipe(path: str, values: Mapping[str, str]) -> Recipe:
-    """Raises PlanError with path and line."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        said = tomllib.loads(text)
-    except OSError as error:
-        raise PlanError(f"{path}: {error.strerror}", word=path) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: not TOML: {error}") from None
+    """Raises PlanError with path and line. Its tests are read by plan/cases.py."""
+    text, said = read_toml(path)
     for key in said:
         if key not in _KEYS:
             raise PlanError(f'{path}: unknown key "{key}"', hint=near(key, _KEYS), notes=[f"keys are: {', '.join(_KEYS)}"])
@@ -47,6 +41,18 @@ def read_recipe(path: str, values: Mapping[str, str]) -> Recipe:
     defaults = {str(key): str(value) for key, value in known.items()}
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.splitext(os.path.basename(path))[0]).lstrip(".")[:100] or "recipe"
     return Recipe(name, path, str(said.get("about", "")), fill_in(pipeline, defaults, values, path), _first_line(text))
+
+
+def read_toml(path: str) -> tuple[str, dict[str, Any]]:
+    """Its text, and what that says. Raises PlanError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        return text, tomllib.loads(text)
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror}", word=path) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: not TOML: {error}") from None
 
 
 def fill_in(pipeline: str, defaults: Mapping[str, str], values: Mapping[str, str], where: str) -> str:
