@@ -267,7 +267,7 @@ def _wrong(path: str, name: str, places: Mapping[str, Place], what: str, key: st
 def _places(text: str, tests: Sequence[Mapping[str, Any]]) -> list[dict[str, Place]]:
     """For each test where its keys stand; "" is its beginning. Nothing where that cannot be told."""
     starts = [match.start() for match in _HEADER.finditer(text)]
-    if len(starts) != len(tests):
+    if not tests or len(starts) != len(tests):
         return [{} for _ in tests]
     ends = [*starts[1:], len(text)]
     return [_keys_in(text, begin, end, test) for begin, end, test in zip(starts, ends, tests, strict=True)]

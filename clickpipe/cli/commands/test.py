@@ -105,8 +105,7 @@ def _told(verdict: Verdict) -> Iterator[str]:
 
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     yield line_of(verdict, coloured=coloured)
-    for failure in verdict.failures:
-        yield from told(failure, verdict, coloured=coloured)
+    yield from told(verdict, coloured=coloured)
 
 
 def _as_json(verdict: Verdict, seed: int) -> str:

@@ -14,6 +14,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from clickpipe.plan.cases import Row
@@ -48,11 +49,12 @@ class Matched:
 
 @dataclass(frozen=True)
 class Rule:
-    """When a row is what was expected."""
+    """When a row is what was expected. `part`: of this column's text only a part is expected."""
 
     is_exact: bool = False
     is_ordered: bool = False
     tolerance: Tolerance = None
+    part: str | None = None
 
     def differing(self, expected: Row, actual: Row) -> tuple[str, ...]:
         """The columns in which they differ."""
@@ -62,8 +64,10 @@ class Rule:
     def _agrees(self, name: str, expected: Row, actual: Row) -> bool:
         if (name in expected) != (name in actual):
             return name in expected and expected[name] is None and not self.is_exact
-        part = self.tolerance.get(name, 0) if isinstance(self.tolerance, Mapping) else self.tolerance
-        return _is_like(expected[name], actual[name], part or 0)
+        if name == self.part and isinstance(expected[name], str):
+            return expected[name] in str(actual[name])
+        near = self.tolerance.get(name, 0) if isinstance(self.tolerance, Mapping) else self.tolerance
+        return _is_like(expected[name], actual[name], near or 0)
 
 
 def matched(expected: Sequence[Row], actual: Sequence[Row], rule: Rule) -> Matched:
@@ -121,24 +125,36 @@ def _nearest(left: Sequence[Row], over: Sequence[Row], rule: Rule) -> Iterator[t
 
 
 def _likeness(expected: Row, actual: Row, rule: Rule) -> float:
-    """Equal texts say more than equal numbers, which are often equal by chance."""
+    """Equal texts say more than equal numbers, which are often equal by chance; texts that begin alike say a little."""
     differing = rule.differing(expected, actual)
-    return sum((2.0 if isinstance(expected[name], str) else 1.0) for name in expected if name not in differing)
+    same = sum((2.0 if isinstance(expected[name], str) else 1.0) for name in expected if name not in differing)
+    return same + sum(_begin_alike(expected[name], actual.get(name)) for name in expected if name in differing)
 
 
-def _is_like(expected: Any, actual: Any, part: float) -> bool:
+def _begin_alike(expected: Any, actual: Any) -> float:
+    if not (isinstance(expected, str) and isinstance(actual, str) and expected):
+        return 0.0
+    return same_beginning(expected, actual) / len(expected)
+
+
+def same_beginning(one: str, other: str) -> int:
+    """So many characters."""
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
+
+
+def _is_like(expected: Any, actual: Any, near: float) -> bool:
     if isinstance(expected, bool) or isinstance(actual, bool):
         return expected is actual
     if isinstance(expected, int | float) and isinstance(actual, int | float):
-        return _is_near(expected, actual, part)
+        return _is_near(expected, actual, near)
     if isinstance(expected, dict) and isinstance(actual, dict):
-        return expected.keys() == actual.keys() and all(_is_like(expected[key], actual[key], part) for key in expected)
+        return expected.keys() == actual.keys() and all(_is_like(expected[key], actual[key], near) for key in expected)
     if isinstance(expected, list) and isinstance(actual, list):
-        return len(expected) == len(actual) and all(_is_like(a, b, part) for a, b in zip(expected, actual, strict=True))
+        return len(expected) == len(actual) and all(_is_like(a, b, near) for a, b in zip(expected, actual, strict=True))
     return type(expected) is type(actual) and bool(expected == actual)
 
 
-def _is_near(expected: float, actual: float, part: float) -> bool:
+def _is_near(expected: float, actual: float, near: float) -> bool:
     if isinstance(expected, int) and isinstance(actual, int):
-        return abs(expected - actual) <= part * abs(expected)
-    return expected == actual or math.isclose(expected, actual, rel_tol=0, abs_tol=max(part, _ROUNDING) * abs(expected))
+        return abs(expected - actual) <= near * abs(expected)
+    return expected == actual or math.isclose(expected, actual, rel_tol=0, abs_tol=max(near, _ROUNDING) * abs(expected))

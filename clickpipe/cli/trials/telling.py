@@ -1,7 +1,7 @@
 """What came of a test, for people: a line for each, and for one that failed expected and actual rows with what differs marked.
 
 FAIL  recipes/trending.toml: a page is counted once per minute  (single, 0.4 s)
-  form single: 3 rows as expected, 1 differs, 1 is missing
+  in single: rows: 3 rows as expected, 1 differs, 1 is missing
       window_start          page  clicks
     - 2026-03-01T09:00:00Z  /a    2
     + 2026-03-01T09:00:00Z  /a    3
@@ -15,10 +15,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from typing import Any
 
-from clickpipe.cli.trials.matching import Matched, Pair
+from clickpipe.cli.trials.forms import Run
+from clickpipe.cli.trials.matching import Matched, Pair, same_beginning
 from clickpipe.cli.trials.trial import Failure, Verdict
 from clickpipe.core.terminal import shown
 from clickpipe.plan.cases import Row
@@ -37,21 +37,41 @@ def line_of(verdict: Verdict, *, coloured: bool) -> str:
     return f"{mark}  {shown_line(f'{verdict.case.recipe}: {verdict.case.name}')}  ({how})"
 
 
-def told(failure: Failure, verdict: Verdict, *, coloured: bool) -> Iterator[str]:
-    """Lines below that of the test."""
-    run = failure.run
-    where = f"form {run.form}" + (f", seed {run.seed}" if run.seed is not None else "")
+def told(verdict: Verdict, *, coloured: bool) -> Iterator[str]:
+    """Lines below that of the test. What is wrong in the same way in several forms is told once."""
+    alike: list[list[Failure]] = []
+    for failure in verdict.failures:
+        others = next((some for some in alike if _wrong(some[0]) == _wrong(failure)), None)
+        if others:
+            others.append(failure)
+        else:
+            alike.append([failure])
+    for some in alike:
+        yield from _told_of(some, verdict, coloured=coloured)
+
+
+def _wrong(failure: Failure) -> tuple[object, ...]:
+    return failure.what, failure.matched, failure.like
+
+
+def _told_of(failures: Sequence[Failure], verdict: Verdict, *, coloured: bool) -> Iterator[str]:
+    failure = failures[0]
+    where = ", ".join(_where(one.run) for one in failures)
     found = failure.matched
     what = failure.what
     if found and (found.agreed or failure.like or not what.endswith("came")):
         what = f"{what}: {_counted(found)}"
-    what += f"; form {failure.like} gave the expected rows" if failure.like else ""
+    what += f"; {failure.like} gave what was expected" if failure.like else ""
     first, *rest = shown(what).splitlines() or [""]
-    yield f"  {where}: {first}"
+    yield f"  in {where}: {first}"
     yield from (f"      {line}" for line in rest)
     if found:
         yield from (f"      {line}" for line in _table(found, coloured=coloured))
     yield f"  again: {again(failure, verdict)}"
+
+
+def _where(run: Run) -> str:
+    return run.form if run.seed is None else f"{run.form} (seed {run.seed})"
 
 
 def again(failure: Failure, verdict: Verdict) -> str:
@@ -126,7 +146,7 @@ def _beside(pair: Pair, name: str) -> tuple[str, str]:
     expected, actual = _whole(pair.expected, name), _whole(pair.actual, name)
     if name not in pair.columns:
         return _cut(actual), _cut(actual)
-    at = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(expected, actual, strict=False)))
+    at = same_beginning(expected, actual)
     if max(len(expected), len(actual)) > _WIDEST and at > _KEPT:
         return _cut("…" + expected[at - _KEPT :]), _cut("…" + actual[at - _KEPT :])
     return _cut(expected), _cut(actual)

@@ -64,7 +64,7 @@ class Trial:
         return verdict
 
     def _failures(self, seed: int) -> Iterator[Failure]:
-        """Of each form at most one."""
+        """Of each form at most one; none behind one that failed altogether."""
         if self.mistake is not None:
             yield from filter(None, [_judged_error(self.case, Run("fused", _nothing), str(self.mistake))])
             return
@@ -77,6 +77,8 @@ class Trial:
                 failure = _judged(self.case, run, came) or (_compared(run, came, *first) if first else None)
                 if failure:
                     yield failure
+                    if came.error is not None:  # the others would say the same in other words
+                        return
                     break
                 first = first or (form, came)
 
@@ -123,7 +125,7 @@ def _judged(case: Case, run: Run, came: Came) -> Failure | None:
     judges: Sequence[Callable[[], Failure | None]] = (
         lambda: _held("rows", case.rows, came.rows, run, Rule(case.is_exact, case.is_ordered, case.tolerance)),
         lambda: _held("late", _or_none(case.late), came.late, run, Rule(tolerance=case.tolerance)),
-        lambda: _held("dead", _or_none(case.dead), came.dead, run, Rule()),
+        lambda: _held("dead", _or_none(case.dead), came.dead, run, Rule(part="error")),
     )
     return next(filter(None, (judge() for judge in judges)), None)
 
