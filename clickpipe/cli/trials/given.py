@@ -1,15 +1,16 @@
 """The records of a test as its pipeline reads them, also in other orders that its watermark allows.
 
-In another order each record has moved by at most what --max-out-of-orderness allows, so none is late that was not: where s comes
-before r although it is later, both by at most that delay,
+In another order none is late that was not: where s comes before r although it is later, then by --max-out-of-orderness at most.
 
-    t(s) + d(s) <= t(r) + d(r)   with 0 <= d <= delay,   so   t(s) - t(r) <= delay
+    odd seeds     each moves by a chance of its own:   t(s) + d(s) <= t(r) + d(r), 0 <= d <= delay,   so   t(s) - t(r) <= delay
+    even seeds    stretches no longer than the delay, the first one by chance, each backwards: far from the order that was given
 
 What the clock says in between stays where it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from random import Random
@@ -47,9 +48,25 @@ def shuffled(arranged: Arranged, seed: int) -> list[Line]:
         if is_moment:
             ordered += lines
             continue
-        keys = [(next(times) + chance.random() * delay, chance.random()) for _ in lines]
+        when = [next(times) for _ in lines]
+        keys = _moved(when, delay, chance) if seed % 2 else _backwards(when, delay, chance)
         ordered += [line for _, line in sorted(zip(keys, lines, strict=True), key=lambda pair: pair[0])]
     return ordered
+
+
+def _moved(times: Sequence[float], delay: int, chance: Random) -> list[tuple[float, ...]]:
+    """By what to sort."""
+    return [(time + chance.random() * delay, chance.random()) for time in times]
+
+
+def _backwards(times: Sequence[float], delay: int, chance: Random) -> list[tuple[float, ...]]:
+    begin: dict[float, float] = {}  # of the stretch that a time is in
+    end = start = -math.inf
+    for time in sorted(times):
+        if time > end:
+            start, end = time, time + delay * (1 if begin else (1 + chance.random()) / 2)
+        begin[time] = start
+    return [(begin[time], -time, chance.random()) for time in times]
 
 
 def check_shuffle(arranged: Arranged) -> None:

@@ -134,7 +134,7 @@ def _likeness(expected: Row, actual: Row, rule: Rule) -> float:
 def _begin_alike(expected: Any, actual: Any) -> float:
     if not (isinstance(expected, str) and isinstance(actual, str) and expected):
         return 0.0
-    return same_beginning(expected, actual) / len(expected)
+    return same_beginning(expected, actual) / max(len(expected), len(actual))
 
 
 def same_beginning(one: str, other: str) -> int:
