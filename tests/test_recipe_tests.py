@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import children_of, lives, until
 
 from clickpipe.cli.trials import forms
 from clickpipe.cli.trials.arranged import arrange
@@ -79,7 +81,7 @@ def _clickpipe(folder: Path, *words: str, **more: str) -> subprocess.CompletedPr
 
 
 @pytest.fixture
-def lives(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, str], list[int]]]:
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, str], list[int]]]:
     """What each life was asked for, and how it ended."""
     seen: list[tuple[dict[str, str], list[int]]] = []
 
@@ -292,15 +294,15 @@ def test_shuffle_is_not_for_late_records(tmp_path: Path) -> None:
 # Deaths.
 
 
-def test_killed_behind_a_checkpoint_it_goes_on(tmp_path: Path, lives: list[Any]) -> None:
+def test_killed_behind_a_checkpoint_it_goes_on(tmp_path: Path, ended: list[Any]) -> None:
     _passes(tmp_path, SAVED, THREE + AS_THEY_ARE + "crash_after = 2\n", "crashed")
     stop, kill = {"CLICKPIPE_STOP_AFTER": "1"}, {"CLICKPIPE_KILL_AFTER": "1"}
-    assert lives == [(stop, [0]), (kill, [-9]), ({}, [0])]
+    assert ended == [(stop, [0]), (kill, [-9]), ({}, [0])]
 
 
-def test_killed_without_checkpoints_it_starts_anew(tmp_path: Path, lives: list[Any]) -> None:
+def test_killed_without_checkpoints_it_starts_anew(tmp_path: Path, ended: list[Any]) -> None:
     _passes(tmp_path, f"{FILES} | {COUNT} | sink -", THREE + AS_THEY_ARE + "crash_after = 2\n", "crashed")
-    assert lives == [({"CLICKPIPE_KILL_AFTER": "2"}, [-9]), ({}, [0])]
+    assert ended == [({"CLICKPIPE_KILL_AFTER": "2"}, [-9]), ({}, [0])]
 
 
 def test_what_cannot_be_read_again_is_not_crashed(tmp_path: Path) -> None:
@@ -309,10 +311,10 @@ def test_what_cannot_be_read_again_is_not_crashed(tmp_path: Path) -> None:
     _passes(tmp_path, f"{LIVE} --spool log:in --checkpoint 1s | {COUNT} | sink -", test, "crashed")
 
 
-def test_resumed_stops_and_goes_on(tmp_path: Path, lives: list[Any]) -> None:
+def test_resumed_stops_and_goes_on(tmp_path: Path, ended: list[Any]) -> None:
     _passes(tmp_path, f"{FILES} | {COUNT} | sink -", THREE + AS_THEY_ARE, "resumed")
-    assert [codes for _, codes in lives] == [[0]] * 4
-    epochs = [said.get("CLICKPIPE_STOP_AFTER") for said, _ in lives]
+    assert [codes for _, codes in ended] == [[0]] * 4
+    epochs = [said.get("CLICKPIPE_STOP_AFTER") for said, _ in ended]
     assert epochs == ["1", "1", "1", None]
 
 
@@ -497,6 +499,7 @@ def test_variables_have_the_values_of_the_test(tmp_path: Path) -> None:
         ("expect = true\n", 6, "expect must be rows"),
         ("expect = -1\n", 6, "expect must be rows"),
         ("expect = '''\n{\"a\":1}\n{]\n'''\n", 6, "line 2 is not JSON"),
+        ('expect = \'{"a":"\\ud800"}\'\n', 6, "half of a character"),
         ("expect = '[1]'\n", 6, "line 1 is no object"),
         ("expect = [1]\n", 6, "that is no table: 1"),
         ("expect = 1\ncrash_after = 4\n", 7, "from 1 to 3"),
@@ -606,6 +609,32 @@ def test_values_and_names_are_harmless_on_a_terminal(tmp_path: Path) -> None:
     assert not re.search("[\0-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", done.stdout + done.stderr)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_it_leaves_nothing(tmp_path: Path, number: int) -> None:
+    """Neither files nor processes."""
+    (tmp_path / "tmp").mkdir()
+    _recipe(tmp_path, f"{FILES} | {COUNT} | sink -", *[THREE + AS_THEY_ARE] * 30)
+    command = [sys.executable, "-m", "clickpipe", "test", "r.toml"]
+    env = environment(tmp_path, TMPDIR=str(tmp_path / "tmp"))
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+    until(lambda: [*(tmp_path / "tmp").glob("*/run/.home")], "nothing is run")
+    children = children_of(process.pid)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == 128 + number
+    assert not [child for child in children if lives(child)]
+    assert not [*(tmp_path / "tmp").iterdir()]
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    _recipe(tmp_path, f"{FILES} | {COUNT} | sink -", *[THREE + AS_THEY_ARE] * 3)
+    script = f"set -o pipefail; {sys.executable} -m clickpipe test r.toml --form fused | head -1"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_other_variables_of_the_environment_change_nothing(tmp_path: Path) -> None:
     _recipe(tmp_path, f"{FILES} | {COUNT} | sink -", THREE + AS_THEY_ARE)
     done = _clickpipe(tmp_path, "r.toml", CLICKPIPE_ACCOUNTS="nonsense", CLICKPIPE_CODEC="arrow", CLICKPIPE_KILL_AFTER="1")
@@ -617,8 +646,8 @@ def test_other_variables_of_the_environment_change_nothing(tmp_path: Path) -> No
 
 def test_every_expected_row_finds_one_where_that_can_be() -> None:
     """Also where the first one could take another's."""
-    expected = [{"page": "/a"}, {"page": "/a", "n": 2}, {"n": 3}]
-    actual = [{"page": "/a", "n": 2}, {"page": "/a", "n": 3}, {"page": "/b", "n": 3}]
+    expected = [{"page": "/a"}, {"n": 3}, {"page": "/a"}]
+    actual = [{"page": "/a", "n": 1}, {"page": "/a", "n": 3}, {"page": "/b", "n": 3}]
     assert matched(expected, actual, Rule()).is_right
     assert matched(expected, actual, Rule()).agreed == 3
 
@@ -646,6 +675,16 @@ def test_a_row_stands_beside_the_one_that_is_most_like_it() -> None:
 )
 def test_when_values_are_equal(expected: Any, actual: Any, is_right: bool) -> None:
     assert matched([{"x": expected}], [{"x": actual}], Rule()).is_right is is_right
+
+
+def test_a_line_separator_of_unicode_is_a_character(tmp_path: Path) -> None:
+    given = "given = '''\n{\"page\":\"a\u2028b\"}\n'''\n"
+    _passes(tmp_path, "ingest - | sink -", given + "expect = '''\n{\"page\":\"a\u2028b\"}\n'''\n", "fused")
+
+
+def test_many_rows_are_compared_at_once() -> None:
+    rows = [{"page": f"/p/{n}", "n": n} for n in range(5_000)]
+    assert matched(rows, rows[::-1], Rule()).is_right
 
 
 def test_a_null_may_be_a_field_that_is_not_there() -> None:

@@ -131,8 +131,8 @@ def _run(words: list[str]) -> int:
         return _say(_usage(error))
     except BrokenPipeError:
         return 0
-    except SystemExit as error:  # that is how click takes a broken pipe
-        return 0 if isinstance(error.__context__, BrokenPipeError) else 1
+    except SystemExit:  # that is how click takes a broken pipe, and nothing else where it does not stand alone
+        return 0
     except OSError as error:
         return _say(_failed_call(error))
     except BaseException as error:  # panics inside Polars are no Exceptions

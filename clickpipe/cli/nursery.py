@@ -16,14 +16,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NoReturn
 
+from clickpipe.errors import OutsideError
+
 _FOLDERS = ("operators", "sources", "formats", "aggregates", "sketches", "functions", "sinks")
 _SECONDS = 120  # after which a process is ended by SIGALRM
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def fork_steps(
@@ -38,6 +42,14 @@ def fork_steps(
     return _nursery().run(job | {"more": list(more) or [{}] * len(steps)})
 
 
+def end_all() -> None:
+    """At once, the processes of a pipeline that is running too. May be called in a signal handler."""
+    for process in _started:
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 @cache
 def _nursery() -> _Nursery:
     return _Nursery()
@@ -46,14 +58,18 @@ def _nursery() -> _Nursery:
 class _Nursery:
     def __init__(self) -> None:
         words = [sys.executable, "-m", "clickpipe.cli.nursery"]
-        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+        _started.append(self._process)
 
     def run(self, job: dict[str, Any]) -> list[int]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
         self._process.stdin.flush()
-        codes: list[int] = json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise OutsideError("the process that starts those of the pipeline has died")
+        codes: list[int] = json.loads(answer)
         return codes
 
 
@@ -67,7 +83,8 @@ def _serve() -> None:
     os.set_inheritable(answers, False)
     for line in jobs:
         codes = _fork_steps(json.loads(line))
-        os.write(answers, json.dumps(codes).encode() + b"\n")
+        with suppress(BrokenPipeError):  # whoever asked has died
+            os.write(answers, json.dumps(codes).encode() + b"\n")
 
 
 def _import_everything() -> None:

@@ -163,7 +163,7 @@ class _Reader:
     def _given(self) -> tuple[str | Moment, ...]:
         key = "given_file" if "given_file" in self._said else "given"
         value = self._text_of(self._said[key]) if key == "given_file" else self._said[key]
-        lines = value.splitlines() if isinstance(value, str) else [self._as_json(one, key) for one in value]
+        lines = value.split("\n") if isinstance(value, str) else [self._as_json(one, key) for one in value]
         given = [self._moment(line, key) for line in lines if line.strip()]
         if "clock" in self._said:
             given.insert(0, self._time(self._said["clock"], "clock"))
@@ -214,7 +214,7 @@ class _Reader:
                 raise self._wrong(f"{key} must be {_KINDS[key][1]}", key)
             return value
         if isinstance(value, str):
-            return tuple(self._row(line, number, key) for number, line in enumerate(value.splitlines(), 1) if line.strip())
+            return tuple(self._row(line, number, key) for number, line in enumerate(value.split("\n"), 1) if line.strip())
         return None if value is None else tuple(json.loads(self._as_json(one, key)) for one in value)
 
     def _row(self, line: str, number: int, key: str) -> Row:
@@ -222,6 +222,8 @@ class _Reader:
             row = json.loads(line)
         except ValueError as error:
             raise self._wrong(f"line {number} is not JSON: {error}", key, notes=[line.strip()[:200]]) from None
+        if any("\ud800" <= character <= "\udfff" for character in json.dumps(row, ensure_ascii=False)):
+            raise self._wrong(f"line {number} has half of a character, which no row can have", key)
         if not isinstance(row, dict):
             raise self._wrong(f"line {number} is no object: {line.strip()[:200]}", key)
         return row

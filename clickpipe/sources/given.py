@@ -83,7 +83,7 @@ class GivenTail(WatchedSplit):
         self.name, self._form, self._time = path, form, time
         try:
             with open(path, "rb") as file:
-                self._lines = file.read().splitlines(keepends=True)
+                self._lines: list[bytes] = [*file]
         except OSError as error:
             raise OutsideError(f"{path}: {error.strerror}") from None
         self._offset = self._next = 0  # of the next line: bytes, and its number

@@ -43,7 +43,7 @@ Exit codes: 0 all tests passed, or there are none; 65 one failed; 2 a test or it
 
 @described("test", __doc__, _EPILOG)
 @click.argument("recipes", nargs=-1, metavar="RECIPE...", help="pipelines in TOML files")
-@click.option("--filter", "text", metavar="TEXT", help="only tests with this in their name")
+@click.option("--filter", "text", metavar="TEXT", help="only tests with this in their name; a whole name is that test alone")
 @click.option("--form", "forms", multiple=True, metavar="FORM,…", help="only these forms")
 @click.option(
     "--seed", type=click.IntRange(0), metavar="N", help="shuffled: the same orders each time  [default: others each time]"
@@ -89,8 +89,9 @@ def _trials(recipes: Sequence[str], text: str | None, wanted: Sequence[str]) -> 
             read_recipe(recipe, {})
             say(f"{recipe}: no tests")
         names += [case.name for case in cases]
+        is_whole = any(case.name == text for case in cases)
         for case in cases:
-            if text is None or text in case.name:
+            if text is None or text == case.name or (not is_whole and text in case.name):
                 trial = ready(case, wanted)
                 if trial.forms:
                     yield trial

@@ -19,6 +19,7 @@ from typing import Any
 
 from clickpipe.plan.cases import Row
 
+_MOST_LEFT = 200
 _ROUNDING = 1e-9  # a part of the value: sums of floats depend on the order
 Tolerance = float | Mapping[str, float] | None
 
@@ -71,7 +72,7 @@ class Rule:
 
 
 def matched(expected: Sequence[Row], actual: Sequence[Row], rule: Rule) -> Matched:
-    takes = _taken([[number for number, row in enumerate(actual) if not rule.differing(one, row)] for one in expected])
+    takes = _taken([*_candidates(expected, actual, rule)])
     if rule.is_ordered and len(takes) == len(expected) == len(actual):
         places = (number for number, one in enumerate(expected) if rule.differing(one, actual[number]))
         return Matched(len(expected), disorder=next(places, None))
@@ -84,6 +85,19 @@ def matched(expected: Sequence[Row], actual: Sequence[Row], rule: Rule) -> Match
         [one for number, one in enumerate(left) if number not in dict(pairs)],
         [row for number, row in enumerate(over) if number not in dict(pairs).values()],
     )
+
+
+def _candidates(expected: Sequence[Row], actual: Sequence[Row], rule: Rule) -> Iterator[list[int]]:
+    """For each expected row the rows that it may be. Those whose texts are others are not looked at: rows may be many."""
+    texts = [name for name in expected[0] if all(isinstance(one.get(name), str) for one in expected)] if expected else []
+    texts = [name for name in texts if name != rule.part]
+    by_text: dict[tuple[Any, ...], list[int]] = {}
+    for number, row in enumerate(actual):
+        if all(isinstance(row.get(name), str) for name in texts):
+            by_text.setdefault(tuple(row[name] for name in texts), []).append(number)
+    for one in expected:
+        some = by_text.get(tuple(one[name] for name in texts), [])
+        yield [number for number in some if not rule.differing(one, actual[number])]
 
 
 def _taken(candidates: Sequence[Sequence[int]]) -> dict[int, int]:
@@ -111,9 +125,14 @@ def _taken(candidates: Sequence[Sequence[int]]) -> dict[int, int]:
 
 
 def _nearest(left: Sequence[Row], over: Sequence[Row], rule: Rule) -> Iterator[tuple[int, int]]:
-    """Pairs that have something in common, the most alike first, else what came in the same place if only one is left."""
+    """Pairs that have something in common, the most alike first, and the only two that are left. Of very many the first only."""
     alike = sorted(
-        ((_likeness(one, row, rule), -a, -b) for a, one in enumerate(left) for b, row in enumerate(over)), reverse=True
+        (
+            (_likeness(one, row, rule), -a, -b)
+            for a, one in enumerate(left[:_MOST_LEFT])
+            for b, row in enumerate(over[:_MOST_LEFT])
+        ),
+        reverse=True,
     )
     gone_left, gone_over = set[int](), set[int]()
     for likeness, a, b in alike:

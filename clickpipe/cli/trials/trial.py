@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clickpipe.cli.nursery import end_all
 from clickpipe.cli.trials.arranged import Arranged, arrange
 from clickpipe.cli.trials.forms import FORMS, Came, Run, forms_of, runs_of
 from clickpipe.cli.trials.given import check_shuffle
@@ -108,12 +109,16 @@ def _folder() -> Iterator[Path]:
     def clear() -> None:
         shutil.rmtree(path, ignore_errors=True)
 
-    on_stop(clear)
+    def stop() -> None:
+        end_all()
+        clear()
+
+    on_stop(stop)
     try:
         yield Path(os.path.realpath(path))
     finally:
         clear()
-        forget(clear)
+        forget(stop)
 
 
 # What is right.
