@@ -22,6 +22,8 @@ _LE = "le"
 
 
 class Histogram(Values):
+    keeps = "a number per range of {x}"
+    grows = False
     takes = NUMBERS
 
     def __init__(self, kind: str, bounds: Any) -> None:

@@ -9,10 +9,10 @@ import sys
 def say(text: str) -> None:
     """One message. Where standard error is closed or full, nobody wants to hear it."""
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"clickpipe: {_printable(text)}\n")
+        sys.stderr.write(f"clickpipe: {printable(text)}\n")
         sys.stderr.flush()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names and values in a message may hold anything."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

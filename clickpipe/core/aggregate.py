@@ -45,6 +45,8 @@ class Aggregate:
     width: int = 1  # how many numbers a row of its pieces may hold, about
     rolled_up: ClassVar[str] = ""  # the function that makes one of the values of several; none: they cannot be merged
     kept: ClassVar[Mapping[str, str]] = {}  # functions of the same argument whose values, merged, make this one's: `again`
+    keeps: ClassVar[str] = ""  # what a group has beside its row, in words: {x} is the argument
+    grows: ClassVar[bool] = False  # and it is more for each different value, without bound
     sketched: ClassVar[str] = ""  # a sketch that says the same and can be merged
     by_value = False  # of records that are equal in their order the value decides, and not which came first
 

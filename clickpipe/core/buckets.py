@@ -31,6 +31,9 @@ _ROUNDING = 1e-12  # of logarithms: so much a value may be beyond its bucket
 class Buckets(Quantile):
     """Shape of the sub-key: 0 for zero, offset + i for positive, -(offset + i) for negative values, so that it is in order."""
 
+    keeps = "buckets of {x}, some hundred"
+    grows = False
+
     def __init__(self, kind: str, q: Any, accuracy: Any = ACCURACY) -> None:
         super().__init__(kind, q)
         if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0.0001 <= accuracy <= 0.2:

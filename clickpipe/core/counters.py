@@ -33,6 +33,9 @@ class Counters(Values):
     """`k`: how many values are given. Shape of the value: a list of {"value", "count", "error"}, the most frequent first: it came
     from count to count + error times. Where no counter is left one of them without a value: none came more than `error` times."""
 
+    keeps = "counters of {x}, 1,000 or ten times as many as are asked for"
+    grows = False
+
     def __init__(self, kind: str, k: Any = 10) -> None:
         super().__init__(kind)
         if not is_whole(k, 1, LARGEST):

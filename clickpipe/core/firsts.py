@@ -23,6 +23,7 @@ _LEFT = "\0left"  # how many values there is still a place for
 class Firsts(Aggregate):
     """`most`: how many are kept. Memory: as many values per group."""
 
+    keeps = "the first {x}, no more than the list may have"
     ordered_by = "time"
 
     def __init__(self, kind: str, most: Any) -> None:

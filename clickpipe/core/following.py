@@ -66,6 +66,11 @@ class Following(IngestFeed):
         self._watch.rewind()
         return sample
 
+    def _peek(self) -> list[Block]:
+        first = self._watch.sample(self._pace.batch_bytes)[:1]
+        self._watch.rewind()
+        return first
+
     def pulls(self) -> Iterator[Pull]:
         self._wait_for_next()
         while not self._is_stopping and not self._watch.is_over:

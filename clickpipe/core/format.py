@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -34,6 +34,7 @@ class Format:
     """One format. `time` is the column that holds event time unless the user says otherwise."""
 
     time: ClassVar[str | None] = None
+    types: ClassVar[Mapping[str, str]] = {}  # the columns that every input has; none: they are inferred
     has_text: ClassVar[bool] = False  # whether the input's own lines are records as they stand
 
     def begin(self, block: Block) -> Block:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from signal import SIGUSR1
 from typing import Any
 
@@ -71,6 +71,13 @@ class InOrder(IngestFeed):
             if line_count(sample) >= SAMPLE:
                 break
         return sample
+
+    def _peek(self) -> list[Block]:
+        one = self._all[0]
+        stream = one.opened or self._blocks(one)
+        first = list(islice(stream, 1))
+        one.opened = chain(first, stream)
+        return first
 
     def _is_enough(self, one: Progress, sample: list[Block], taken: list[Block]) -> bool:
         """Whether live input has given more than a header line. Where many write, the first may be somebody who knocks at all

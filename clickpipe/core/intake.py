@@ -19,6 +19,7 @@ from clickpipe.core import clock as wall
 from clickpipe.core.eventtime import EventTime, streamed
 from clickpipe.core.format import FORMATS, Format, Wants
 from clickpipe.core.idle import IdleRule, Watermark
+from clickpipe.core.lateness import Lateness
 from clickpipe.core.operator import Feed, Pull, Standing
 from clickpipe.core.packing import UNPACK
 from clickpipe.core.source import Admission, Arrived
@@ -120,6 +121,10 @@ class IngestFeed(Feed):
         """The first records. They are read again."""
         raise NotImplementedError
 
+    def _peek(self) -> list[Block]:
+        """The first block of one split, if there is any. It is handed on all the same."""
+        raise NotImplementedError
+
     def _first_name(self) -> str:
         """Of the first split."""
         raise NotImplementedError
@@ -181,6 +186,18 @@ class IngestFeed(Feed):
         elif self._format.has_text:
             names = list(self._raw_columns.types)
         self._wants = Wants(names, text, self.floats)
+
+    def parsed(self) -> list[str]:
+        names = self._wants.names
+        return list(self._raw_columns.types) if names is None or self._taking.judges_all(self._format) else names
+
+    def disorder(self) -> Lateness:
+        """How far the first records come behind others. They are handed on all the same."""
+        clock, blocks = self._time.clock(is_live=False), self._peek() if self._time.field in self._raw_columns.types else []
+        for block in blocks:
+            batch, _, _ = self._format.read(block, self._raw_columns, Wants([str(self._time.field)], False, set()), "")
+            clock.judge(self._time.instants(batch).drop_nulls())
+        return clock.lateness
 
     def _judged(self, batch: Batch, clock: SplitClock, dead: list[Dead], read: int, arrival: int | None) -> Pull:
         batch, more = self._taking.judged(batch, self._format, self._time, clock, arrival, self.columns)

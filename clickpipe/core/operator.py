@@ -124,6 +124,10 @@ class Feed:
     def want(self, names: list[str] | None, text: bool) -> None:
         """What the plan needs of the records: the values of these columns (None: of all), and their text."""
 
+    def parsed(self) -> list[str]:
+        """The columns whose values are made of the input, as `want` has asked."""
+        return list(self.columns.types)
+
     def hand_on(self) -> None:
         """Nobody looks into the records: they may stay packed."""
 

@@ -34,6 +34,8 @@ _ALPHA = 1 / (2 * math.log(2))
 
 
 class Registers(Aggregate):
+    keeps = "registers of {x}, a fixed number at most"
+
     def __init__(self, kind: str, precision: Any = PRECISION) -> None:
         super().__init__(kind)
         if not is_whole(precision, FEWEST, MOST):

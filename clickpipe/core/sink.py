@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import polars as pl
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core.guarantee import Guarantee
+from clickpipe.core.lint import Advice
 from clickpipe.core.operator import Writer
 from clickpipe.core.render import as_csv, as_ndjson
 from clickpipe.errors import StateError, Unsupported
@@ -42,6 +43,7 @@ class Destination:
     address: str
     form: Form
     takes: ClassVar[frozenset[str]] = frozenset()  # options of sink that are for some destinations only
+    shows_all: ClassVar[bool] = False  # of a row that comes again its readers see each form, as rows of its own
 
     def format(self) -> str:
         if self.form.format is None and (other := _OTHER.search(self.address)):
@@ -72,6 +74,12 @@ class Destination:
     def commits(cls, directory: StateDirectory) -> Commits:
         """What makes visible what a writer of this kind has staged, in whatever process."""
         return Commits(directory)
+
+    def advice(self, given: Columns) -> Iterable[Advice]:
+        """What is wrong with records of these columns, though they can be written, or cannot."""
+        if self.shows_all and given.is_revised:
+            what = "rows that come again when they change are all kept: who adds them up counts them again"
+            yield Advice("sink-revisions", what, "sink view:NAME keeps the latest of each; or take that with the highest rev")
 
     def check_middle(self) -> None:
         """Raises PlanError where records cannot be written and passed on."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import polars as pl
 
-from clickpipe.columns import Columns
+from clickpipe.columns import Columns, WindowInfo
 from clickpipe.core.guarantee import WHOLE, Guarantee
+from clickpipe.core.kept import Kept
+from clickpipe.core.lint import Advice, Input, Situation
 from clickpipe.core.operator import Feed, Operator, Writer
 from clickpipe.core.option import AUTO, Duration, Option, Workers, options
 from clickpipe.core.units import format_duration
@@ -51,6 +53,14 @@ class Step:
         """Memory as a function of what, for `explain`."""
         return "one batch"
 
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept | None:
+        """What it keeps between batches. `given`: None where columns are not known yet; `window`: in which its records are."""
+        return None
+
+    def advice(self, where: Situation) -> Iterable[Advice]:
+        """What is wrong with it in a plan, though it can run."""
+        return ()
+
 
 def _word(field: dataclasses.Field[Any], value: Any) -> str:
     text = " ".join(map(str, value)) if isinstance(value, tuple) else _spelled(value)
@@ -88,13 +98,37 @@ class FlowStep(Step):
         """Whether columns that the step does not need pass through untouched."""
         return True
 
+    def waits_for_watermark(self) -> bool:
+        """Whether records stay in it, or count as late, by where the watermark is."""
+        return False
+
+    def tolerates(self) -> int:
+        """How late a record may be that it still takes, in milliseconds."""
+        return 0
+
 
 class OperatorStep(FlowStep):
-    """A step between two streams."""
+    """A step between two streams. `chooses`: it does nothing but keep or drop each record by its own values; `ends`: the stream
+    ends behind it, though the input may not."""
+
+    chooses: ClassVar[bool] = False
+    ends: ClassVar[bool] = False
 
     def keys(self, given: Columns) -> tuple[str, ...] | None:
         """Records equal in these must meet in one worker; (): all records; None: no matter."""
         return None
+
+    def groups_by(self, given: Columns) -> tuple[str, ...] | None:
+        """The columns by which it brings records together, for `explain`; (): all of them; None: each is by itself."""
+        return self.keys(given)
+
+    def assigns(self) -> WindowInfo | None:
+        """The windows that it puts records into."""
+        return None
+
+    def choosable(self, given: Columns) -> frozenset[str]:
+        """Columns by which records may as well be chosen before the step as behind it."""
+        return frozenset()
 
     def changes(self, given: Columns) -> frozenset[str]:
         """Columns that it gives and that are not what they were before it, though they may be called so."""
@@ -177,6 +211,10 @@ class SourceStep(Step):
     def takes_checkpoints(self) -> bool:
         """Whether the pipeline that it begins saves its state."""
         return False
+
+    def input(self) -> Input:
+        """What is known of its records before any is read."""
+        return Input()
 
     def guarantee(self) -> Guarantee:
         """What becomes of its records when processes die, for `explain`."""

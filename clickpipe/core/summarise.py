@@ -6,7 +6,7 @@ values. Where rows are given more than once: rev, final, deleted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,6 +20,8 @@ from clickpipe.core.compiled import Compiled, compiled, function_of
 from clickpipe.core.counted import Counted
 from clickpipe.core.fixed import Fixed
 from clickpipe.core.groups import CLOSED_BY, DELETED, FINAL, GROUPING, REV, Emit, Grouping, Groups, Whole
+from clickpipe.core.kept import Kept
+from clickpipe.core.lint import Advice, Situation
 from clickpipe.core.merging import merges, with_pieces
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Names, argument, option
@@ -248,6 +250,14 @@ class Summarise(OperatorStep):
         by = dict.fromkeys([*self.by, *(window.by if window else ())])
         return tuple(name for name in by if all(name in _set(text) for text in self.also))
 
+    def groups_by(self, given: Columns) -> tuple[str, ...]:
+        return self._per(self._window(given))
+
+    def choosable(self, given: Columns) -> frozenset[str]:
+        """Groups do not know of each other, but where some are left out or counted."""
+        is_apart = not (self.first() or self.also or self.max_groups is not None)
+        return frozenset(self._per(self._window(given)) if is_apart else ())
+
     def open(self, given: Columns, saved: Tables) -> Operator:
         return Summarising(self, given, saved)
 
@@ -261,6 +271,42 @@ class Summarise(OperatorStep):
 
     def memory(self) -> str:
         return "one row per open window and key" if self.by else "one row per open window"
+
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
+        per = [*self._per(window), *([_opened(window)] if window else [])]
+        most = "" if self.max_groups is None else f", {self.max_groups:,} at most"
+        what = ", and ".join(dict.fromkeys([f"one row per {_listed(per)}{most}" if per else "one row", *self._beside()]))
+        if window is not None and window.kind != "count":
+            more = f", and {format_duration(window.lateness)} more" if window.lateness else ""
+            return Kept(what, f"let go when the watermark passes its end{more}")
+        if window is not None:
+            return Kept(what, "let go when it is full", _every(self._per(window)), "window tumble SIZE lets go by time")
+        grows = self._per(None) if self.max_groups is None else ()
+        return Kept(what, "", _every([*grows, *self._different()]), self._bounded(is_by=bool(grows)))
+
+    def _per(self, window: WindowInfo | None) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.by, *(window.by if window else ())]))
+
+    def _beside(self) -> list[str]:
+        """What each row has with it."""
+        calls = [(named, function_of(named, self.functions)) for named in map(parse_call, self.calls)]
+        return [f"{function.keeps.format(x=named.argument)} in each" for named, function in calls if function.keeps]
+
+    def _different(self) -> list[str]:
+        """Arguments of which every different value is kept."""
+        named = [one for one in map(parse_call, self.calls) if function_of(one, self.functions).grows]
+        return list(dict.fromkeys(one.argument for one in named))
+
+    def _bounded(self, *, is_by: bool) -> str:
+        """How it does not grow without a window."""
+        found = ["a window step before it lets go by time"]
+        found += ["--max-groups N bounds it"] if is_by else []
+        return "; ".join([*found, *(["approx_distinct(x) takes a fixed size"] if self._different() else [])])
+
+    def advice(self, where: Situation) -> Iterable[Advice]:
+        if where.window is None and not where.input.ends and self.emit == "final":
+            what = "without a window its rows come at the end of the input, and this input has none: they never come"
+            yield Advice("no-result", what, "window tumble 1m before it, or --emit update")
 
     def grouping(self, given: Columns) -> Grouping:
         calls = [call.call().settled() if self.is_settled else call.call() for call in self.named_calls(given)]
@@ -299,6 +345,23 @@ class Summarise(OperatorStep):
         for named in map(parse_call, self.calls):
             kept = function_of(named, self.functions).kept if self.keeps_pieces() else {}
             yield from with_pieces(named, kept)
+
+
+def _opened(window: WindowInfo) -> str:
+    """What of its windows stays open."""
+    if window.kind in ("session", "count"):
+        return f"open {window.kind} window" if window.kind == "session" else "window that is not full"
+    whole = f"window of {format_duration(window.size)}"
+    return f"open {whole}" if window.kind == "tumble" else f"{format_duration(window.slide)} of an open {whole}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`page, country and open window`"""
+    return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), names[-1]])
+
+
+def _every(names: Sequence[str]) -> str:
+    return f"every different {_listed(list(dict.fromkeys(names)))}" if names else ""
 
 
 def _set(text: str) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ import polars as pl
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns, WindowInfo
 from clickpipe.core.fixed import with_ends
+from clickpipe.core.kept import Kept
 from clickpipe.core.operator import Late, Operator
 from clickpipe.core.pieces import COLUMNS, packed, unpacked
 from clickpipe.core.step import OperatorStep, Tables
@@ -119,6 +120,12 @@ class Partial(_Half):
     def memory(self) -> str:
         return "one row per window and key that has come since the last watermark"
 
+    def groups_by(self, given: Columns) -> tuple[str, ...]:
+        return self.whole.groups_by(given)
+
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
+        return replace(self.whole.keeps(given, window), until="handed on with each watermark", grows_with="")
+
 
 @dataclass(frozen=True)
 class Final(_Half):
@@ -138,6 +145,9 @@ class Final(_Half):
     def keys(self, given: Columns) -> tuple[str, ...] | None:
         return ()
 
+    def groups_by(self, given: Columns) -> tuple[str, ...]:
+        return self.whole.groups_by(self.given)
+
     def open(self, given: Columns, saved: Tables) -> Operator:
         return FinalOperator(self.whole, self.given, saved)
 
@@ -146,6 +156,10 @@ class Final(_Half):
 
     def memory(self) -> str:
         return self.whole.memory()
+
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
+        window = self.given.window
+        return self.whole.keeps(self.given, window if window and set(window.columns()) <= set(self.given.types) else None)
 
 
 class _Phase(Summarising):

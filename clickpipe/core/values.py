@@ -6,6 +6,7 @@ Memory: one row per group and different value, or what a subclass takes for one.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import ClassVar
 
 import polars as pl
 
@@ -13,6 +14,9 @@ from clickpipe.core.aggregate import Aggregate, Exprs
 
 
 class Values(Aggregate):
+    keeps: ClassVar[str] = "one row per different {x}"
+    grows: ClassVar[bool] = True
+
     def shares(self) -> Hashable:
         return "values"
 

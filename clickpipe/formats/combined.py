@@ -38,6 +38,7 @@ _TYPES = {
 
 class Combined(Format):
     time = "time"
+    types = _TYPES
 
     def infer(self, blocks: list[Block]) -> dict[str, str]:
         return dict(_TYPES)

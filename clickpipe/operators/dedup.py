@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from clickpipe.batch import Batch
-from clickpipe.columns import HIDDEN, Columns
+from clickpipe.columns import HIDDEN, Columns, WindowInfo
+from clickpipe.core.kept import Kept
+from clickpipe.core.lint import Advice, Situation
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Duration, Names, option
 from clickpipe.core.seen import UNTIL, Hashed, Seen
@@ -60,6 +62,22 @@ Examples:
 
     def describe(self, given: Columns) -> str:
         return f"drop repeats of {', '.join(self.by)} within {format_duration(self.within)}"
+
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
+        past = format_duration(2 * self.within)
+        return Kept(f"one row per {', '.join(self.by)}", f"let go when the watermark is {past} past it")
+
+    def waits_for_watermark(self) -> bool:
+        return True
+
+    def tolerates(self) -> int:
+        return int(self.within)
+
+    def advice(self, where: Situation) -> Iterable[Advice]:
+        if self.within < where.input.out_of_orderness:
+            within, behind = format_duration(self.within), format_duration(where.input.out_of_orderness)
+            what = f"a repeat may come {behind} behind, and one whose time is {within} or more from the first passes"
+            yield Advice("dedup-within", what, f"--within {behind}, unless repeats bear the time of the first")
 
     def memory(self) -> str:
         return f"one row per {', '.join(self.by)} of {format_duration(2 * self.within)}"

@@ -23,6 +23,8 @@ from clickpipe.sql import Expression
 class Filter(OperatorStep):
     expr: str = argument("an SQL expression", metavar="EXPR", example="status >= 500 AND country = 'DE'")
 
+    chooses = True
+
     epilog = """\
 Examples:
   printf '{"a":1}\\n{"a":2}\\n' | clickpipe filter 'a = 1'

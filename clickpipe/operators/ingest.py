@@ -11,18 +11,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from clickpipe.columns import Columns
-from clickpipe.core.eventtime import EventTime
+from clickpipe.columns import Columns, declared_types
+from clickpipe.core.eventtime import EventTime, streamed
 from clickpipe.core.following import Following
 from clickpipe.core.format import FORMATS, Format
 from clickpipe.core.guarantee import AT_MOST_ONCE, EXACTLY_ONCE, WHOLE, Guarantee
 from clickpipe.core.idle import IdleRule
 from clickpipe.core.inorder import InOrder
 from clickpipe.core.intake import IngestFeed, Pace, Taking
+from clickpipe.core.lint import Input
 from clickpipe.core.operator import Feed
 from clickpipe.core.option import Duration, Size, argument, option, options
 from clickpipe.core.reading import blocks
@@ -307,6 +308,42 @@ When the half lines of all clients together have more than 64 MiB, the longest i
     def takes_checkpoints(self) -> bool:
         return self.checkpoint is not None
 
+    @property
+    def event_time(self) -> str | None:
+        """The field that holds it: one that a person names, or that the format has it in."""
+        return self.time or (FORMATS.find(self.format, Format).time if self.format else None)
+
+    def input(self) -> Input:
+        return Input(
+            ends=not (self.follow or self.has_clients),
+            has_time=self.event_time is not None or is_direct(self.source),
+            idle_timeout=self.idle_timeout or 0,
+            is_held=self.on_idle == "hold",
+            out_of_orderness=int(self.max_out_of_orderness),
+            takes_checkpoints=self.takes_checkpoints,
+        )
+
+    def beginning(self) -> Feed:
+        """What is there now, without waiting for more, and with the columns of a run. Raises PlanError."""
+        if not self.follow:
+            return self.open()
+        feed = replace(self, follow=False, idle_timeout=None, on_idle=None).open()
+        feed.columns = self._idling(feed.columns)
+        return feed
+
+    def declared(self) -> Columns | None:
+        """The columns of live input before anything has come, where they are known. Raises PlanError."""
+        taking = self._taking(self.source[0] if self.source else "", can_pause=True)
+        form: Format = FORMATS.find(taking.format, Format)()
+        types = declared_types(self.columns) if self.columns else {}
+        if not (form.types or (types and form.has_text)):
+            return None
+        columns = Columns({**form.types, **types}, frozenset(types))
+        return self._idling(streamed(taking.event_time(form).found_in(columns)))
+
+    def _idling(self, columns: Columns) -> Columns:
+        return replace(columns, idles=self._idle_rule().moves_by_clock and columns.time is not None)
+
     def guarantee(self) -> Guarantee:
         if self.spool and self.takes_checkpoints:
             return Guarantee(EXACTLY_ONCE, f"from {self.spool} on, where it is durable before anybody computes with it")
@@ -323,9 +360,11 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         return Guarantee(EXACTLY_ONCE, why + (_ROTATED if self.follow else ""))
 
     def describe(self, given: Columns) -> str:
-        delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.time else ""
-        how = "follows; " if self.follow else "listens; " if self.has_clients else ""
-        return how + (f"event time {self.time}{delay}" if self.time else "no event time")
+        delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.max_out_of_orderness else ", in order"
+        how = ", followed" if self.follow else ""
+        time = self.event_time or (given.time.name if given.time else None)
+        when = f"event time {time}{'' if is_direct(self.source) else delay}" if time else "no event time"
+        return f"{' '.join(self.source)}{how}; {when}"
 
     def memory(self) -> str:
         begun = ", and 64 MiB for lines that clients have begun" if self.has_clients else ""

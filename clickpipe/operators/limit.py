@@ -22,6 +22,7 @@ from clickpipe.errors import PlanError
 class Limit(OperatorStep):
     count: int = argument("how many records", metavar="N", example="10")
 
+    ends = True
     epilog = """\
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst | clickpipe limit 3 | clickpipe sink -"""
@@ -33,6 +34,9 @@ Examples:
 
     def keys(self, given: Columns) -> tuple[str, ...]:
         return ()
+
+    def groups_by(self, given: Columns) -> None:
+        """They are counted, no more."""
 
     def open(self, given: Columns, saved: Tables) -> Operator:
         return LimitOperator(self.count, saved)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from clickpipe.columns import Columns, TimeColumn
+from clickpipe.columns import Columns, TimeColumn, WindowInfo
 from clickpipe.core.held import HeldOperator
+from clickpipe.core.kept import Kept
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Duration, option
 from clickpipe.core.step import MergeStep, Tables
@@ -48,6 +49,12 @@ Examples:
 
     def describe(self, given: Columns) -> str:
         return "by event time" if self.ordered else "as they come"
+
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept | None:
+        return Kept("the latest records", "let go when the watermark passes them") if self.ordered else None
+
+    def waits_for_watermark(self) -> bool:
+        return self.ordered
 
     def memory(self) -> str:
         return "the records that the watermark has not passed" if self.ordered else "one batch"

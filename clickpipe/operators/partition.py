@@ -19,6 +19,7 @@ from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core.cores import cores
 from clickpipe.core.keygroups import GROUPS
+from clickpipe.core.lint import Advice, Situation
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Duration, Names, Workers, argument, option
 from clickpipe.core.skew import Skew
@@ -123,6 +124,15 @@ Examples:
 
     def open(self, given: Columns, saved: Tables) -> Operator:
         return PartitionOperator(self, saved)
+
+    def groups_by(self, given: Columns) -> tuple[str, ...]:
+        return self.needs(given)
+
+    def advice(self, where: Situation) -> Iterable[Advice]:
+        if not self.is_auto and self.workers > cores():
+            many = f"{cores()} core{'s' if cores() > 1 else ''}"
+            what = f"this machine has {many}: {self.workers} workers take turns on them, and cost more than they bring"
+            yield Advice("workers", what, f"--workers {cores()}, or --workers auto")
 
     def describe(self, given: Columns) -> str:
         spread = f", each key over {self.salt} of them" if self.salt else ""

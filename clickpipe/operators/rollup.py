@@ -24,6 +24,7 @@ from clickpipe.core.catalog import Catalog
 from clickpipe.core.compiled import AGGREGATES
 from clickpipe.core.compute import compute
 from clickpipe.core.groups import CLOSED_BY, DELETED, FINAL, GROUPING, REV, Grouping, Groups
+from clickpipe.core.kept import Kept
 from clickpipe.core.operator import Late, Operator
 from clickpipe.core.option import Duration, Names, argument, option
 from clickpipe.core.rolled import CHILD, CHILD_END, Rolled
@@ -94,6 +95,10 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
         assert given.results_of is not None
         fine, coarse = (format_duration(size) for size in (given.results_of.size, self.size))
         return f"merge rows of {fine} into {coarse} per {', '.join(['window', *self._by(given)])}"
+
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
+        by = [*(self._by(given) if given else ()), f"open window of {format_duration(self.size)}"]
+        return Kept(f"one row per {', '.join(by)}", "let go when the watermark passes its end")
 
     def memory(self) -> str:
         return "one row per open window and key"

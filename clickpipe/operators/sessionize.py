@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from clickpipe.batch import Batch
-from clickpipe.columns import HIDDEN, Columns
+from clickpipe.columns import HIDDEN, Columns, WindowInfo
 from clickpipe.core.held import HeldOperator
+from clickpipe.core.kept import Kept
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import Duration, Names, option
 from clickpipe.core.seen import UNTIL, Seen
@@ -75,6 +76,14 @@ Examples:
     def describe(self, given: Columns) -> str:
         most = f", shorter than {format_duration(self.max_duration)}" if self.max_duration else ""
         return f"sessions of {', '.join(self.by)} with a gap of {format_duration(self.gap)}{most}"
+
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
+        by = ", ".join(self.by)
+        past = f"let go when the watermark has passed them; of a {by} when it is {format_duration(self.gap)} past its last"
+        return Kept(f"the latest records, and one row per {by}", past)
+
+    def waits_for_watermark(self) -> bool:
+        return True
 
     def memory(self) -> str:
         return (

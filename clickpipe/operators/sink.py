@@ -5,14 +5,16 @@ Shape: as given; times of ours as RFC 3339, in an archive as instants. Order: as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from clickpipe.columns import Columns
 from clickpipe.core.address import part_of
 from clickpipe.core.catalog import Catalog
 from clickpipe.core.guarantee import Guarantee
+from clickpipe.core.lint import Advice, Situation
 from clickpipe.core.operator import Writer
 from clickpipe.core.option import Duration, Names, argument, option, options
 from clickpipe.core.sink import Commits, Destination, Form
@@ -115,6 +117,14 @@ last reader has left (| head) stops, and the same line goes on from there."""
     def describe(self, given: Columns) -> str:
         check_windows(given)
         return self.destination
+
+    def advice(self, where: Situation) -> Iterable[Advice]:
+        scheme, colon, rest = self.destination.partition(":")
+        if colon and self.destination_kind() == "file" and (close := get_close_matches(scheme, SINKS.names(), n=1)):
+            what = f"nothing is called {scheme}: the rows go to a file of the name {self.destination}"
+            yield Advice("sink-name", what, f'did you mean "{close[0]}:{rest}"?')
+        if where.given is not None:
+            yield from self._part().advice(where.given)
 
     def _part(self) -> Destination:
         part, rest = part_of(self.destination, SINKS, "stdout")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clickpipe.columns import Columns
+from clickpipe.columns import Columns, WindowInfo
 from clickpipe.core.held import HeldOperator
+from clickpipe.core.kept import Kept
 from clickpipe.core.operator import Operator
 from clickpipe.core.option import option
 from clickpipe.core.step import OperatorStep, Tables
@@ -43,6 +44,12 @@ Examples:
 
     def describe(self, given: Columns) -> str:
         return f"by {time_column(given, self.time).name}"
+
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
+        return Kept("the latest records", "let go when the watermark passes them")
+
+    def waits_for_watermark(self) -> bool:
+        return True
 
     def memory(self) -> str:
         return "the records that the watermark has not passed"

@@ -17,6 +17,8 @@ import polars as pl
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import HIDDEN, MOST_WINDOWS, WINDOWS, Columns, TimeColumn, WindowInfo
 from clickpipe.core.agreed import Agreed
+from clickpipe.core.kept import Kept
+from clickpipe.core.lint import Advice, Situation
 from clickpipe.core.operator import FOREVER, Late, Operator
 from clickpipe.core.option import Duration, Extent, Names, argument, option
 from clickpipe.core.step import OperatorStep, Tables
@@ -122,6 +124,32 @@ may still be corrected: then two sessions can become one, and the row of the lat
 
     def memory(self) -> str:
         return "one number per key" if self.kind == "count" else "one batch"
+
+    def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept | None:
+        if self.kind != "count":
+            return None
+        by = ", ".join(self.whose())
+        what = f"one number per {by}" if by else "one number"
+        return Kept(what, "", f"every different {by}" if by else "", "window tumble SIZE keeps none")
+
+    def assigns(self) -> WindowInfo:
+        return self.info()
+
+    def choosable(self, given: Columns) -> frozenset[str]:
+        return frozenset() if self.kind == "count" else frozenset(given.types) - {*WINDOW}
+
+    def waits_for_watermark(self) -> bool:
+        return self.kind != "count"
+
+    def tolerates(self) -> int:
+        return int(self.allowed_lateness)
+
+    def advice(self, where: Situation) -> Iterable[Advice]:
+        timeout = where.input.idle_timeout
+        if self.kind != "count" and 0 < timeout < self.size and self.allowed_lateness < self.size and not where.input.is_held:
+            pause, size = format_duration(timeout), format_duration(self.size)
+            what = f"windows are closed without input that pauses for {pause}, and what it gives then of their {size} is late"
+            yield Advice("idle-timeout", what, f"ingest --idle-timeout {size} or more, or 0s to wait as long as it takes")
 
     def info(self) -> WindowInfo:
         slide = int(self.slide or self.step or self.size)

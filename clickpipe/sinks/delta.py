@@ -36,6 +36,8 @@ _TEXT = ("int", "float", "bool", "json", "sketch")  # what may stand in a column
 
 
 class DeltaSink(Destination):
+    shows_all = True
+
     def needs(self, given: Columns) -> tuple[str, ...]:
         return tuple(given.types)
 

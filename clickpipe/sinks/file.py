@@ -26,6 +26,8 @@ from clickpipe.wire.pump import Outbox
 
 
 class File(Destination):
+    shows_all = True
+
     def open(self, given: Columns) -> Writer:
         self._check()
         return FileWriter(AtomicFile(self.address), Renderer(self.form, self.format(), given), _packer(self.address))

@@ -40,6 +40,7 @@ _MOST = 16 << 20  # bytes of packed batches that are held before they go to a fi
 
 class LogSink(Destination):
     takes: ClassVar[frozenset[str]] = frozenset({"partitions", "by"})
+    shows_all = True
 
     def needs(self, given: Columns) -> tuple[str, ...]:
         return (*self.form.by, *([given.time.name] if given.time else []))

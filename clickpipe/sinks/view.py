@@ -7,7 +7,7 @@ Memory: the rows between two checkpoints; without checkpoints all rows.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import polars as pl
@@ -15,6 +15,7 @@ import polars as pl
 from clickpipe.batch import Batch
 from clickpipe.columns import Columns
 from clickpipe.core.guarantee import EXACTLY_ONCE, WHOLE, Guarantee
+from clickpipe.core.lint import Advice
 from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.render import as_table
@@ -65,6 +66,11 @@ class ViewSink(Destination):
         if has_checkpoints:
             return Guarantee(EXACTLY_ONCE, "rows and the checkpoint's number change in one transaction")
         return Guarantee(WHOLE, "the view changes at the end, in one transaction")
+
+    def advice(self, given: Columns) -> Iterable[Advice]:
+        if not (self.form.key or given.key):
+            what = "a view keeps the latest row of each key, and these rows have none: a run is refused"
+            yield Advice("sink-key", what, "--key COL,…; rows of aggregate --by have one")
 
     def _view(self, given: Columns, patience: Patience) -> View:
         keys = self.form.key or given.key

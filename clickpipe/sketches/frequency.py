@@ -29,6 +29,8 @@ WIDTH, FEWEST, MOST, DEPTH = 2_048, 16, 1 << 20, 4
 
 
 class Frequency(Counts, Values):
+    keeps = "cells of {x}, a fixed number at most"
+    grows = False
     number = 5
     number_type = "<u4"
     explodes = True

@@ -36,6 +36,7 @@ LEAST, GREATEST = 1e-100, 1e100
 
 
 class Sample(Sketch):
+    keeps = "a sample of {x}"
     number = 7
     ordered_by: ClassVar[str] = "argument"
     is_weighed: ClassVar[bool] = True

@@ -34,6 +34,7 @@ _LARGEST = math.nextafter(2.0**63, 0)  # what theta says may be beyond all integ
 class Set(Sketch):
     """Shape of the rows: a hash each, and one without a hash that has theta, if that is not all. In the order of hashes."""
 
+    keeps = "hashes of {x}, a fixed number at most"
     number = 2
     forms = {"apache": ApacheTheta()}
 

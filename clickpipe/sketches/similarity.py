@@ -36,6 +36,7 @@ _DTYPE = [("least", "<u4")]
 class Similarity(Sketch):
     """Of records the pieces are a column for each permutation; of sketches, a row."""
 
+    keeps = "128 numbers of {x}"
     number = 6
     forms = {"datasketch": DatasketchMinHash()}
 

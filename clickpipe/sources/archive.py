@@ -64,6 +64,9 @@ class ArchiveFeed(Feed):
             time = self.columns.time.name if self.columns.time else None
             self._wants = [name for name in self.columns.types if name in names or name == time]
 
+    def parsed(self) -> list[str]:
+        return list(self._wants)
+
     def _is_by_its_time(self) -> bool:
         """Whether it is known of each record that it has a time."""
         return self.columns.time is None or self.columns.time.name == self._snapshot.time

@@ -1,6 +1,24 @@
-"""Show what a recipe or pipeline would do, step by step.
+"""Show what a recipe or pipeline would do, step by step, and what may be wrong with it.
 
-Reads the beginning of the input to learn its columns, and writes nothing.
+A tree: the source, each step below it, and below a partition what its workers run; with columns and types, keys, windows,
+what is kept in memory and until when, which columns are made of the input, what is guaranteed. Reads the beginning of the
+input to learn its columns, and writes nothing.
+
+At the end stands advice: what would go wrong though the pipeline can run, and the remedy. It changes no exit code, unless
+--strict is given. Only what is certain is said.
+
+  dedup-within      dedup --within is shorter than --max-out-of-orderness
+  filter-first      a filter that could stand before the step that it stands behind
+  idle-timeout      --idle-timeout is shorter than a window
+  no-checkpoint     input that never ends, and a sink that shows nothing before a checkpoint
+  no-result         aggregate without a window, of input that never ends
+  no-watermark      a step waits for the watermark, and ingest knows no time
+  out-of-order      no --max-out-of-orderness, and the first records are not in order
+  sink-key          a view of rows that have no key
+  sink-name         a destination that is a file, and looks like a mistyped address
+  sink-revisions    rows that come again when they change, where all are kept
+  unbounded-state   what is kept grows for ever, of input that never ends
+  workers           more workers than cores
 
 With --live NAME: what that pipeline has seen of its input's times, as its newest checkpoint has it (or, without
 checkpoints, the end of its last run): which --max-out-of-orderness would lose how many records, per split and in all;
@@ -12,30 +30,42 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
 
 import click
 import orjson
 
-from clickpipe.cli.live import as_text, seen
+from clickpipe.cli.explained import Look, as_text, plain
+from clickpipe.cli.live import as_text as as_text_live
+from clickpipe.cli.live import seen
 from clickpipe.cli.live import to_json as to_json_live
 from clickpipe.cli.recipes import read_plans
 from clickpipe.cli.text import described
 from clickpipe.columns import Columns
-from clickpipe.core.guarantee import Guarantee
-from clickpipe.core.step import RawStep
+from clickpipe.core.intake import IngestFeed
+from clickpipe.core.lint import Input
+from clickpipe.core.operator import Feed
 from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.operators.ingest import Ingest
+from clickpipe.plan import graph
 from clickpipe.plan.blocks import lowered
-from clickpipe.plan.explain import Told, tell, to_json
+from clickpipe.plan.explain import tell, to_json, wanted
 from clickpipe.plan.guarantees import guarantees, require_exactly_once
+from clickpipe.plan.lint import Advised, advice, input_of, numbered
+from clickpipe.plan.names import meant
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Plan
 
+_FORMATS = ("text", "json", "mermaid", "dot")
+_STRICT = 65  # exit code
 _EPILOG = """\
 Examples:
   clickpipe explain recipes/trending.toml
+  clickpipe explain recipes/trending.toml --format mermaid
   clickpipe explain -c "ingest sample_data/access.log --format combined | filter 'status >= 500' | sink -" --json
+  clickpipe explain --strict recipes/errors.toml || echo "there is advice"
   clickpipe run -c "ingest sample_data/clicks.ndjson.zst --time ts --name clicks --checkpoint 1s
     | filter 'latency_ms > 9000' | sink -" | tail -1 && clickpipe explain --live clicks"""
 
@@ -44,79 +74,117 @@ Examples:
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]", help="a pipeline in a TOML file")
 @click.option("-c", "pipeline", metavar="PIPELINE", help="explain this pipeline instead of a recipe")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
+@click.option("--format", "form", type=click.Choice(_FORMATS), help="a tree to read, JSON, or a graph to draw  [default text]")
+@click.option("--json", "as_json", is_flag=True, help="the same as --format json")
+@click.option("--strict", is_flag=True, help="exit with 65 where there is advice")
 @click.option("--require", type=click.Choice(["exactly-once"]), help="fail if the pipeline gives less, and say where")
 @click.option("--live", "live", metavar="NAME", help="tell what this pipeline has seen of its input's times")
-@click.option("--json", "as_json", is_flag=True, help="for programs")
 def command(
     recipes: tuple[str, ...],
     pipeline: str | None,
     values: tuple[str, ...],
+    form: str | None,
+    as_json: bool,
+    strict: bool,
     require: str | None,
     live: str | None,
-    as_json: bool,
-) -> None:
+) -> int:
+    if as_json and form not in (None, "json"):
+        raise PlanError(f"--json is --format json, and --format {form} is another", word="--json")
+    form = "json" if as_json else form or "text"
     if live is not None:
-        if recipes or pipeline is not None or values or require:
+        if recipes or pipeline is not None or values or require or strict:
             raise PlanError("--live NAME is for a pipeline that has run: no recipe beside it", word="--live")
-        _tell_live(live, as_json)
-        return
+        if form not in ("text", "json"):
+            raise PlanError(f"--live NAME is told as text or json, not as {form}", word="--format")
+        _tell_live(live, form == "json")
+        return 0
     plans = read_plans(recipes, pipeline, values)
     if len(plans) > 1:
         raise PlanError("one recipe at a time")
-    plan = plans[0]
     if require:
-        require_exactly_once(plan)
-    is_live = _is_live(plan)
-    columns = None if is_live else _columns(plan)
-    told = tell(plan if columns is None else lowered(plan, columns), columns)
-    said = guarantees(plan)
-    if as_json:
-        sys.stdout.write(orjson.dumps(to_json(told, said), option=orjson.OPT_INDENT_2).decode() + "\n")
-    else:
-        sys.stdout.write(_text(told, said))
+        require_exactly_once(plans[0])
+    columns, parsed, known = _begun(plans[0])
+    found = advice(plans[0], columns, known)
+    _show(plans[0], columns, parsed, found, form, ends=known.ends)
+    return _STRICT if strict and found else 0
 
 
 def _tell_live(name: str, as_json: bool) -> None:
     told = seen(name)
-    text = orjson.dumps(to_json_live(told), option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else as_text(told)
+    text = orjson.dumps(to_json_live(told), option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else as_text_live(told)
     sys.stdout.write(text)
 
 
-def _is_live(plan: Plan) -> bool:
-    """Whether what comes is known only when it comes."""
-    first = plan.nodes[0].step
-    return plan.source is None or isinstance(first, RawStep) or (isinstance(first, Ingest) and not first.is_replayable)
+def _show(
+    plan: Plan, columns: Columns | None, parsed: list[str] | None, found: Sequence[Advised], form: str, *, ends: bool
+) -> None:
+    runs = plan if columns is None else lowered(plan, columns)
+    told, said, advised = tell(runs, columns), guarantees(plan), numbered(found, runs)
+    names = {number: [one.advice.name for at, one in advised if at == number] for number, _ in advised}
+    if form == "text":
+        text = as_text(told, parsed, said, advised, ends=ends, look=Look.of_output())
+    elif form == "json":
+        text = _json({"pipeline": _name(plan), **to_json(told, parsed, said), "advice": [_object(*one) for one in advised]})
+    else:
+        text = graph.mermaid(told, names, plain) if form == "mermaid" else graph.dot(_name(plan), told, names, plain)
+    sys.stdout.write(text)
 
 
-def _columns(plan: Plan) -> Columns | None:
-    """None where they are known only when the first record comes."""
+def _json(said: Mapping[str, Any]) -> str:
+    return orjson.dumps(said, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def _object(number: int, one: Advised) -> dict[str, Any]:
+    return {"name": one.advice.name, "number": number, "step": one.node.written.name} | {
+        "what": one.advice.what,
+        "remedy": one.advice.remedy,
+    }
+
+
+def _name(plan: Plan) -> str:
+    """Of the pipeline, where its words say it."""
+    given = next((node.step.name for node in plan.nodes if isinstance(node.step, Ingest) and node.step.name), None)
+    return given or plan.name
+
+
+# What the input says.
+
+
+def _begun(plan: Plan) -> tuple[Columns | None, list[str] | None, Input]:
+    """Its columns, those that are made of it, and what is known of its records. None: known only when the stream comes."""
     node = plan.source
-    assert node is not None
-    assert isinstance(node.step, Ingest)
+    if node is None or not isinstance(node.step, Ingest):
+        return None, None, input_of(plan)
     try:
-        if not node.step.follow:
-            return node.step.open().columns
-        return _columns_so_far(node.step)
+        known = input_of(plan)
+        if not node.step.is_replayable:
+            return node.step.declared(), None, known
+        feed = _opened(node.step)
     except ClickpipeError as error:
         raise locate(error, node.written) from None
+    if feed is None:
+        return None, None, known
+    with closing(feed):
+        feed.want(*wanted(plan, feed.columns))
+        if isinstance(feed, IngestFeed) and not feed.is_live:
+            known = dataclasses.replace(known, disorder=feed.disorder())
+        return feed.columns, feed.parsed(), known
 
 
-def _columns_so_far(step: Ingest) -> Columns | None:
-    """Of files that are followed: nothing is waited for."""
+def _opened(step: Ingest) -> Feed | None:
+    """None of files that are followed and have not come yet: nothing is waited for."""
     try:
-        columns = dataclasses.replace(step, follow=False, idle_timeout=None, on_idle=None).open().columns
-    except PlanError:  # a file that has not come yet
-        return None
-    return columns if step.columns or not set(columns.types) <= {step.time} else None
+        feed = step.beginning()
+    except PlanError as error:
+        if step.follow and not any(map(_is_stored, step.source)):
+            return None
+        error.hint = error.hint or next(filter(None, map(meant, step.source)), "")
+        raise
+    has_records = step.columns or not step.follow or not set(feed.columns.types) <= {step.time}
+    return feed if has_records else None
 
 
-def _text(told: list[Told], said: Mapping[str, Guarantee]) -> str:
-    lines = []
-    for number, one in enumerate(told, 1):
-        lines.append(f"{number}. {one.step}: {one.does}")
-        if one.reads:
-            lines.append(f"     reads    {', '.join(one.reads)}")
-        columns = "known when the stream comes" if one.columns is None else ", ".join(f"{n} {t}" for n, t in one.columns.items())
-        lines += [f"     columns  {columns}", f"     memory   {one.memory}"]
-    lines += [f"{part}: {guarantee}" for part, guarantee in said.items()]
-    return "\n".join(lines) + "\n"
+def _is_stored(address: str) -> bool:
+    """Whether it names what does not come by itself."""
+    return address.startswith(("log:", "archive:"))
