@@ -260,9 +260,11 @@ def test_pass_is_no_other_pipeline(tmp_path: Path) -> None:
 
 def test_explain_names_the_guarantee_of_each_sink(tmp_path: Path) -> None:
     directory = _prepared(tmp_path)
-    done = _shell(f"clickpipe explain -c {shlex.quote(LINES['file+view'].format(' --checkpoint 1s'))}", directory)
-    assert "sink all.ndjson --pass: exactly once: rows become visible in all.ndjson.parts at checkpoints" in done.stdout
-    assert "\nsink: exactly once: rows and the checkpoint's number change in one transaction" in done.stdout
+    done = _shell(f"clickpipe explain --json -c {shlex.quote(LINES['file+view'].format(' --checkpoint 1s'))}", directory)
+    said = {one["part"]: (one["level"], one["why"]) for one in json.loads(done.stdout)["guarantees"]}
+    in_parts = "rows become visible in all.ndjson.parts at checkpoints, and as all.ndjson at the end"
+    assert said["sink all.ndjson --pass"] == ("exactly once", in_parts)
+    assert said["sink"] == ("exactly once", "rows and the checkpoint's number change in one transaction")
 
 
 def _run(text: str, directory: Path, kill: dict[int, str] | None = None, *, fused: bool = False) -> list[int]:

@@ -360,7 +360,11 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         return Guarantee(EXACTLY_ONCE, why + (_ROTATED if self.follow else ""))
 
     def describe(self, given: Columns) -> str:
-        delay = f", {format_duration(self.max_out_of_orderness)} out of order" if self.max_out_of_orderness else ", in order"
+        delay = (
+            f", {format_duration(self.max_out_of_orderness)} out of order"
+            if self.max_out_of_orderness
+            else ", taken to be in order"
+        )
         how = ", followed" if self.follow else ""
         time = self.event_time or (given.time.name if given.time else None)
         when = f"event time {time}{'' if is_direct(self.source) else delay}" if time else "no event time"

@@ -120,9 +120,14 @@ last reader has left (| head) stops, and the same line goes on from there."""
 
     def advice(self, where: Situation) -> Iterable[Advice]:
         scheme, colon, rest = self.destination.partition(":")
-        if colon and self.destination_kind() == "file" and (close := get_close_matches(scheme, SINKS.names(), n=1)):
+        if (
+            colon
+            and scheme.isalpha()
+            and self.destination_kind() == "file"
+            and (close := get_close_matches(scheme, SINKS.names(), n=1))
+        ):
             what = f"nothing is called {scheme}: the rows go to a file of the name {self.destination}"
-            yield Advice("sink-name", what, f'did you mean "{close[0]}:{rest}"?')
+            yield Advice("sink-name", what, f"sink {close[0]}:{rest}")
         if where.given is not None:
             yield from self._part().advice(where.given)
 

@@ -11,8 +11,10 @@ from clickpipe.store import archives, logmeta, views
 def meant(address: str) -> str:
     """A hint, or nothing."""
     scheme, colon, name = address.partition(":")
-    if scheme == "view" and colon:
-        return f'a view is read by SQL: clickpipe query "SELECT * FROM {name}"' if name in views.names() else _like(name)
+    if scheme == "view" and (close := get_close_matches(name, views.names(), n=1)):
+        return f'a view is read by SQL: clickpipe query "SELECT * FROM {close[0]}"'
+    if scheme == "view":
+        return _like(name) or "a view is read by SQL: clickpipe query"
     if colon and (close := get_close_matches(scheme, SOURCES.names(), n=1)):
         return f'did you mean "{close[0]}:{name}"?'
     return _like(address)

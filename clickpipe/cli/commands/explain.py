@@ -29,13 +29,13 @@ behind the watermark; windows that are still open take them all the same.
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 import click
-import orjson
 
 from clickpipe.cli.explained import Look, as_text, plain
 from clickpipe.cli.live import as_text as as_text_live
@@ -112,8 +112,7 @@ def command(
 
 def _tell_live(name: str, as_json: bool) -> None:
     told = seen(name)
-    text = orjson.dumps(to_json_live(told), option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else as_text_live(told)
-    sys.stdout.write(text)
+    _write(_json(to_json_live(told)) if as_json else as_text_live(told))
 
 
 def _show(
@@ -128,11 +127,16 @@ def _show(
         text = _json({"pipeline": _name(plan), **to_json(told, parsed, said), "advice": [_object(*one) for one in advised]})
     else:
         text = graph.mermaid(told, names, plain) if form == "mermaid" else graph.dot(_name(plan), told, names, plain)
-    sys.stdout.write(text)
+    _write(text)
+
+
+def _write(text: str) -> None:
+    """In a JSON string, too, a backslash and a number stand for what has no place in the encoding."""
+    sys.stdout.buffer.write(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
 
 
 def _json(said: Mapping[str, Any]) -> str:
-    return orjson.dumps(said, option=orjson.OPT_INDENT_2).decode() + "\n"
+    return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
 
 
 def _object(number: int, one: Advised) -> dict[str, Any]:
