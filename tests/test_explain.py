@@ -139,6 +139,23 @@ def test_without_unicode_the_guides_are_of_ascii(tmp_path: Path) -> None:
     assert b"\n`- sink: \\xe4.csv\n" in done.stdout
 
 
+def test_of_very_many_columns_the_last_step_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wide.ndjson").write_text(json.dumps({f"c{number}": number for number in range(99)}) + "\n")
+    tree = explain(monkeypatch, "-c", "ingest wide.ndjson | filter 'c1 > 0' | sink -")[1]
+    source, sink = tree.split("filter: ")
+    assert "c59 int" in source
+    assert "c60 int" not in source
+    assert "… 39 more\n" in source
+    assert [f"c{number} int" in sink for number in range(99)] == [True] * 99
+
+
+def test_what_is_made_of_the_input_is_none_of_its_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`_time` is no column that could be parsed."""
+    (tmp_path / "in.csv").write_text("t,x\n2026-01-01T00:00:00Z,1\n")
+    tree = explain(monkeypatch, "-c", "ingest in.csv --time t | sink -")[1]
+    assert "│  parses     all columns\n│  columns    t str, x int, _time int\n" in tree
+
+
 # For programs.
 
 

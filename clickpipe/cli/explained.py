@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from textwrap import wrap
 
 from clickpipe.cli.words import printable
-from clickpipe.columns import WindowInfo
+from clickpipe.columns import RESERVED, WindowInfo
 from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.units import format_duration
 from clickpipe.plan.explain import Told
@@ -26,6 +26,7 @@ from clickpipe.plan.lint import Advised
 
 _WIDTH = 80  # where no terminal says otherwise
 _LABEL = 11  # characters of `guarantee  `
+_MOST = 60  # names in a list
 _NO_BREAK = "\0"  # a space at which no line ends: nothing that is shown holds it
 
 
@@ -100,15 +101,17 @@ def _tree(told: Sequence[Told], parsed: Sequence[str] | None, said: Mapping[str,
 
 
 def _parsed(parsed: Sequence[str], columns: Mapping[str, str]) -> str:
-    if set(columns) <= set(parsed):
+    """Of the columns that are in the input, and not made of one."""
+    there = set(columns) - {*RESERVED}
+    if there and there <= set(parsed):
         return "all columns"
-    return f"{len(parsed)} of {len(columns)} columns: {', '.join(parsed)}" if parsed else "none of the columns"
+    return f"{len(parsed)} of {len(there)} columns: {', '.join(_some(parsed))}" if parsed else "none of the columns"
 
 
 def _facts(told: Told, known: WindowInfo | None, *, is_last: bool, ends: bool) -> Iterator[tuple[str, str | list[str]]]:
     """`known`: the window that the steps before have told of."""
     if told.reads and not (is_last and told.reads == list(told.columns or ())):
-        yield "reads", told.reads
+        yield "reads", _some(told.reads)
     yield from _columns(told, is_last=is_last)
     if told.keys is not None:
         yield "keys", told.keys or f"none: all records{' of a window' if known else ''} together"
@@ -129,12 +132,18 @@ def _columns(told: Told, *, is_last: bool) -> Iterator[tuple[str, str | list[str
         return
     added, dropped = told.added, told.dropped or []
     if is_last or added is None or (dropped and len(added) + len(dropped) >= len(told.columns)):
-        yield "columns", _typed(told.columns)
+        columns = _typed(told.columns) or ["none"]
+        yield "columns", columns if is_last else _some(columns)
         return
     if added:
-        yield "columns", ["+ " + one for one in _typed(added)]
+        yield "columns", ["+ " + one for one in _some(_typed(added))]
     if dropped:
-        yield "" if added else "columns", ["- " + name for name in dropped]
+        yield "" if added else "columns", ["- " + name for name in _some(dropped)]
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    """Of very many, the first; the last step has all columns."""
+    return [*names[:_MOST], *([f"… {len(names) - _MOST:,} more"] if len(names) > _MOST else [])]
 
 
 def _typed(columns: Mapping[str, str]) -> list[str]:

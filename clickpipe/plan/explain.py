@@ -101,11 +101,12 @@ def _told(plan: Plan, number: int, placed: Placed, inside: int | None) -> Told:
     step = node.step
     is_begin = isinstance(step, SourceStep)
     words = " ".join(node.written.words)
+    does = step.describe(given or Columns()) if given is not None or is_begin else ""
     return Told(
         number=number,
         step=node.written.name,
         words=words,
-        does=step.describe(given or Columns()) if given is not None or is_begin else words,
+        does=does or words,
         inside=inside,
         reads=list(step.needs(given)) if isinstance(step, FlowStep) and given is not None else [],
         columns=None if after is None else dict(after.types),

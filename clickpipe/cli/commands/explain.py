@@ -171,7 +171,7 @@ def _begun(plan: Plan) -> tuple[Columns | None, list[str] | None, Input]:
         return None, None, known
     with closing(feed):
         feed.want(*wanted(plan, feed.columns))
-        if isinstance(feed, IngestFeed) and not feed.is_live:
+        if isinstance(feed, IngestFeed):
             known = dataclasses.replace(known, disorder=feed.disorder())
         return feed.columns, feed.parsed(), known
 
