@@ -39,6 +39,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("out-of-order", "ingest", f"{MIXED} | {HOURS} | sink -"),
         ("out-of-order", "ingest", f"{MIXED} | sort | sink -"),
+        ("out-of-order", "ingest", f"{MIXED} | dedup --by who --within 41s | {HOURS} | sink -"),
         ("out-of-order", "ingest", f"{MIXED} | dedup --by who --within 40s | sink -"),
         ("out-of-order", "ingest", f"{MIXED} --follow | {HOURS} | sink -"),
         ("no-watermark", "ingest", "ingest in.ndjson --follow | window tumble 1h --time ts | aggregate n='count(*)' | sink -"),

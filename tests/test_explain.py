@@ -193,6 +193,13 @@ def test_columns_are_null_until_they_are_known(monkeypatch: pytest.MonkeyPatch) 
     assert access["steps"][1]["reads"] == ["status"]
 
 
+@pytest.mark.parametrize(("options", "has_one"), [("", True), ("--idle-timeout 0s", False), ("--on-idle hold", False)])
+def test_rows_of_followed_files_say_what_closed_them(options: str, has_one: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the clock may do it."""
+    pipeline = f"ingest in.ndjson --follow --time ts {options} | window tumble 1m | aggregate n='count(*)' | sink -"
+    assert ("closed_by" in explained(monkeypatch, pipeline)["steps"][-1]["columns"]) is has_one
+
+
 @pytest.mark.parametrize(
     "steps",
     [
@@ -221,6 +228,7 @@ def test_columns_are_those_of_the_stream(steps: str, tmp_path: Path, monkeypatch
         ("filter 'ms > 3' | sink out.csv", ["ts", "who", "page", "ms"]),
         ("sink all.ndjson --pass | aggregate --by page n='count(*)' | sink out.ndjson", ["ts", "page"]),
         ("select page | sink out.ndjson", ["ts", "page"]),
+        ("select 'ms AS page' | filter 'page > 1' | sink out.ndjson", ["ts", "ms"]),
         ("limit 5 | sink out.ndjson", ["ts"]),
     ],
 )

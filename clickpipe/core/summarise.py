@@ -305,7 +305,7 @@ class Summarise(OperatorStep):
 
     def advice(self, where: Situation) -> Iterable[Advice]:
         if where.window is None and not where.input.ends and self.emit == "final":
-            what = "without a window its rows come at the end of the input, and this input has none: they never come"
+            what = "without a window its rows come at the end of the input, here when somebody stops the run and not before"
             yield Advice("no-result", what, "window tumble 1m before it, or --emit update")
 
     def grouping(self, given: Columns) -> Grouping:

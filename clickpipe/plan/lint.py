@@ -51,7 +51,7 @@ def _of_times(plan: Plan, known: Input) -> Iterator[Advice]:
     if not waiting:
         return
     if not known.ends and not known.has_time:
-        what = f"ingest knows no time, so {waiting[0][1]} waits for ever: this input never ends"
+        what = f"ingest knows no time, so {waiting[0][1]} holds all back until somebody stops the run"
         yield Advice("no-watermark", what, "ingest --time FIELD")
     tolerated, name = min(waiting, key=lambda one: one[0])
     if known.disorder and not known.out_of_orderness and known.disorder.greatest > tolerated:
@@ -81,7 +81,7 @@ def _unseen(placed: Placed, known: Input) -> Iterator[Advice]:
     if known.ends or known.takes_checkpoints or not isinstance(step, SinkStep):
         return
     if step.guarantee(has_checkpoints=False).level == WHOLE:
-        what = "without checkpoints its rows appear when the input ends, and this input does not; a crash loses them"
+        what = "without checkpoints its rows appear at the end of the input, here when somebody stops the run and not before"
         yield Advice("no-checkpoint", what, "ingest --checkpoint 1s, or clickpipe run --checkpoint 1s")
 
 
