@@ -9,14 +9,15 @@ from dataclasses import dataclass
 class Kept:
     """`what`, and `until` when; nothing: until the input ends.
 
-    `grows_with`: what makes it grow as long as records come; nothing: it is bounded by what is open or by a number. `remedy`:
-    against that.
+    `is_timed`: it is the watermark that lets it go. `grows_with`: what makes it grow as long as records come; nothing: it is
+    bounded by what is open or by a number. `remedy`: against that.
     """
 
     what: str
     until: str = ""
     grows_with: str = ""
     remedy: str = ""
+    is_timed: bool = False
 
     def told(self, *, ends: bool) -> str:
         """In a line. `ends`: whether the input does."""

@@ -98,8 +98,8 @@ class FlowStep(Step):
         """Whether columns that the step does not need pass through untouched."""
         return True
 
-    def waits_for_watermark(self) -> bool:
-        """Whether records stay in it, or count as late, by where the watermark is."""
+    def judges_lateness(self) -> bool:
+        """Whether it sends records that come too late to the late stream."""
         return False
 
     def tolerates(self) -> int:

@@ -278,7 +278,7 @@ class Summarise(OperatorStep):
         what = ", and ".join(dict.fromkeys([f"one row per {_listed(per)}{most}" if per else "one row", *self._beside()]))
         if window is not None and window.kind != "count":
             more = f", and {format_duration(window.lateness)} more" if window.lateness else ""
-            return Kept(what, f"let go when the watermark passes its end{more}")
+            return Kept(what, f"let go when the watermark passes its end{more}", is_timed=True)
         if window is not None:
             return Kept(what, "let go when it is full", _every(self._per(window)), "window tumble SIZE lets go by time")
         grows = self._per(None) if self.max_groups is None else ()

@@ -65,9 +65,9 @@ Examples:
 
     def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
         past = format_duration(2 * self.within)
-        return Kept(f"one row per {', '.join(self.by)}", f"let go when the watermark is {past} past it")
+        return Kept(f"one row per {', '.join(self.by)}", f"let go when the watermark is {past} past it", is_timed=True)
 
-    def waits_for_watermark(self) -> bool:
+    def judges_lateness(self) -> bool:
         return True
 
     def tolerates(self) -> int:

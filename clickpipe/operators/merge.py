@@ -51,9 +51,9 @@ Examples:
         return "by event time" if self.ordered else "as they come"
 
     def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept | None:
-        return Kept("the latest records", "let go when the watermark passes them") if self.ordered else None
+        return Kept("the latest records", "let go when the watermark passes them", is_timed=True) if self.ordered else None
 
-    def waits_for_watermark(self) -> bool:
+    def judges_lateness(self) -> bool:
         return self.ordered
 
     def memory(self) -> str:

@@ -98,7 +98,7 @@ Windows follow the calendar that the fine ones follow (window --tz)."""
 
     def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
         by = [*(self._by(given) if given else ()), f"open window of {format_duration(self.size)}"]
-        return Kept(f"one row per {', '.join(by)}", "let go when the watermark passes its end")
+        return Kept(f"one row per {', '.join(by)}", "let go when the watermark passes its end", is_timed=True)
 
     def memory(self) -> str:
         return "one row per open window and key"

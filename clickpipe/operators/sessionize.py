@@ -80,9 +80,9 @@ Examples:
     def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
         by = ", ".join(self.by)
         past = f"let go when the watermark has passed them; of a {by} when it is {format_duration(self.gap)} past its last"
-        return Kept(f"the latest records, and one row per {by}", past)
+        return Kept(f"the latest records, and one row per {by}", past, is_timed=True)
 
-    def waits_for_watermark(self) -> bool:
+    def judges_lateness(self) -> bool:
         return True
 
     def memory(self) -> str:

@@ -46,9 +46,9 @@ Examples:
         return f"by {time_column(given, self.time).name}"
 
     def keeps(self, given: Columns | None, window: WindowInfo | None) -> Kept:
-        return Kept("the latest records", "let go when the watermark passes them")
+        return Kept("the latest records", "let go when the watermark passes them", is_timed=True)
 
-    def waits_for_watermark(self) -> bool:
+    def judges_lateness(self) -> bool:
         return True
 
     def memory(self) -> str:

@@ -138,7 +138,7 @@ may still be corrected: then two sessions can become one, and the row of the lat
     def choosable(self, given: Columns) -> frozenset[str]:
         return frozenset() if self.kind == "count" else frozenset(given.types) - {*WINDOW}
 
-    def waits_for_watermark(self) -> bool:
+    def judges_lateness(self) -> bool:
         return self.kind != "count"
 
     def tolerates(self) -> int:

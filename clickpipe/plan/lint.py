@@ -12,7 +12,9 @@ from clickpipe.core.lateness import Lateness
 from clickpipe.core.lint import Advice, Input, Situation
 from clickpipe.core.step import FlowStep, OperatorStep, SinkStep, SourceStep
 from clickpipe.core.units import format_duration
+from clickpipe.errors import ClickpipeError
 from clickpipe.plan.explain import Placed, walk
+from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 
 
@@ -36,25 +38,37 @@ def advice(plan: Plan, columns: Columns | None, known: Input) -> list[Advised]:
     Raises PlanError like a run.
     """
     steps = list(walk(plan, columns))
-    found = [Advised(steps[0].node, one) for one in _of_times(plan, known)]
+    found = [Advised(steps[0].node, one) for one in [*_untimed(steps, known), *_disordered(plan, known)]]
     for before, placed in zip([None, *steps], steps, strict=False):
-        step = placed.node.step
-        own = [*step.advice(Situation(placed.given, placed.window, known)), *_kept(placed, known), *_unseen(placed, known)]
-        found += [Advised(placed.node, one) for one in [*own, *_sooner(before, placed)]]
+        try:
+            found += [Advised(placed.node, one) for one in [*_alone(placed, known), *_sooner(before, placed)]]
+        except ClickpipeError as error:
+            raise locate(error, placed.node.written) from None
     return found
 
 
-def _of_times(plan: Plan, known: Input) -> Iterator[Advice]:
-    """What makes records late, or never lets a window close."""
-    steps = [(node.step, node.written.name) for node in plan.nodes if isinstance(node.step, FlowStep)]
-    waiting = [(step.tolerates(), name) for step, name in steps if step.waits_for_watermark()]
-    if not waiting:
-        return
-    if not known.ends and not known.has_time:
-        what = f"ingest knows no time, so {waiting[0][1]} holds all back until somebody stops the run"
+def _alone(placed: Placed, known: Input) -> Iterator[Advice]:
+    """What a step knows, and what it says of itself shows."""
+    yield from placed.node.step.advice(Situation(placed.given, placed.window, known))
+    yield from _kept(placed, known)
+    yield from _unseen(placed, known)
+
+
+def _untimed(steps: Sequence[Placed], known: Input) -> Iterator[Advice]:
+    """What waits for a watermark that never moves."""
+    keeping = [(one.node.step.keeps(one.given, one.window), one.node.written.name) for one in steps]
+    waiting = [name for kept, name in keeping if kept and kept.is_timed]
+    if waiting and not known.ends and not known.has_time:
+        what = f"ingest knows no time, so {waiting[0]} lets go of nothing until somebody stops the run"
         yield Advice("no-watermark", what, "ingest --time FIELD")
-    tolerated, name = min(waiting, key=lambda one: one[0])
-    if known.disorder and not known.out_of_orderness and known.disorder.greatest > tolerated:
+
+
+def _disordered(plan: Plan, known: Input) -> Iterator[Advice]:
+    """What the first records tell of those to come."""
+    steps = [(node.step, node.written.name) for node in plan.nodes if isinstance(node.step, FlowStep)]
+    judging = [(step.tolerates(), name) for step, name in steps if step.judges_lateness()]
+    tolerated, name = min(judging, key=lambda one: one[0], default=(0, ""))
+    if name and known.disorder and not known.out_of_orderness and known.disorder.greatest > tolerated:
         yield _out_of_order(known.disorder, name)
 
 
