@@ -191,6 +191,8 @@ def test_columns_are_null_until_they_are_known(monkeypatch: pytest.MonkeyPatch) 
     }
     access = explained(monkeypatch, "ingest - --format combined | filter 'status = 500' | sink -")
     assert access["steps"][1]["reads"] == ["status"]
+    others = explained(monkeypatch, "ingest - --format combined --columns status:str,foo:int | sink -")["steps"][0]["columns"]
+    assert (others["status"], "foo" in others) == ("str", False)  # as a run has it
 
 
 @pytest.mark.parametrize(("options", "has_one"), [("", True), ("--idle-timeout 0s", False), ("--on-idle hold", False)])
@@ -319,6 +321,8 @@ def test_workers_have_a_box_around_them(form: str, begin: str, end: str, arrow: 
         (["--live", "x", "--format", "mermaid"], "--live NAME is told as text or json"),
         (["--live", "x", "--strict"], "no recipe beside it"),
         (["-c", "ingest in.ndjson --format clf | sink -"], 'no format "clf"'),
+        (["-c", "ingest in.ndjson | sink - --key ms"], "sink: --key is not for -"),
+        (["-c", "ingest tcp://:1 | aggregate n='cuont(*)' | sink -"], 'aggregate: no aggregate "cuont"'),
     ],
 )
 def test_words_that_do_not_go_together(words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

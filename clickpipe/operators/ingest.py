@@ -336,9 +336,11 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         taking = self._taking(self.source[0] if self.source else "", can_pause=True)
         form: Format = FORMATS.find(taking.format, Format)()
         types = declared_types(self.columns) if self.columns else {}
-        if not (form.types or (types and form.has_text)):
+        if not form.has_text:
+            types = {name: types.get(name, kind) for name, kind in form.types.items()}
+        if not types:
             return None
-        columns = Columns({**form.types, **types}, frozenset(types))
+        columns = Columns(types, frozenset(types))
         return self._idling(streamed(taking.event_time(form).found_in(columns)))
 
     def _idling(self, columns: Columns) -> Columns:

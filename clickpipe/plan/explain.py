@@ -10,8 +10,7 @@ from clickpipe.columns import Columns, WindowInfo
 from clickpipe.core.guarantee import Guarantee
 from clickpipe.core.kept import Kept
 from clickpipe.core.step import FlowStep, MergeStep, OperatorStep, PartitionStep, SinkStep, SourceStep, Step
-from clickpipe.errors import ClickpipeError
-from clickpipe.plan.parse import locate
+from clickpipe.plan.parse import located
 from clickpipe.plan.plan import Node, Plan
 
 
@@ -59,11 +58,9 @@ def walk(plan: Plan, columns: Columns | None) -> Iterator[Placed]:
     window = None if columns is None else _window(columns)
     for node in plan.nodes:
         step, after = node.step, columns
-        try:
+        with located(node.written):
             if columns is not None and isinstance(step, FlowStep):
                 after = step.columns(columns)
-        except ClickpipeError as error:
-            raise locate(error, node.written) from None
         yield Placed(node, columns, after, window)
         window = _assigned(step, window) if after is None else _window(after)
         columns = after
@@ -88,10 +85,8 @@ def tell(plan: Plan, columns: Columns | None) -> list[Told]:
     for number, placed in enumerate(walk(plan, columns), 1):
         step = placed.node.step
         inside = None if isinstance(step, MergeStep) else inside
-        try:
+        with located(placed.node.written):
             told.append(_told(plan, number, placed, inside))
-        except ClickpipeError as error:
-            raise locate(error, placed.node.written) from None
         inside = number if isinstance(step, PartitionStep) else inside
     return told
 
@@ -147,7 +142,8 @@ def wanted(plan: Plan, columns: Columns) -> tuple[list[str], bool]:
         step = placed.node.step
         if not isinstance(step, FlowStep) or placed.given is None:
             continue
-        names += step.needs(placed.given)
+        with located(placed.node.written):
+            names += step.needs(placed.given)
         is_text |= isinstance(step, SinkStep)
         if not step.passes() and placed.node is not plan.sink:
             return list(dict.fromkeys(names)), is_text

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from clickpipe.columns import Columns
 from clickpipe.core.advice import settings
 from clickpipe.core.guarantee import WHOLE
+from clickpipe.core.kept import Kept
 from clickpipe.core.lateness import Lateness
 from clickpipe.core.lint import Advice, Input, Situation
 from clickpipe.core.step import FlowStep, OperatorStep, SinkStep, SourceStep
 from clickpipe.core.units import format_duration
-from clickpipe.errors import ClickpipeError
 from clickpipe.plan.explain import Placed, walk
-from clickpipe.plan.parse import locate
+from clickpipe.plan.parse import located
 from clickpipe.plan.plan import Node, Plan
 
 
@@ -40,10 +40,8 @@ def advice(plan: Plan, columns: Columns | None, known: Input) -> list[Advised]:
     steps = list(walk(plan, columns))
     found = [Advised(steps[0].node, one) for one in [*_untimed(steps, known), *_disordered(plan, known)]]
     for before, placed in zip([None, *steps], steps, strict=False):
-        try:
+        with located(placed.node.written):
             found += [Advised(placed.node, one) for one in [*_alone(placed, known), *_sooner(before, placed)]]
-        except ClickpipeError as error:
-            raise locate(error, placed.node.written) from None
     return found
 
 
@@ -56,11 +54,15 @@ def _alone(placed: Placed, known: Input) -> Iterator[Advice]:
 
 def _untimed(steps: Sequence[Placed], known: Input) -> Iterator[Advice]:
     """What waits for a watermark that never moves."""
-    keeping = [(one.node.step.keeps(one.given, one.window), one.node.written.name) for one in steps]
-    waiting = [name for kept, name in keeping if kept and kept.is_timed]
+    waiting = [placed.node.written.name for placed in steps if (kept := _keeping(placed)) and kept.is_timed]
     if waiting and not known.ends and not known.has_time:
         what = f"ingest knows no time, so {waiting[0]} lets go of nothing until somebody stops the run"
         yield Advice("no-watermark", what, "ingest --time FIELD")
+
+
+def _keeping(placed: Placed) -> Kept | None:
+    with located(placed.node.written):
+        return placed.node.step.keeps(placed.given, placed.window)
 
 
 def _disordered(plan: Plan, known: Input) -> Iterator[Advice]:
@@ -84,7 +86,7 @@ def _out_of_order(disorder: Lateness, taker: str) -> Advice:
 
 
 def _kept(placed: Placed, known: Input) -> Iterator[Advice]:
-    kept = placed.node.step.keeps(placed.given, placed.window)
+    kept = _keeping(placed)
     if kept and kept.grows_with and not known.ends:
         yield Advice("unbounded-state", f"it keeps {kept.what}, for ever: memory grows with {kept.grows_with}", kept.remedy)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from clickpipe.core.step import MergeStep, PartitionStep, Step
 from clickpipe.errors import ClickpipeError, Place, PlanError
@@ -94,6 +95,15 @@ def locate(error: ClickpipeError, written: Written) -> ClickpipeError:
     found = _word_at(written, error.word)
     start, end = found if found else (written.start, written.start + len(written.name))
     return _at(written.text, start, error.at(written.name), written.origin, written.first_line, end)
+
+
+@contextmanager
+def located(written: Written) -> Iterator[None]:
+    """What is raised within is about this step."""
+    try:
+        yield
+    except ClickpipeError as error:
+        raise locate(error, written) from None
 
 
 def _word_at(written: Written, word: str) -> tuple[int, int] | None:
