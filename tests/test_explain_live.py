@@ -138,7 +138,7 @@ def test_what_leaves_nothing_behind_leaves_no_folder(tmp_path: Path) -> None:
     """A run in which all is well writes no state, and so nothing for this either."""
     _write(tmp_path / "a.ndjson", [0, 1_000])
     _clickpipe(tmp_path, "run", "-q", "-c", "ingest a.ndjson --time t --name x | sink o.ndjson")
-    assert not (tmp_path / ".home").exists()
+    assert not (tmp_path / ".home" / "pipelines").exists()
 
 
 @given(st.integers(0, 10**12))

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from running import Start, until
 from textual.pilot import Pilot
-from textual.widgets import DataTable
 
 from clickpipe.state.samples import CheckpointSample, SplitSample
 from clickpipe.testing import environment
 from clickpipe.top import cells, screen
 from clickpipe.top.model import Bottleneck, Pipeline, Spending, Step
+from clickpipe.top.rows import Rows
 from clickpipe.top.screen import Top
 
 SNAPSHOTS = Path(__file__).parent / "golden" / "top"
@@ -133,7 +133,7 @@ def test_what_changes_is_shown_and_the_cursor_stays() -> None:
         await says(app, pilot, "77.7k")
         found.insert(0, shown("another", life="9-9"))
         await says(app, pilot, "another")
-        assert app.screen.query_one(DataTable).cursor_row == 2, "the cursor is on what it was on"
+        assert app.screen.query_one(Rows).cursor == 2, "the cursor is on what it was on"
         await pilot.press("enter")
         await says(app, pilot, "sessions run 7: running")
 
@@ -166,8 +166,7 @@ def test_keys_sort_filter_and_go_back() -> None:
 
 def listed(app: Top) -> list[str]:
     """The names in the table of the screen on top."""
-    table = app.screen.query_one(DataTable)
-    return [str(table.get_row_at(row)[0]) for row in range(table.row_count)]
+    return [key.split()[0] for key in app.screen.query_one(Rows).keys]
 
 
 async def says(app: Top, pilot: Pilot[None], part: str) -> None:

@@ -151,7 +151,7 @@ STEPS = (
     Column("N", lambda one: Text(str(one.workers)), lambda one: one.workers, True),
     Column("IN/S", lambda one: Text(count(one.rate_in)), lambda one: one.rate_in, True, True),
     Column("OUT/S", lambda one: Text(count(one.rate_out)), lambda one: one.rate_out, True, True),
-    Column("BUSY ▒ HELD░", bar, lambda one: one.busy, False, True),
+    Column("TIME", bar, lambda one: one.busy, False, True),
     Column("OWN", lambda one: Text(percent(one.busy)), lambda one: one.busy, True, True),
     Column("HELD", lambda one: Text(percent(one.spending.backpressured)), lambda one: one.spending.backpressured, True, True),
     Column("IDLE", lambda one: Text(percent(one.spending.idle)), lambda one: one.spending.idle, True, True),

@@ -52,7 +52,7 @@ class Top(App[None]):
     ENABLE_COMMAND_PALETTE = False
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
-    DataTable { height: 1fr; background: ansi_default; }
+    DataTable, Rows { height: 1fr; background: ansi_default; }
     Detail Rows { height: auto; }
     #reasons { height: auto; max-height: 50%; }
     .head { height: auto; padding: 0 1; }
@@ -151,7 +151,7 @@ class Overview(Shown):
         self.query_one(Input).remove_class("-open")
         self.query_one(Rows).focus()
 
-    def on_data_table_row_selected(self) -> None:
+    def on_rows_chosen(self) -> None:
         if (one := self.query_one(Rows).chosen) is not None:
             self.app.push_screen(Detail(one))
 

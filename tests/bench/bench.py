@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import checkpoints
+import looking
 import stores
 
 HERE = Path(__file__).resolve().parent
@@ -166,7 +167,7 @@ def record_latency(tries: int) -> list[float]:
 
 
 def stored(kept: dict[str, float]) -> list[tuple[str, str, str, str]]:
-    """Of logs, views, archives and queries, see stores.py."""
+    """Of logs, views, archives and queries, see stores.py; of being looked at, see looking.py."""
 
     def at_most(name: str, value: float, most: float, unit: str) -> tuple[str, str, str, str]:
         return name, f"{value:.2f} {unit}".rstrip(), f"<= {most:g}", "holds" if value <= most else "falls short"
@@ -181,6 +182,9 @@ def stored(kept: dict[str, float]) -> list[tuple[str, str, str, str]]:
         at_most("a cached answer, beyond start-up", kept["cached"] * 1000, 30, "ms"),
         at_most("a row of a view of 1 M rows", kept["point"] * 1000, 5, "ms"),
         at_most("one hour of 30 days, bytes read", kept["pruned"] * 100, 2, "%"),
+        at_most("samples, of a core", kept["samples"] * 100, 0.5, "%"),
+        at_most("A with samples / without", kept["with samples / without"], 1.005, ""),
+        at_most("top over 50 pipelines, of a core", kept["top"] * 100, 2, "%"),
     ]
 
 
@@ -277,7 +281,7 @@ def main() -> None:
         memory |= peaks("20 M", *(make(10 * said.count, f"{name}-{10 * said.count}.ndjson", more) for name, more in SETS))
     saved = checkpoints.parts(file, DATA, environment())
     saved["restart"] = checkpoints.restarts(file, 4 * said.tries, environment())
-    kept = stores.measured(file, make(10 * said.count, f"clicks-{10 * said.count}.ndjson"))
+    kept = stores.measured(file, make(10 * said.count, f"clicks-{10 * said.count}.ndjson")) | looking.measured(file)
     median = {name: statistics.median(values) for name, values in raw.items()}
     report(raw, median, memory, saved, kept, said.count)
 

@@ -147,7 +147,7 @@ class _Taken:
     def told(self) -> str:
         passed = sum(one.get("passed", 0) for one in self._counts.values())
         lost = f"; {self.lost:,} could not be taken in time" if self.lost else ""
-        return f"{max(passed, self.shown):,} records passed, {self.shown:,} were shown{lost}"
+        return f"{self.shown:,} records" + (f" of {passed:,} that passed" if passed > self.shown else "") + lost
 
 
 def _read(descriptor: int) -> bytes:
