@@ -17,10 +17,12 @@ RECENT = 600.0  # seconds for which one that has ended is shown
 
 def look(*, names: tuple[str, ...] = (), everything: bool = False) -> list[Pipeline]:
     """All that runs, and what has ended of late. `everything`: also what ended long ago; `names`: these only."""
-    found = [(name, sample, sample.is_alive) for name in samples.pipelines() for sample in samples.read(name)]
+    wanted = [name for name in samples.pipelines() if not names or name in names]
+    found = [(name, sample, sample.is_alive) for name in wanted for sample in samples.read(name)]
+    told = {name: one for name, one in _told() if not names or name in names}
     now = time.time()
-    made = pipelines(found, dict(_told()), now, time.monotonic())
-    return [one for one in made if _is_wanted(one, names) and (everything or one.is_running or _is_recent(one, now))]
+    made = pipelines(found, told, now, time.monotonic())
+    return [one for one in made if everything or one.is_running or _is_recent(one, now)]
 
 
 def known() -> list[str]:
@@ -35,10 +37,6 @@ def check_known(names: tuple[str, ...]) -> None:
         if name not in there:
             notes = [f"there are: {', '.join(there)}" if there else "nothing has run yet"]
             raise PlanError(f'nothing is known of a pipeline "{name}"', hint=near(name, there), notes=notes, word=name)
-
-
-def _is_wanted(one: Pipeline, names: tuple[str, ...]) -> bool:
-    return not names or one.name in names
 
 
 def _is_recent(one: Pipeline, now: float) -> bool:
