@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,11 @@ def tapping_of(folder: Path, *words: str) -> subprocess.Popen[str]:
 def has_reader(path: Path) -> bool:
     """Whether both ends are open: the process that is asked has found it."""
     ends = 0
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            ends += os.readlink(link) == str(path)
-        except OSError:
-            continue
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            for link in os.listdir(f"/proc/{process}/fd"):
+                with suppress(OSError):
+                    ends += os.readlink(f"/proc/{process}/fd/{link}") == str(path)
     return ends >= 2
 
 
