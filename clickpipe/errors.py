@@ -57,6 +57,10 @@ class PlanError(ClickpipeError):
     code = 2
 
 
+class NothingYet(PlanError):
+    """There is no input yet, and there may be some another time."""
+
+
 class Unsupported(PlanError):
     """Asked for, and not to be had: `notimpl` (we could), `notyet` (they cannot), `never`."""
 

@@ -47,7 +47,7 @@ class Following(IngestFeed):
         self._changes = 0
 
     def _first_name(self) -> str:
-        return self._watch.tails[0].name
+        return self._watch.tails[0].name if self._watch.tails else self.pipeline
 
     def _begin(self) -> None:
         self._watch.begin()
@@ -79,7 +79,11 @@ class Following(IngestFeed):
             yield Pull(watermark=self._reached)  # so that what has failed in the background is heard of
         if self._drains and not self._is_finished:
             yield from self._drained()
-            self._tell_of_unfinished()
+        elif self._taking.bounded and not self._is_stopping:
+            yield from self._released()
+        if self._drains or self._taking.bounded:
+            for tail in () if self._is_finished else self._watch.tails:
+                self._tell_of_unfinished(tail.name, tail.unfinished, tail.silence())
         self._end()
 
     def _drained(self) -> Iterator[Pull]:
@@ -90,6 +94,17 @@ class Following(IngestFeed):
             if not self._watch.taken:
                 return
             left -= self._watch.taken
+
+    def _released(self) -> Iterator[Pull]:
+        """The end of a bounded run: who has given nothing for long is idle, also if this run was short. Else the file of
+        yesterday would hold the watermark back for ever. One is waited for: it was not idle yet when the others became so."""
+        now = self._now()
+        known = [(tail.silence(), tail.name) for tail in self._watch.tails if tail.has_given]
+        silent = sorted((silence, name) for silence, name in known if silence is not None)
+        for silence, name in silent[1:]:
+            self._watermark.rest(name, now, round(1_000 * silence))
+        if self._advance(self._marks(), now):
+            yield Pull(watermark=self._reached, idle=True)
 
     def round(self) -> Iterator[Pull]:
         """What has been appended to each file. A barrier comes last: then all that was read has been handed on."""
@@ -144,11 +159,6 @@ class Following(IngestFeed):
         for tail in self._watch.tails:
             tail.has_given = tail.has_given and not tail.is_done
         return {tail.name: tail.clock.watermark for tail in self._watch.tails if tail.has_given}
-
-    def _tell_of_unfinished(self) -> None:
-        for tail in self._watch.tails:
-            if tail.unfinished:
-                self._say(f"{tail.name} ends with {tail.unfinished:,} bytes of a line without its newline, which is left unread")
 
     def when_closed(self, call: Callable[[], None]) -> None:
         """Something else to do then."""

@@ -31,6 +31,7 @@ class Generation:
         self.file, self.name, self._format = file, name, form
         self.inode = os.fstat(file).st_ino
         self.left: float | None = None  # since when another file has its path
+        self.limit: int | None = None  # where it ends for a bounded run
         self._begin(offset, has_records)
 
     def _begin(self, offset: int, has_records: bool = False) -> None:
@@ -44,6 +45,7 @@ class Generation:
     def restart(self) -> None:
         """It was cut off: everything in it is new."""
         self._begin(0)
+        self.limit = None if self.limit is None else 0
 
     def rewind(self) -> None:
         """What was read from it since it was opened is read again."""
@@ -59,12 +61,24 @@ class Generation:
         return os.fstat(self.file).st_nlink == 0
 
     @property
+    def is_beyond(self) -> bool:
+        """Whether more of it was read than stood there when it was bounded."""
+        return self._seen > (self.limit or 0)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since it was written to."""
+        return max(0.0, time.time() - os.fstat(self.file).st_mtime)
+
+    @property
     def unfinished(self) -> int:
         """Bytes of a last line that has no newline yet."""
         return self._seen - self.offset
 
     def take(self, at_most: int) -> bytes:
         """What has been appended; nothing while it cannot be told what it is."""
+        if self.limit is not None and self.left is None:
+            at_most = min(at_most, max(0, self.limit - self._seen))
         chunk = os.pread(self.file, at_most, self._seen)
         return b"" if not self._seen and may_be_packed(chunk) else chunk
 

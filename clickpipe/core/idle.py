@@ -48,6 +48,10 @@ class Watermark:
         if has_given or split not in self._heard:
             self._heard[split] = now
 
+    def rest(self, split: str, now: int, silence: int) -> None:
+        """It is known otherwise for how long it has given nothing."""
+        self._looked[split], self._heard[split] = now, now - silence
+
     def has_seen(self, split: str) -> bool:
         return split in self._looked
 

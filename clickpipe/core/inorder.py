@@ -43,6 +43,8 @@ class InOrder(IngestFeed):
 
     def _prepare(self) -> None:
         for split in self._splits:
+            if self._taking.bounded:
+                split.bound()
             split.listen(self._taking.admission, self._format.cut, self._format.begin, self._say)
         if any(split.is_shared for split in self._splits):
             on_ask(self._asked)
@@ -117,6 +119,7 @@ class InOrder(IngestFeed):
                 return
         if not self._is_stopping:
             one.finish(is_saved=self.epochs is not None)
+            self._tell_of_unfinished(one.split.name, one.split.left(one.offset), one.split.silence())
 
     def _hunted(self, one: Progress, held: list[int]) -> Iterator[Pull]:
         """In small batches, a checkpoint behind each, until the stretch has been passed in which the last life died."""

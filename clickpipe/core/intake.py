@@ -9,7 +9,7 @@ A subclass says which blocks come next; everything else is the same for all.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from clickpipe.core.operator import Feed, Pull, Standing
 from clickpipe.core.packing import UNPACK
 from clickpipe.core.source import Admission, Arrived
 from clickpipe.core.time import SplitClock
-from clickpipe.errors import DataError
+from clickpipe.errors import DataError, NothingYet
 from clickpipe.lines import Block
 from clickpipe.state.epochs import Epochs
 from clickpipe.state.hunt import Hunt
@@ -33,6 +33,7 @@ from clickpipe.wire.frames import Barrier
 _PATIENCE = 2  # intervals that a checkpoint waits for the one before
 _BUCKETS = 8_192  # of lateness that a checkpoint holds for all splits together: a barrier is one line of the stream
 _FEWEST = 8  # of one split
+_SLOW_WRITER = 60.0  # seconds that a line may take
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Pace:
 
 @dataclass(frozen=True)
 class Taking:
-    """How raw input is taken: what its records are. `columns`: as a person declares them."""
+    """How raw input is taken: what its records are. `columns`: as a person declares them; `bounded`: no more than is there when it
+    begins; `stays_open`: and at that end the run stops, as if it had been asked to, instead of closing windows.
+    """
 
     pipeline: str
     format: str
@@ -56,6 +59,8 @@ class Taking:
     strict: bool = False
     idle: IdleRule = IdleRule()
     admission: Admission = Admission()
+    bounded: bool = False
+    stays_open: bool = False
 
     def event_time(self, form: Format) -> EventTime:
         """In the field that a person named, or that the format has it in."""
@@ -84,6 +89,7 @@ class IngestFeed(Feed):
     hunt: Hunt | None = None  # for a record at which the pipeline dies
     checkpoints: Epochs | None = None  # where they are complete one day
     _before = 0  # the newest that was begun
+    _say: Callable[[str], None]  # what a person should know
 
     def __init__(self, taking: Taking, saved: Mapping[str, Any] | None = None) -> None:
         """`saved`: the position of an earlier run. Raises StateError if its input is not there any more."""
@@ -162,6 +168,8 @@ class IngestFeed(Feed):
 
     def _inferred(self) -> Columns:
         sample = self._sample()
+        if self._taking.bounded and not any(block.data or block.overlong for block in sample):
+            raise NothingYet(f"{self._first_name()} has no record yet", hint="--columns tells what they will be")
         types = self._nameable(self._format.infer(sample))
         if not types and any(b"\0" in block.data[:4096] for block in sample):
             packed = next((tool for magic, tool in UNPACK.items() if sample[0].data.startswith(magic)), "")
@@ -280,8 +288,16 @@ class IngestFeed(Feed):
     def leave(self) -> None:
         self.stop(drain=False)
 
+    def _tell_of_unfinished(self, name: str, unfinished: int, silence: float | None) -> None:
+        """Of a line that nobody will read, or that nobody seems to finish: the next run goes on with one that is being written."""
+        is_being_written = silence is not None and silence < _SLOW_WRITER
+        if unfinished and not (self._taking.stays_open and is_being_written):
+            self._say(f"{name} ends with {unfinished:,} bytes of a line without its newline, which is left unread")
+
     def _end(self) -> None:
         """Nothing more is handed on."""
+        if self._taking.stays_open and self.epochs:
+            self._is_stopping = True
         self.is_stopped = self._is_stopping and not self._drains
         if self.epochs:
             self.last = self._barrier(self.epochs)

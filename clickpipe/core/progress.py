@@ -28,7 +28,7 @@ class Progress:
         """It was read to its end. `is_saved`: checkpoints will ask which file it was."""
         self._identity = self.split.identity(self.offset) if is_saved else {}
         self.split.close()
-        self.is_done = True
+        self.is_done = not self.split.left(self.offset)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -48,13 +48,14 @@ class Progress:
                 f"{self.split.name} has shrunk: {said['offset']:,} bytes of it had been read, and it has {now['at_least']:,}",
                 hint="--reset starts anew, and keeps what there is aside",
             )
-        if now != said["identity"]:
+        if now != said["identity"] and (said["offset"] or not self.split.left(0)):  # of an empty file nothing had been read
             what = f"is not the {self.split.noun} that was read before"
             raise StateError(
                 f"{self.split.name} {what}: its first {said['offset']:,} bytes have changed",
                 hint="--reset starts anew, and keeps what there is aside",
             )
-        self.offset, self.start, self.is_done = said["offset"] if now else 0, said["start"], said["done"]
+        self.offset, self.start = said["offset"] if now else 0, said["start"]
+        self.is_done = said["done"] and not self.split.left(self.offset)
         self._identity = said["identity"] if self.is_done else None
         self.clock = self._time.clock(is_live=self.split.is_live or self.split.keeps_arrivals, greatest=said["greatest"])
         self.clock.restore(said)

@@ -49,7 +49,8 @@ def blocks(
         chunks = _live(inbox, batch_bytes, max_latency, tick, is_stopping)
         cut = _cut(chunks, whole, 0, has_ended=lambda: inbox.is_at_end, given_up=inbox.take_given_up)
         return _pieces(cut, whole, batch_bytes)
-    return ahead(_pieces(_cut(split.chunks(offset), whole, batch_bytes // 2, offset), whole, batch_bytes))
+    cut = _cut(split.chunks(offset), whole, batch_bytes // 2, offset, has_ended=lambda: not split.goes_on)
+    return ahead(_pieces(cut, whole, batch_bytes))
 
 
 def _cut(

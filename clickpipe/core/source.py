@@ -49,6 +49,7 @@ class Split:
     noun = "file"  # what it is
     keeps_arrivals = False  # when its records arrived is known, also long after
     begin = 0  # where reading begins, in bytes
+    goes_on = False  # it ends where it was bounded, and a last line without its newline is left for another time
     is_shared = False  # many write to it, each an input of its own; whole records of theirs come, without their header lines
 
     def listen(
@@ -79,6 +80,17 @@ class Split:
         it cannot be told. Another thread may ask."""
         return None
 
+    def bound(self) -> None:
+        """From here on it ends where it ends now, whatever is added to it meanwhile. Raises PlanError where that is unknown."""
+
+    def left(self, offset: int) -> int:
+        """Of one that was bounded: bytes behind `offset` that another run has to read."""
+        return 0
+
+    def silence(self) -> float | None:
+        """For how many seconds nothing has been added to it; None: nobody knows."""
+        return None
+
     def arrived(self, block: Block) -> Sequence[Arrived]:
         """When the pieces of a block that `chunks` gave had arrived, in order. Empty: nobody knows."""
         return ()
@@ -103,11 +115,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Directly:
-    """What is asked of a source that gives columns. `within`: rows of this time only; milliseconds, the second exclusive."""
+    """What is asked of a source that gives columns. `within`: rows of this time only; milliseconds, the second exclusive;
+    `is_exact`: and of no other, where that is event time."""
 
     pipeline: str
     time: str | None = None
     within: tuple[int | None, int | None] | None = None
+    is_exact: bool = False
 
 
 @dataclass(frozen=True)

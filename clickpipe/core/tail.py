@@ -19,6 +19,7 @@ from clickpipe.core.beside import Beside, has_packing, inode_at, opened_regular,
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.format import Format
 from clickpipe.core.generation import Generation, fits, has_mark, mark
+from clickpipe.core.packing import MAGIC_BYTES
 from clickpipe.core.watched import WatchedSplit
 from clickpipe.errors import StateError
 from clickpipe.lines import Block
@@ -248,6 +249,25 @@ class Tail(WatchedSplit):
     def unfinished(self) -> int:
         """Bytes of a last line that has no newline yet."""
         return self.generations[-1].unfinished if self.generations else 0
+
+    # One that is bounded.
+
+    def bound(self) -> None:
+        """It is read as far as it goes now."""
+        for generation in self.generations:
+            generation.limit = generation.size
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether that has been read. A file that was left may be written to for a moment, and is read to its end for that long; if
+        its writer does not stop, another run goes on in it."""
+        if not self.generations:
+            return True
+        first = self.generations[0]
+        return first.is_beyond if len(self.generations) > 1 else not first.take(MAGIC_BYTES)
+
+    def silence(self) -> float | None:
+        return self.generations[-1].silence if self.generations else None
 
     def close(self) -> None:
         for generation in self.generations:

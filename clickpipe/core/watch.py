@@ -29,8 +29,18 @@ SCAN = 1.0  # and at a glob
 class Watch(Watched):
     """`taken`: the bytes that the last round has read. Raises PlanError for what cannot be followed."""
 
-    def __init__(self, addresses: tuple[str, ...], form: Format, time: EventTime, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        form: Format,
+        time: EventTime,
+        say: Callable[[str], None],
+        *,
+        is_bounded: bool = False,
+    ) -> None:
+        """`is_bounded`: no more than is there when reading begins."""
         self._addresses, self._format, self._time, self._say = addresses, form, time, say
+        self._is_bounded = is_bounded
         self.tails: list[Tail] = []
         self._next_look = self._next_scan = 0.0
         self._passed: set[str] = set()
@@ -40,10 +50,11 @@ class Watch(Watched):
 
     def begin(self) -> None:
         self._add()
-        for tail in self.tails:
+        self._bound()
+        for tail in () if self._is_bounded else self.tails:
             if tail.is_done and tail.name in self._addresses:
                 self._say(f"waiting for {tail.name}")
-        for address in filter(is_glob, self._addresses):
+        for address in () if self._is_bounded else filter(is_glob, self._addresses):
             if not glob.glob(address, recursive=True):
                 self._say(f"waiting for a file that matches {address}")
 
@@ -55,6 +66,15 @@ class Watch(Watched):
         for tail in self.tails:
             tail.look(self)
         self._add()
+        self._bound()
+
+    def _bound(self) -> None:
+        for tail in self.tails if self._is_bounded else ():
+            tail.bound()
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_bounded and all(tail.is_caught_up for tail in self.tails)
 
     def knows(self, file: int) -> bool:
         """Whether a file is read already, or was, under any name."""
@@ -88,7 +108,7 @@ class Watch(Watched):
 
     def _look(self) -> None:
         now = time.monotonic()
-        if now < self._next_look:
+        if self._is_bounded or now < self._next_look:
             return
         self._next_look = now + LOOK
         for tail in self.tails:

@@ -30,6 +30,10 @@ class WatchedSplit:
         """Bytes of a last line that has no newline yet."""
         return 0
 
+    def silence(self) -> float | None:
+        """For how many seconds nothing has been added to it; None: nobody knows."""
+        return None
+
     def arrived(self, block: Block) -> Sequence[Arrived]:
         """When the pieces of a block had arrived, in order; none: just now."""
         return ()

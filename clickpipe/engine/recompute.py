@@ -72,6 +72,8 @@ def again(plan: Plan, purpose: str, inputs: tuple[str, ...], opener: Opener, spa
         name=name_again(plan, purpose),
         checkpoint=None,
         follow=False,
+        until=None,
+        drain=False,
         reset=False,
         dead_letter=None,
         idle_timeout=None,

@@ -42,10 +42,11 @@ from clickpipe.core.source import (
 from clickpipe.core.step import SourceStep
 from clickpipe.core.time import UNITS
 from clickpipe.core.units import format_duration
+from clickpipe.core.until import NOW, before, refuse_time
 from clickpipe.core.watch import Watch
 from clickpipe.core.watched import Watched
 from clickpipe.core.zone import check_zone
-from clickpipe.errors import PlanError
+from clickpipe.errors import PlanError, Unsupported
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.space import NO_PATIENCE
 from clickpipe.store.spool import Spool
@@ -112,6 +113,14 @@ class Ingest(SourceStep):
         metavar="WHERE",
         example="2026-03-01T09:00:00Z",
     )
+    until: str | None = option(
+        "now: take what is there when the run begins, and end; with --checkpoint the next run goes on from there, and open windows "
+        "stay open; archives also: a time, before which their rows are",
+        default=None,
+        metavar="now|TIME",
+        example="now",
+    )
+    drain: bool = option("with --until and --checkpoint: the input is over, and all windows close", default=False)
     name: str | None = option("name of the pipeline; its state lives under it", default=None)
     dead_letter: str | None = option(
         "file for bad records, instead of dead.ndjson in the state directory", default=None, metavar="FILE"
@@ -150,12 +159,9 @@ class Ingest(SourceStep):
     within: tuple[int | None, int | None] | None = None  # not for people: records of this time only, where that is quick
 
     harmless = frozenset(
-        "within from_ checkpoint reset allow_fs batch_bytes max_latency max_errors dead_letter name "
+        "within from_ until drain checkpoint reset allow_fs batch_bytes max_latency max_errors dead_letter name "
         "client_timeout max_clients tls_cert tls_key tls_ca insecure".split()
     )
-    later = {
-        "--until": "stopping before the end is not in this version",
-    }
     epilog = """\
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts --max-out-of-orderness 5s | clickpipe limit 3
@@ -185,6 +191,12 @@ written between the two is lost by whoever truncates. Rotated files must stay un
 they are read: leave one rotation between (delaycompress); else a run that goes on stops with exit code 78.
 Packed files, pipes and devices cannot be followed.
 
+--until now ends the run with what is there when it begins: for cron, and timers of systemd (clickpipe systemd --timer). What is
+added meanwhile, a line that has no newline yet, and new files that a glob matches are left for the next run. With --checkpoint
+it stops as clickpipe stop does, with windows left open, and the next run goes on; nothing is closed early for having caught
+up, and the wall clock moves no watermark. --drain closes the windows all the same, and then the input is over. Without --follow
+files are read one after the other, packed ones too, and must keep their names; with it as they grow, through rotation.
+
 log:NAME reads a log to its present end, with --follow as it grows; each partition is a split. Where the first run begins is
 said by --from; then the checkpoint knows. A number that the log has is a record's, a larger one an epoch time. The offset
 of a dead letter counts bytes of the partition's text: clickpipe log show NAME --bytes. archive:NAME reads what is there,
@@ -202,7 +214,8 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         """The records; what is no text comes as it is. Raises StateError, see `begun`."""
         if is_direct(self.source):
             self._check_direct()
-            found = direct(self.source, Directly(self.pipeline(), self.time, self.within))
+            within, is_exact = before(self.until, self.within), self.until not in (None, NOW)
+            found = direct(self.source, Directly(self.pipeline(), self.time, within, is_exact))
             assert found is not None
             return found
         return self.begun(saved, say)
@@ -226,7 +239,7 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         spool = self._spooled(say, saved, directory) if self.spool else None
         start = str(spool.first) if spool else self.from_
         source = source_of((self.spool,) if self.spool else self.source, start)
-        is_bounded = not (self.follow or spool)
+        is_bounded = bool(self.until) or not (self.follow or spool)
         if source is not None and (not is_bounded or source.is_divided) and type(source).watched is not Source.watched:
 
             def watched(form: Format, time: EventTime, say: Callable[[str], None]) -> Watched:
@@ -237,7 +250,7 @@ When the half lines of all clients together have more than 64 MiB, the longest i
                 return found
 
             first = splits_of(self.source)[0].name if spool else source.address
-            feed = Following(self._taking(first, can_pause=not is_bounded), watched, say, saved)
+            feed = Following(self._taking(first, can_pause=self.follow or bool(spool)), watched, say, saved)
             if spool:
                 feed.when_closed(spool.close)
             return feed
@@ -246,7 +259,8 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         if self.from_ not in (None, "earliest"):
             raise PlanError("--from is for logs: files are read from their beginning", word="--from")
         addresses = followed(self.source)
-        return Following(self._taking(addresses[0], can_pause=True), partial(Watch, addresses), say, saved)
+        watch = partial(Watch, addresses, is_bounded=bool(self.until))
+        return Following(self._taking(addresses[0], can_pause=True), watch, say, saved)
 
     def _spooled(self, say: Callable[[str], None], saved: Mapping[str, Any] | None, directory: StateDirectory | None) -> Spool:
         """What cannot be read again goes into a log. Raises PlanError, OutsideError."""
@@ -277,6 +291,7 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         """The same for these splits, whose records may come from a step of ours."""
         if self.follow:
             raise PlanError(f"--follow is for files that grow: {splits[0].name} is none", word="--follow")
+        self.check_until()
         can_pause = any(split.is_shared or split.can_pause for split in splits)
         return InOrder(self._taking(splits[0].name, can_pause=can_pause), splits, saved, say)
 
@@ -368,6 +383,7 @@ When the half lines of all clients together have more than 64 MiB, the longest i
             else ", taken to be in order"
         )
         how = ", followed" if self.follow else ""
+        how += f", until {self.until}" if self.until else ""
         time = self.event_time or (given.time.name if given.time else None)
         when = f"event time {time}{'' if is_direct(self.source) else delay}" if time else "no event time"
         return f"{' '.join(self.source)}{how}; {when}"
@@ -383,6 +399,7 @@ When the half lines of all clients together have more than 64 MiB, the longest i
             raise PlanError("--checkpoint must be longer than 0s", word="--checkpoint")
         self._check_idle()
         self._check_clients()
+        self.check_until()
         check_zone(self.time_zone)
 
     def check_checkpoint(self) -> None:
@@ -390,11 +407,24 @@ When the half lines of all clients together have more than 64 MiB, the longest i
         if is_direct(self.source):
             self._check_direct()
 
+    def check_until(self) -> None:
+        """Raises PlanError where nobody can tell what is there now."""
+        if self.drain and not self.until:
+            hint = "clickpipe drain NAME is for a pipeline that runs"
+            raise PlanError("--drain says how --until ends", hint=hint, word="--drain")
+        if self.until and not self.is_replayable:
+            what = "standard input" if self.reads_standard_input else self.source[0]
+            why = f"what {what} will give is not there yet, and what is not taken now is lost"
+            raise Unsupported("never", "--until", why, hint="spool it to a log, and read that: log:NAME", word="--until")
+        if self.until and not is_direct(self.source):
+            refuse_time(self.until)
+
     def _check_direct(self) -> None:
         """Raises PlanError for options that say how text is read, or how often a position is saved."""
         for one in options(type(self)):
             if one.name in _OF_TEXT and getattr(self, one.name) != one.default:
                 raise PlanError(f"{one.flag} is not for {self.source[0]}, which is read as a whole and as it is", word=one.flag)
+        self.check_until()
 
     def _check_idle(self) -> None:
         word = "--idle-timeout" if self.idle_timeout is not None else "--on-idle" if self.on_idle else ""
@@ -431,7 +461,7 @@ When the half lines of all clients together have more than 64 MiB, the longest i
 
     def _idle_rule(self) -> IdleRule:
         timeout = _IDLE if self.idle_timeout is None else int(self.idle_timeout)
-        return IdleRule(timeout, advances=self.on_idle != "hold")
+        return IdleRule(timeout, advances=self.on_idle != "hold" and not self.until)
 
     def _taking(self, first: str, *, can_pause: bool) -> Taking:
         """`first`: the name of the first split. `can_pause`: some split may give nothing for a while."""
@@ -444,6 +474,8 @@ When the half lines of all clients together have more than 64 MiB, the longest i
             self.strict,
             self._idle_rule() if can_pause else IdleRule(),
             self._admission(),
+            bounded=bool(self.until),
+            stays_open=bool(self.until and self.checkpoint and not self.drain),
         )
 
 

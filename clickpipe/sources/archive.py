@@ -16,7 +16,7 @@ from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.source import Directly, Source, Split
 from clickpipe.core.time import instants, to_milliseconds
 from clickpipe.core.timed import MARK
-from clickpipe.errors import PlanError
+from clickpipe.errors import PlanError, Unsupported
 from clickpipe.store.archives import Archive, Snapshot, scan, spoken
 from clickpipe.store.latest import DELETED, latest
 
@@ -46,6 +46,9 @@ class ArchiveFeed(Feed):
         if self._is_latest:
             types.pop(DELETED, None)
         self.columns = Columns(types, frozenset(types), self._time_in(types, asked.time))
+        if asked.is_exact and (self.columns.time is None or not self._is_by_its_time()):
+            why = f"archive:{snapshot.name} does not go by {asked.time or 'a time'}"
+            raise Unsupported("notimpl", "--until TIME", why, hint="| filter", word="--until")
         self._wants: list[str] = list(types)
 
     def _time_in(self, types: dict[str, str], asked: str | None) -> TimeColumn | None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import glob
 import os
 import stat
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from typing import Any
 
 from clickpipe.core.packing import GZIP, MAGIC_BYTES, ZSTD, is_packed
 from clickpipe.core.source import Source, Split
-from clickpipe.errors import DataError, OutsideError, PlanError
+from clickpipe.errors import DataError, NothingYet, OutsideError, PlanError, Unsupported
 from clickpipe.state.manifest import digest
 
 _CHUNK = 8 << 20
@@ -38,7 +40,7 @@ class File(Source):
             return [self.address]
         paths = sorted(path for path in glob.glob(self.address, recursive=True) if not os.path.isdir(path))
         if not paths:
-            raise PlanError(f"no file matches {self.address}", word=self.address)
+            raise NothingYet(f"no file matches {self.address}", word=self.address)
         return paths
 
 
@@ -47,6 +49,7 @@ class FileSplit(Split):
         self.name = path
         self._known: int | None = None  # a descriptor of the file that is being read, from then until `close`
         self._unpacked_from: int | None = None  # of a packed file: how many of its bytes were unpacked
+        self._end: int | None = None  # where a bounded one ends
         try:
             status = os.stat(path)
             mode, self._size = status.st_mode, status.st_size
@@ -58,6 +61,22 @@ class FileSplit(Split):
             hint = f"for the files in it: '{os.path.join(path, '*')}'"
             raise PlanError(f"{path} is a directory", hint=hint, word=path)
 
+    def bound(self) -> None:
+        """A packed one does not grow: it is read to its end."""
+        with self._opened() as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Unsupported("never", "--until", f"{self.name} is a pipe or a device: what it will give is not there now")
+            self.goes_on, self._end = not _is_packed(file.fileno()), status.st_size
+
+    def left(self, offset: int) -> int:
+        if self._end is None or (offset and not self.goes_on):
+            return 0
+        return max(0, self._end - offset)
+
+    def silence(self) -> float | None:
+        return max(0.0, time.time() - os.stat(self.name).st_mtime) if os.path.exists(self.name) else None
+
     def chunks(self, offset: int = 0) -> Iterator[bytes]:
         """Unit of `offset`: bytes of text, unpacked if the file is packed."""
         try:
@@ -66,7 +85,13 @@ class FileSplit(Split):
                 if _is_packed(file.fileno()):
                     yield from _skip(self._text(_read(file.fileno(), 0)), offset)
                 else:
-                    yield from self._text(_read(file.fileno(), offset))
+                    yield from self._text(_up_to(self._end, offset, _read(file.fileno(), offset)))
+        except OSError as error:
+            raise OutsideError(f"{self.name}: {error.strerror}") from None
+
+    def _opened(self) -> FileIO:
+        try:
+            return open(os.open(self.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
         except OSError as error:
             raise OutsideError(f"{self.name}: {error.strerror}") from None
 
@@ -156,6 +181,16 @@ def _read(file: int, at: int) -> Iterator[bytes]:
             yield chunk
         return
     while chunk := os.pread(file, _CHUNK - _EDGE + _line_end(os.pread(file, _EDGE, at + _CHUNK - _EDGE)), at):
+        yield chunk
+        at += len(chunk)
+
+
+def _up_to(end: int | None, at: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """No more than stands before `end`."""
+    for chunk in chunks:
+        if end is not None and at + len(chunk) >= end:
+            yield chunk[: max(0, end - at)]
+            return
         yield chunk
         at += len(chunk)
 

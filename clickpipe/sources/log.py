@@ -6,7 +6,9 @@ kept in the log, so that a clock that runs ahead is judged by that, and the same
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ from clickpipe.core.time import parse_instant
 from clickpipe.core.watched import Watched, WatchedSplit
 from clickpipe.errors import PlanError, StateError
 from clickpipe.lines import Block
+from clickpipe.store.logends import bases, segment
 from clickpipe.store.logs import Log, Reader
 from clickpipe.store.segments import Head
 
@@ -85,6 +88,7 @@ class LogSplit(Split):
 
     noun = "log"
     keeps_arrivals = True
+    _is_bounded = False
 
     def __init__(self, log: Log, number: int, start: str | None = None) -> None:
         self.name, self._log, self._number = log.title(number), log, number
@@ -103,6 +107,13 @@ class LogSplit(Split):
 
     def extent(self, position: int) -> tuple[int, int] | None:
         return max(0, position - self.begin), self._text - self.begin
+
+    def bound(self) -> None:
+        """It ends so by itself; but more may come another time."""
+        self._is_bounded = True
+
+    def left(self, offset: int) -> int:
+        return max(0, self._text - offset) if self._is_bounded else 0
 
     def arrived(self, block: Block) -> Sequence[Arrived]:
         """Pieces of a block that arrived together, in order; what is before it is forgotten."""
@@ -196,6 +207,14 @@ class LogTail(WatchedSplit):
 
     def arrived(self, block: Block) -> Sequence[Arrived]:
         return taken(self._arrivals, block)
+
+    def silence(self) -> float | None:
+        """By when its newest segment was written to."""
+        path = self._log.partition(self._number)
+        try:
+            return max(0.0, time.time() - os.stat(segment(path, bases(path)[-1])).st_mtime)
+        except (IndexError, FileNotFoundError):
+            return None
 
     def left(self) -> int:
         """Bytes of text that are there, and not read."""

@@ -9,6 +9,9 @@ restarts that bring no new checkpoint (exit code 1), and not started again at al
 its saved state is what is wrong (65, 2, 78). SIGTERM or Ctrl-C stop it after a last checkpoint, with windows
 left open; a second one stops it at once. SIGUSR1 drains it: the input ends, and windows close.
 
+--until now takes what is there when the run begins, and ends: for cron and timers. With checkpoints windows stay open, and
+the next run goes on; a run that meets another one at work leaves it alone (exit code 75).
+
 Several recipes run side by side: a signal is for all of them, `clickpipe stop NAME` for one.
 """
 
@@ -30,11 +33,12 @@ from clickpipe.core.option import Duration
 from clickpipe.core.step import PartitionStep
 from clickpipe.engine.opening import ACCOUNTS
 from clickpipe.engine.restart import Policy
-from clickpipe.errors import PlanError, Unsupported
+from clickpipe.errors import NothingYet, PlanError, Unsupported
 from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
 from clickpipe.plan.flags import DURATION
 from clickpipe.plan.guarantees import require_exactly_once
+from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.stopping import RESCALED
 
@@ -43,6 +47,7 @@ Examples:
   clickpipe run recipes/trending.toml --format table
   clickpipe run -c 'ingest sample_data/clicks.ndjson.zst | select event_id page country | limit 2 | sink -'
   clickpipe run recipes/trending.toml --set window=1d --format table
+  clickpipe run --until now recipes/live.toml
   clickpipe run recipes/trending.toml recipes/countries.toml --format ndjson --quiet | wc -l"""
 
 
@@ -52,6 +57,8 @@ Examples:
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
 @click.option("--format", "form", type=click.Choice(["ndjson", "csv", "table"]), help="how a sink on standard output writes")
 @click.option("--checkpoint", type=DURATION, metavar="DURATION", help="save state this often; as at ingest  [e.g. 1s]")
+@click.option("--until", metavar="now", help="take what is there by now, and end: for cron; as at ingest")
+@click.option("--drain", is_flag=True, help="with --until: close all windows at the end")
 @click.option(
     "--restart", type=click.Choice(["on-failure", "no"]), default="on-failure", help="with checkpoints: start again what died"
 )
@@ -72,6 +79,8 @@ def command(
     values: tuple[str, ...],
     form: str | None,
     checkpoint: int | None,
+    until: str | None,
+    drain: bool,
     restart: str,
     on_poison: str,
     require: str | None,
@@ -83,6 +92,7 @@ def command(
     if accounts:
         os.environ[ACCOUNTS] = accounts  # for all processes of the pipeline
     plans = [saved_every(formatted(plan, form), checkpoint) for plan in read_plans(recipes, pipeline, values)]
+    plans = [taken_until(plan, until, drain=drain) for plan in plans]
     if require:
         for plan in plans:
             require_exactly_once(plan)
@@ -99,14 +109,23 @@ def command(
     if len(plans) > 1 or (policy and plans[0].takes_checkpoints):
         more = [f"--set={value}" for value in values] + ([f"--format={form}"] if form else []) + (["--quiet"] if quiet else [])
         more += [] if checkpoint is None else [f"--checkpoint={checkpoint}ms"]
+        more += ([f"--until={until}"] if until else []) + (["--drain"] if drain else [])
         origins = [[path] for path in recipes] or [["-c", pipeline or ""]]
         words = [[["run", "--restart=no", *more, *origin]] for origin in origins]
         with progress(plans, quiet=quiet):
             return supervise(plans, words, codec, policy)
     from clickpipe.engine.local import run
 
-    with progress(plans, quiet=quiet or any(isinstance(node.step, PartitionStep) for node in plans[0].nodes)):  # these are forked
-        outcome = run(plans[0], say, arrow=codec == "arrow")
+    is_forked = any(isinstance(node.step, PartitionStep) for node in plans[0].nodes)
+    try:
+        with progress(plans, quiet=quiet or is_forked):
+            outcome = run(plans[0], say, arrow=codec == "arrow")
+    except NothingYet as nothing:
+        if not _ends_with_what_is_there(plans[0]):
+            raise
+        if not quiet:
+            say(nothing.what)
+        return 0
     if outcome.is_rescaled:
         return RESCALED
     if not quiet:
@@ -128,16 +147,42 @@ def saved_every(plan: Plan, interval: int | None) -> Plan:
     """The plan with the interval of checkpoints that a person wants."""
     if interval is None:
         return plan
-    at = next((number for number, node in enumerate(plan.nodes) if isinstance(node.step, Ingest)), None)
+    at = _ingest_at(plan)
     if at is None:
         raise PlanError("--checkpoint is for a pipeline that begins with ingest")
     return _with_option(plan, at, "checkpoint", Duration(interval), f"{interval}ms")
 
 
-def _with_option(plan: Plan, at: int, name: str, value: object, word: str) -> Plan:
+def taken_until(plan: Plan, until: str | None, *, drain: bool) -> Plan:
+    """The plan with an end of its input, where a person wants one. Raises PlanError where it can have none."""
+    at = _ingest_at(plan)
+    if at is None and (until or drain):
+        raise PlanError("--until is for a pipeline that begins with ingest")
+    if at is not None and until:
+        plan = _with_option(plan, at, "until", until, until)
+    if at is not None and drain:
+        plan = _with_option(plan, at, "drain", True)
+    for node in plan.nodes:
+        if isinstance(node.step, Ingest):
+            try:
+                node.step.check_until()
+            except PlanError as error:
+                raise locate(error, node.written) from None
+    return plan
+
+
+def _ingest_at(plan: Plan) -> int | None:
+    return next((number for number, node in enumerate(plan.nodes) if isinstance(node.step, Ingest)), None)
+
+
+def _ends_with_what_is_there(plan: Plan) -> bool:
+    return any(isinstance(node.step, Ingest) and node.step.until for node in plan.nodes)
+
+
+def _with_option(plan: Plan, at: int, name: str, value: object, *word: str) -> Plan:
     node = plan.nodes[at]
     step = dataclasses.replace(node.step, **{name: value})  # type: ignore[type-var]  # steps are dataclasses
-    written = dataclasses.replace(node.written, words=(*node.written.words, f"--{name}", word))
+    written = dataclasses.replace(node.written, words=(*node.written.words, f"--{name}", *word))
     return dataclasses.replace(plan, nodes=(*plan.nodes[:at], Node(step, written), *plan.nodes[at + 1 :]))
 
 
