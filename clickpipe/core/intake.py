@@ -47,8 +47,8 @@ class Pace:
 
 @dataclass(frozen=True)
 class Taking:
-    """How raw input is taken: what its records are. `columns`: as a person declares them; `bounded`: no more than is there when it
-    begins; `stays_open`: and at that end the run stops, as if it had been asked to, instead of closing windows.
+    """How raw input is taken: what its records are. `columns`: as a person declares them; `bounded`: no more than is there when
+    it begins; `stays_open`: and at that end the run stops, as if it had been asked to, instead of closing windows.
     """
 
     pipeline: str
@@ -289,9 +289,9 @@ class IngestFeed(Feed):
         self.stop(drain=False)
 
     def _tell_of_unfinished(self, name: str, unfinished: int, silence: float | None) -> None:
-        """Of a line that nobody will read, or that nobody seems to finish: the next run goes on with one that is being written."""
+        """Of a line that nobody will read, or that nobody seems to finish: one that is being written is for the next run."""
         is_being_written = silence is not None and silence < _SLOW_WRITER
-        if unfinished and not (self._taking.stays_open and is_being_written):
+        if unfinished and not (self._taking.stays_open and not self._drains and is_being_written):
             self._say(f"{name} ends with {unfinished:,} bytes of a line without its newline, which is left unread")
 
     def _end(self) -> None:

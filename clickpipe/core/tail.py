@@ -259,8 +259,8 @@ class Tail(WatchedSplit):
 
     @property
     def is_caught_up(self) -> bool:
-        """Whether that has been read. A file that was left may be written to for a moment, and is read to its end for that long; if
-        its writer does not stop, another run goes on in it."""
+        """Whether that has been read. A file that was left may be written to for a moment, and is read to its end for that long;
+        if its writer does not stop, another run goes on in it."""
         if not self.generations:
             return True
         first = self.generations[0]

@@ -19,8 +19,8 @@ def before(until: str | None, within: Span | None) -> Span | None:
 
 
 def refuse_time(until: str) -> None:
-    """Raises PlanError unless it is now. Where records are out of order, one that is to be left may stand before one that is to be
-    taken; a position, which is where the next run goes on, cannot say both."""
+    """Raises PlanError unless it is now. Where records are out of order, one that is to be left may stand before one that is to
+    be taken; a position, which is where the next run goes on, cannot say both."""
     if until == NOW:
         return
     _instant(until)

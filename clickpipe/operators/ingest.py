@@ -114,8 +114,8 @@ class Ingest(SourceStep):
         example="2026-03-01T09:00:00Z",
     )
     until: str | None = option(
-        "now: take what is there when the run begins, and end; with --checkpoint the next run goes on from there, and open windows "
-        "stay open; archives also: a time, before which their rows are",
+        "now: take what is there when the run begins, and end; with --checkpoint the next run goes on from there, and open "
+        "windows stay open; archives also: a time, before which their rows are",
         default=None,
         metavar="now|TIME",
         example="now",
