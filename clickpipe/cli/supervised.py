@@ -7,9 +7,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from clickpipe.cli.service import Service
 from clickpipe.cli.words import say
 from clickpipe.core.cores import cores
 from clickpipe.core.step import MergeStep, PartitionStep, SourceStep
+from clickpipe.engine.notify import manager, unmanaged
 from clickpipe.engine.restart import Policy
 from clickpipe.engine.supervisor import Pipeline, Supervisor
 from clickpipe.errors import ClickpipeError, PlanError
@@ -17,6 +19,7 @@ from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.home import pipeline_directory
+from clickpipe.state.samples import SWITCH
 
 
 def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: str, policy: Policy | None) -> int:
@@ -32,7 +35,12 @@ def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: st
         if len(plans) > 1 and any(node.step.reads_standard_input for node in plan.nodes if isinstance(node.step, Ingest)):
             raise PlanError(f"{name} reads standard input: it must be the only one")
     environment = {**os.environ, "CLICKPIPE_CODEC": codec}
-    return Supervisor(pipelines, environment, say, policy).run()
+    served = manager(os.environ)
+    if served is None:
+        return Supervisor(pipelines, environment, say, policy).run()
+    environment = {**unmanaged(environment), SWITCH: "on"}  # how they are is known from their samples
+    known = [name for plan, name in zip(plans, names, strict=True) if any(isinstance(node.step, Ingest) for node in plan.nodes)]
+    return Supervisor(pipelines, environment, say, policy, Service(served, known)).run()
 
 
 def step_words(plan: Plan, *, quiet: bool) -> list[list[str]]:
@@ -76,7 +84,8 @@ def _pipeline(plan: Plan, words: list[list[str]], *, rescales: bool) -> Pipeline
     partitions = [node.step for node in plan.nodes if isinstance(node.step, PartitionStep)]
     _tell_of_crowds(name, partitions)
     if not plan.takes_checkpoints:
-        return Pipeline(name, commands, None)
+        listens = any(isinstance(node.step, Ingest) and node.step.has_clients for node in plan.nodes)
+        return Pipeline(name, commands, None, listens=listens and len(words) == 1)
     is_replayable = all(node.step.is_replayable for node in plan.nodes if isinstance(node.step, Ingest))
     follows = rescales and is_replayable and len(words) == 1 and any(step.is_auto for step in partitions)
     return Pipeline(name, commands, pipeline_directory(name), partitions if follows else ())

@@ -26,6 +26,7 @@ from clickpipe.core.source import Admission, Arrived
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import DataError, NothingYet
 from clickpipe.lines import Block
+from clickpipe.spent import IDLE, waiting
 from clickpipe.state.epochs import Epochs
 from clickpipe.state.hunt import Hunt
 from clickpipe.wire.frames import Barrier
@@ -111,7 +112,9 @@ class IngestFeed(Feed):
             self._restore(saved["splits"])
         else:
             self._begin()
-            self._raw_columns = self._time.found_in(self._declared(taking.columns) if taking.columns else self._inferred())
+            with waiting(IDLE):
+                found = self._declared(taking.columns) if taking.columns else self._inferred()
+            self._raw_columns = self._time.found_in(found)
         idles = taking.idle.moves_by_clock and self._raw_columns.time is not None
         self.columns = replace(streamed(self._raw_columns), idles=idles)
 

@@ -25,6 +25,7 @@ from clickpipe.operators.sink import Sink
 from clickpipe.operators.window import Window
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
+from clickpipe.state import samples
 from clickpipe.state.files import hold, remove, rename
 from clickpipe.state.space import Space
 from clickpipe.wire.links import NO_LINKS, Links
@@ -67,13 +68,20 @@ def _begun(plan: Plan, first: Node, space: Space) -> tuple[Feed, bool, Checkpoin
             if plan.nodes[1].step.checkpoint:
                 raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
             return plan.nodes[1].step.feed([ProducedSplit(first.step.raw())]), True, None
-        if isinstance(first.step, Ingest) and first.step.checkpoint:
-            begun, checkpoints = begin(first.step, plan.name, first.written.name, space)
-            return begun, True, checkpoints
+        if isinstance(first.step, Ingest):
+            with samples.opening(first.step.pipeline(plan.name)):
+                return _begun_ingest(plan, first.step, first.written.name, space)
         assert isinstance(first.step, SourceStep)
         return first.step.open(say=space.say), True, None
     except ClickpipeError as error:
         raise locate(error, first.written) from None
+
+
+def _begun_ingest(plan: Plan, step: Ingest, name: str, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
+    if not step.checkpoint:
+        return step.open(say=space.say), True, None
+    begun, checkpoints = begin(step, plan.name, name, space)
+    return begun, True, checkpoints
 
 
 def _joined(plan: Plan, space: Space, inbox: Arriving | None = None) -> tuple[Feed, bool, Checkpoints | None]:

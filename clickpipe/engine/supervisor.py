@@ -38,21 +38,44 @@ _STOPS = {signal.SIGTERM: "stop", signal.SIGINT: "stop", signal.SIGUSR1: "drain"
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What to supervise. `state`: its state directory; None for one that takes no checkpoints, and is never started again."""
+    """What to supervise. `state`: its state directory; None for one that takes no checkpoints, and is never started again;
+    `listens`: others send it what it reads, and its input ends when it is asked to."""
 
     name: str
     commands: Sequence[Sequence[str]]
     state: str | None
     partitions: Sequence[PartitionStep] = ()  # where the number of workers of one follows the load
+    listens: bool = False
+
+
+class Attendant:
+    """Whoever looks at the supervisor's pipelines now and then: nobody, unless a subclass says so. `due`: when it looks next."""
+
+    due = float("inf")
+
+    def look(self, now: float, names: Sequence[str]) -> None:
+        """`names`: of the pipelines that are not over."""
+
+    def stopping(self) -> None:
+        """All were asked to end."""
+
+    def ended(self, code: int) -> None:
+        """All are over."""
 
 
 class Supervisor:
     """`say`: what a person should know meanwhile. `policy` None: nothing is started again."""
 
     def __init__(
-        self, pipelines: Sequence[Pipeline], environment: Mapping[str, str], say: Callable[[str], None], policy: Policy | None
+        self,
+        pipelines: Sequence[Pipeline],
+        environment: Mapping[str, str],
+        say: Callable[[str], None],
+        policy: Policy | None,
+        attendant: Attendant | None = None,
     ) -> None:
         together = len(pipelines)
+        self._attendant = attendant or Attendant()
         self._all = [_Supervised(one, environment, say, policy if one.state else None, together) for one in pipelines]
         self._asked = ""
 
@@ -63,23 +86,28 @@ class Supervisor:
                 for one in self._all:
                     one.claim()
                 while self._turn():
-                    for number in taken(min((one.next for one in self._all), default=0.0) - time.monotonic()):
+                    for number in taken(min(self._attendant.due, *(one.next for one in self._all)) - time.monotonic()):
                         self._take(number)
             finally:
                 for one in self._all:
                     one.kill()
-        return next((one.code for one in self._all if one.code), 0)
+        code = next((one.code for one in self._all if one.code), 0)
+        self._attendant.ended(code)
+        return code
 
     def _turn(self) -> bool:
         """Do what there is to do; whether there may be more."""
         for one in self._all:
             one.turn(time.monotonic())
+        if (now := time.monotonic()) >= self._attendant.due:
+            self._attendant.look(now, [one.pipeline.name for one in self._all if not one.is_over])
         return any(not one.is_over for one in self._all)
 
     def _take(self, number: int) -> None:
         wanted = _STOPS.get(signal.Signals(number))
         if wanted is None:
             return
+        self._attendant.stopping()
         for one in self._all:
             if self._asked == "stop" and wanted == "stop":
                 one.end_now(128 + number)
@@ -228,7 +256,7 @@ class _Supervised:
             return
         if self._group is None:
             self._over(Over(0))
-        elif self.pipeline.state is None:
+        elif self.pipeline.state is None and not self.pipeline.listens:
             self.end_now(128 + number)
         elif number == signal.SIGUSR1:
             self._drain()

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from itertools import count
 import orjson
 
 from clickpipe.errors import ClickpipeError, ReaderGone
+from clickpipe.spent import spent
 from clickpipe.state.files import make_folder, write_fleeting
 from clickpipe.state.home import is_name, run_directories, run_directory
 from clickpipe.state.trust import check_folder, read_own
@@ -189,6 +191,38 @@ def written(
         over.set()
         thread.join()
         _write(pipeline, replace(going.next(), ended=ended))
+
+
+@contextmanager
+def opening(pipeline: str) -> Iterator[None]:
+    """While in here, a process that begins a pipeline says that it lives, although it computes nothing yet. Then that goes."""
+    if os.environ.get(SWITCH) == "off":
+        yield
+        return
+    over, life = threading.Event(), new_life()
+
+    def work() -> None:
+        while True:
+            now = spent()
+            told = Sample(os.getpid(), 0, None, 0, time.monotonic(), now.busy, now.idle, now.backpressured)
+            _write(pipeline, replace(told, born=born(os.getpid()) or 0, life=life, when=time.time()))
+            if over.wait(EVERY):
+                return
+
+    thread = threading.Thread(target=work, daemon=True, name="opening")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        with suppress(OSError, ClickpipeError):
+            os.unlink(os.path.join(run_directory(pipeline), f"0@{life}.json"))
+
+
+def reads(sample: Sample) -> bool:
+    """Whether a source has its state again, and its input: it computes, or waits for the first records."""
+    return bool(sample.steps) or sample.idle > 0
 
 
 class _Going:

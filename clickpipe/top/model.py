@@ -330,6 +330,15 @@ def troubles(one: Pipeline, when: float, patience: float) -> list[str]:
     return found
 
 
+def standstill(one: Pipeline, when: float, patience: float) -> list[str]:
+    """Why nothing is to be hoped for any more: its processes say nothing, or records come and move neither the watermark nor a
+    checkpoint. One without checkpoints would lose all by being started again, which moves no watermark."""
+    is_saved = one.checkpoint_age is not None and one.checkpoint_age <= patience + (one.interval or 0)
+    if one.state != "silent" and (not one.is_running or not one.interval or is_saved):
+        return []
+    return troubles(one, when, patience)
+
+
 def as_json(one: Pipeline) -> dict[str, Any]:
     """For programs."""
     from dataclasses import asdict

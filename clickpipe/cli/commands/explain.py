@@ -28,15 +28,14 @@ behind the watermark; windows that are still open take them all the same.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from typing import Any
 
 import click
 
+from clickpipe.cli.begun import begun
 from clickpipe.cli.explained import Look, as_text, plain
 from clickpipe.cli.live import as_text as as_text_live
 from clickpipe.cli.live import seen
@@ -44,18 +43,13 @@ from clickpipe.cli.live import to_json as to_json_live
 from clickpipe.cli.recipes import read_plans
 from clickpipe.cli.text import described
 from clickpipe.columns import Columns
-from clickpipe.core.intake import IngestFeed
-from clickpipe.core.lint import Input
-from clickpipe.core.operator import Feed
-from clickpipe.errors import ClickpipeError, PlanError
+from clickpipe.errors import PlanError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan import graph
 from clickpipe.plan.blocks import lowered
-from clickpipe.plan.explain import tell, to_json, wanted
+from clickpipe.plan.explain import tell, to_json
 from clickpipe.plan.guarantees import guarantees, require_exactly_once
-from clickpipe.plan.lint import Advised, advice, input_of, numbered
-from clickpipe.plan.names import meant
-from clickpipe.plan.parse import locate
+from clickpipe.plan.lint import Advised, advice, numbered
 from clickpipe.plan.plan import Plan
 
 _FORMATS = ("text", "json", "mermaid", "dot")
@@ -104,7 +98,7 @@ def command(
         raise PlanError("one recipe at a time")
     if require:
         require_exactly_once(plans[0])
-    columns, parsed, known = _begun(plans[0])
+    columns, parsed, known = begun(plans[0])
     found = advice(plans[0], columns, known)
     _show(plans[0], columns, parsed, found, form, ends=known.ends)
     return _STRICT if strict and found else 0
@@ -150,45 +144,3 @@ def _name(plan: Plan) -> str:
     """Of the pipeline, where its words say it."""
     given = next((node.step.name for node in plan.nodes if isinstance(node.step, Ingest) and node.step.name), None)
     return given or plan.name
-
-
-# What the input says.
-
-
-def _begun(plan: Plan) -> tuple[Columns | None, list[str] | None, Input]:
-    """Its columns, those that are made of it, and what is known of its records. None: known only when the stream comes."""
-    node = plan.source
-    if node is None or not isinstance(node.step, Ingest):
-        return None, None, input_of(plan)
-    try:
-        known = input_of(plan)
-        if not node.step.is_replayable:
-            return node.step.declared(), None, known
-        feed = _opened(node.step)
-    except ClickpipeError as error:
-        raise locate(error, node.written) from None
-    if feed is None:
-        return None, None, known
-    with closing(feed):
-        feed.want(*wanted(plan, feed.columns))
-        if isinstance(feed, IngestFeed):
-            known = dataclasses.replace(known, disorder=feed.disorder())
-        return feed.columns, feed.parsed(), known
-
-
-def _opened(step: Ingest) -> Feed | None:
-    """None of files that are followed and have not come yet: nothing is waited for."""
-    try:
-        feed = step.beginning()
-    except PlanError as error:
-        if step.follow and not any(map(_is_stored, step.source)):
-            return None
-        error.hint = error.hint or next(filter(None, map(meant, step.source)), "")
-        raise
-    has_records = step.columns or not step.follow or not set(feed.columns.types) <= {step.time}
-    return feed if has_records else None
-
-
-def _is_stored(address: str) -> bool:
-    """Whether it names what does not come by itself."""
-    return address.startswith(("log:", "archive:"))

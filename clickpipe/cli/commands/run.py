@@ -12,6 +12,9 @@ left open; a second one stops it at once. SIGUSR1 drains it: the input ends, and
 --until now takes what is there when the run begins, and ends: for cron and timers. With checkpoints windows stay open, and
 the next run goes on; a run that meets another one at work leaves it alone (exit code 75).
 
+Under systemd (Type=notify) it says when all pipelines read, how they are, and feeds the watchdog as long as they make progress:
+clickpipe systemd writes the unit.
+
 Several recipes run side by side: a signal is for all of them, `clickpipe stop NAME` for one.
 """
 
@@ -31,6 +34,7 @@ from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.option import Duration
 from clickpipe.core.step import PartitionStep
+from clickpipe.engine.notify import manager
 from clickpipe.engine.opening import ACCOUNTS
 from clickpipe.engine.restart import Policy
 from clickpipe.errors import NothingYet, PlanError, Unsupported
@@ -106,7 +110,7 @@ def command(
     if no_fuse:
         with progress(plans, quiet=quiet):
             return supervise(plans, [step_words(plan, quiet=quiet) for plan in plans], codec, policy)
-    if len(plans) > 1 or (policy and plans[0].takes_checkpoints):
+    if len(plans) > 1 or (policy and plans[0].takes_checkpoints) or manager(os.environ):
         more = [f"--set={value}" for value in values] + ([f"--format={form}"] if form else []) + (["--quiet"] if quiet else [])
         more += [] if checkpoint is None else [f"--checkpoint={checkpoint}ms"]
         more += ([f"--until={until}"] if until else []) + (["--drain"] if drain else [])
