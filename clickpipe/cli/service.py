@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from clickpipe.core.units import format_duration
 from clickpipe.engine.notify import Manager
@@ -24,10 +24,10 @@ _FULL = 1 << 16  # bytes that are left of a disk on which nobody can say anythin
 
 
 class Service(Attendant):
-    """`known`: the pipelines that say when they read; others do as soon as they are started."""
+    """`processes`: how many each pipeline has; one that is not named says nothing, and reads as soon as it is started."""
 
-    def __init__(self, manager: Manager, known: Collection[str]) -> None:
-        self._manager, self._known, self._began = manager, known, time.monotonic()
+    def __init__(self, manager: Manager, processes: Mapping[str, int]) -> None:
+        self._manager, self._processes, self._began = manager, processes, time.monotonic()
         self.due = self._hungry = self._began
         self._is_ready = self._is_stopping = False
         self._status = ""
@@ -35,8 +35,8 @@ class Service(Attendant):
 
     def look(self, now: float, names: Sequence[str]) -> None:
         self.due = now + (self._every if self._is_ready else min(self._every, _SOON))
-        found = look(names=tuple(names)) if names else []
-        if not self._is_ready and all(map(self._reads, names)):
+        found = [one for one in look(names=tuple(names)) if one.is_running or one.state == "waiting"] if names else []
+        if not self._is_ready and names and all(map(self._reads, names)):
             self._ready()
         stuck = [f"{one.name}: {why}" for one in found for why in self._stuck(one)]
         if not stuck and now >= self._hungry:
@@ -60,13 +60,19 @@ class Service(Attendant):
         self._manager.tell("READY")
 
     def _reads(self, name: str) -> bool:
-        if name not in self._known:
+        """Whether it waits for its first records, or all its processes are at work."""
+        if name not in self._processes:
             return True
-        return any(one.hop == 0 and one.at >= self._began and one.is_alive and samples.reads(one) for one in samples.read(name))
+        said = [one for one in samples.read(name) if one.at >= self._began and one.is_alive]
+        first = [one for one in said if one.hop == 0 and samples.reads(one)]
+        return bool(first) and (not first[0].steps or len(said) >= self._processes[name])
 
     def _stuck(self, one: Pipeline) -> list[str]:
         """On a full disk all pause, and cannot say so."""
         found = standstill(one, time.time(), self._manager.watchdog or 0.0)
+        silent = self._processes.get(one.name, 0) - len({process for step in one.steps for process in step.processes})
+        if one.steps and silent > 0:
+            found.append(f"{silent} of its processes have said nothing yet")
         return [] if found and one.state == "silent" and _is_full(home()) else found
 
     def _tell(self, status: str) -> None:

@@ -39,8 +39,9 @@ def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: st
     if served is None:
         return Supervisor(pipelines, environment, say, policy).run()
     environment = {**unmanaged(environment), SWITCH: "on"}  # how they are is known from their samples
-    known = [name for plan, name in zip(plans, names, strict=True) if any(isinstance(node.step, Ingest) for node in plan.nodes)]
-    return Supervisor(pipelines, environment, say, policy, Service(served, known)).run()
+    told = [any(isinstance(node.step, Ingest) for node in plan.nodes) for plan in plans]
+    processes = {one.name: len(one.commands) for one, is_told in zip(pipelines, told, strict=True) if is_told}
+    return Supervisor(pipelines, environment, say, policy, Service(served, processes)).run()
 
 
 def step_words(plan: Plan, *, quiet: bool) -> list[list[str]]:

@@ -68,6 +68,8 @@ def inode_at(path: str) -> int | None:
 def opened_regular(path: str) -> int | None:
     """A descriptor, unless the file has gone or is none."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a socket, which may have got the inode of a file, cannot even be opened
+            return None
         file = opened(path)
     except FileNotFoundError:
         return None

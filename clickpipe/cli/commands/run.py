@@ -20,30 +20,27 @@ Several recipes run side by side: a signal is for all of them, `clickpipe stop N
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
 import click
 
 from clickpipe.cli.accounts import report
+from clickpipe.cli.adjusted import formatted, saved_every, taken_until
 from clickpipe.cli.progress import progress
 from clickpipe.cli.recipes import read_plans
 from clickpipe.cli.step import CODECS
 from clickpipe.cli.supervised import step_words, supervise
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
-from clickpipe.core.option import Duration
 from clickpipe.core.step import PartitionStep
 from clickpipe.engine.notify import manager
 from clickpipe.engine.opening import ACCOUNTS
 from clickpipe.engine.restart import Policy
 from clickpipe.errors import NothingYet, PlanError, Unsupported
 from clickpipe.operators.ingest import Ingest
-from clickpipe.operators.sink import Sink
 from clickpipe.plan.flags import DURATION
 from clickpipe.plan.guarantees import require_exactly_once
-from clickpipe.plan.parse import locate
-from clickpipe.plan.plan import Node, Plan
+from clickpipe.plan.plan import Plan
 from clickpipe.stopping import RESCALED
 
 _EPILOG = """\
@@ -137,57 +134,8 @@ def command(
     return 0
 
 
-def formatted(plan: Plan, form: str | None) -> Plan:
-    """The plan with the form that a person wants on standard output."""
-    node = plan.sink
-    if form is None:
-        return plan
-    if node is None or not isinstance(node.step, Sink) or node.step.destination != "-":
-        raise PlanError("--format is for a pipeline that ends in sink -")
-    return _with_option(plan, len(plan.nodes) - 1, "format", form, form)
-
-
-def saved_every(plan: Plan, interval: int | None) -> Plan:
-    """The plan with the interval of checkpoints that a person wants."""
-    if interval is None:
-        return plan
-    at = _ingest_at(plan)
-    if at is None:
-        raise PlanError("--checkpoint is for a pipeline that begins with ingest")
-    return _with_option(plan, at, "checkpoint", Duration(interval), f"{interval}ms")
-
-
-def taken_until(plan: Plan, until: str | None, *, drain: bool) -> Plan:
-    """The plan with an end of its input, where a person wants one. Raises PlanError where it can have none."""
-    at = _ingest_at(plan)
-    if at is None and (until or drain):
-        raise PlanError("--until is for a pipeline that begins with ingest")
-    if at is not None and until:
-        plan = _with_option(plan, at, "until", until, until)
-    if at is not None and drain:
-        plan = _with_option(plan, at, "drain", True)
-    for node in plan.nodes:
-        if isinstance(node.step, Ingest):
-            try:
-                node.step.check_until()
-            except PlanError as error:
-                raise locate(error, node.written) from None
-    return plan
-
-
-def _ingest_at(plan: Plan) -> int | None:
-    return next((number for number, node in enumerate(plan.nodes) if isinstance(node.step, Ingest)), None)
-
-
 def _ends_with_what_is_there(plan: Plan) -> bool:
     return any(isinstance(node.step, Ingest) and node.step.until for node in plan.nodes)
-
-
-def _with_option(plan: Plan, at: int, name: str, value: object, *word: str) -> Plan:
-    node = plan.nodes[at]
-    step = dataclasses.replace(node.step, **{name: value})  # type: ignore[type-var]  # steps are dataclasses
-    written = dataclasses.replace(node.written, words=(*node.written.words, f"--{name}", *word))
-    return dataclasses.replace(plan, nodes=(*plan.nodes[:at], Node(step, written), *plan.nodes[at + 1 :]))
 
 
 def _check_hunt(plan: Plan) -> None:
