@@ -21,7 +21,7 @@ import sys
 import click
 
 from clickpipe.cli.adjusted import taken_until
-from clickpipe.cli.explained import explained
+from clickpipe.cli.begun import check
 from clickpipe.cli.needs import Needs, groups_of, needs_of
 from clickpipe.cli.recipes import read_plan
 from clickpipe.cli.supervised import name_of
@@ -64,7 +64,7 @@ def command(
     plan = read_plan(recipe, None, values)
     plan = taken_until(plan, "now", drain=False) if calendar else plan
     needs = needs_of(plan, recipe)
-    explained(plan)
+    check(plan)
     name = name or name_of(plan)
     _check(name, memory, calendar)
     unit = _unit(name, recipe, values, needs, memory=memory, is_of_user=user, is_periodic=calendar is not None)
