@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import PIPELINE, Start, children_of, errors, until
 
+from clickpipe.cli import service
 from clickpipe.cli.unit import MARK, listed, word
 from clickpipe.engine.notify import Manager, manager, unmanaged
 from clickpipe.errors import PlanError
@@ -108,7 +110,7 @@ def test_who_waits_for_the_first_record_is_ready(source: str, heard: Heard, star
     assert len(children) == 1
     assert "NOTIFY_SOCKET" not in Path(f"/proc/{children[0]}/environ").read_text()
     process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    assert process.wait(60) == 0  # there was nothing to save
     assert "STOPPING=1" in heard.listen()
 
 
@@ -157,6 +159,16 @@ def test_clients_are_heard_out_when_a_service_without_checkpoints_is_stopped(hea
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0, errors(folder)
     assert (folder / "out.ndjson").read_text() == '{"n":42}\n'
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_full_disk_is_waited_for(is_full: bool, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On it nobody can say anything, and being started again makes no space."""
+    monkeypatch.setattr(service, "look", lambda **_: [Pipeline("c", "", "silent", processes=(1,))])
+    monkeypatch.setattr(service, "_is_full", lambda _: is_full)
+    service.Service(Manager(heard.address, 30.0), {}).look(time.monotonic(), ["c"])
+    assert ("WATCHDOG=1" in heard.listen()) is is_full
+    assert ("STATUS=c: its disk is full" in heard.listen()) is is_full
 
 
 def test_a_value_adds_no_line(heard: Heard) -> None:

@@ -90,6 +90,8 @@ def _is_full(path: str) -> bool:
 
 
 def _said(one: Pipeline) -> str:
+    if one.state == "silent":
+        return f"{one.name}: its disk is full"
     parts = [] if one.is_running else [one.state]
     parts += [one.reason] if one.reason else []
     parts += [f"{one.rate:,.0f} records/s", f"{one.records:,} in all"] if one.is_running else []

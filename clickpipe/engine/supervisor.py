@@ -26,6 +26,7 @@ from clickpipe.engine.group import Group, verdict
 from clickpipe.engine.restart import History, Over, Policy, after_end
 from clickpipe.engine.scaling import Scaler
 from clickpipe.errors import ClickpipeError
+from clickpipe.state import samples
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.hunt import HUNT, SETS_ASIDE, forget, suspect
 from clickpipe.stopping import AGAIN, RESCALE, RESCALED, WORKERS
@@ -211,9 +212,8 @@ class _Supervised:
             return
         code = 0 if code == RESCALED else code
         if self._asked:
-            has_begun = self._directory is not None and self._directory.last_run() != self._before
             if code == 128 + signal.SIGTERM:  # at once: it had nothing to save yet, or could not
-                code = 75 if has_begun or self._asked == signal.SIGUSR1 else 0
+                code = 75 if self._has_begun() or self._asked == signal.SIGUSR1 else 0
             self._over(Over(code, f"ended at checkpoint {epoch} before it could write a last one" if code else ""))
             return
         if self.policy is None:
@@ -235,6 +235,12 @@ class _Supervised:
         again = f", restart {found.history.without_progress} from there" if found.history.without_progress > 1 else ""
         self.say(f"{self.pipeline.name}: {_died(code)}; goes on from checkpoint {epoch} in {found.delay:.1f} s{again}")
         self._tell("waiting", last=_died(code))
+
+    def _has_begun(self) -> bool:
+        """Whether the run may have handed on a record. One that waits for its first has not said yet how it fares."""
+        run = self._directory.last_run() if self._directory else self._before
+        is_told = self.environment.get(samples.SWITCH) != "off"
+        return run != self._before and not (is_told and all(one.run != run for one in samples.read(self.pipeline.name)))
 
     def _over(self, over: Over) -> None:
         self.is_over, self.code, self.due = True, over.code, float("inf")
