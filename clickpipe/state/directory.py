@@ -115,7 +115,8 @@ class StateDirectory(Epochs):
 
     def lead(self, run: int) -> None:
         """Say that this process completes the run's checkpoints. For others to see while both live: it need not survive."""
-        os.pwrite(self._locks[0], _spelled(run), 0)
+        path = os.path.join(self.path, "lock")
+        self.patience(self.name)(path, lambda: os.pwrite(self._locks[0], _spelled(run), 0))
 
     def is_led(self, run: int) -> bool:
         """Whether a process has come to complete this run's checkpoints; it may have died since."""

@@ -25,7 +25,7 @@ from clickpipe.faults import kill_point, may_fail
 from clickpipe.state.space import NO_PATIENCE, Patience
 from clickpipe.state.trust import link_refused
 from clickpipe.stopping import forget, on_stop
-from clickpipe.wire.pump import failure
+from clickpipe.wire.pump import failure, write_all
 
 
 class AtomicFile:
@@ -83,11 +83,8 @@ def write_fleeting(path: str, data: bytes, mode: int = 0o600) -> None:
     """A file that is seen whole under its name, and need not survive. Raises DiskError."""
     part = f"{path}.{os.getpid()}.part"
     try:
-        descriptor = _open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-        try:
-            _write(part, descriptor, data)
-        finally:
-            _close(descriptor)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb", buffering=0) as file:
+            write_all(file.fileno(), data)
         os.replace(part, path)
     except OSError as error:
         with contextlib.suppress(OSError):
