@@ -106,6 +106,18 @@ class StepBeforeFailed(Exception):
         self.code = code
 
 
+class Caution(str):
+    """Said to a person when all goes on, and should not be overlooked: machines are told that it is a warning."""
+
+    level = "warning"
+
+
+class Failure(Caution):
+    """Said of something that has failed, by who goes on or exits with the code of another process."""
+
+    level = "error"
+
+
 class ReaderGone(Exception):
     """Whoever read our output has left (`| head`). Not an error: we stop and say nothing."""
 

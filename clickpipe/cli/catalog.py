@@ -50,6 +50,11 @@ def gives_stream(words: list[str]) -> bool:
     return words[0] != "sink" or "--pass" in words
 
 
+def summary(name: str) -> str:
+    """The first line of its help, read without importing it."""
+    return (_COMMANDS if name in _COMMANDS.names() else _STEPS).summary(name)
+
+
 def summaries() -> list[tuple[str, list[tuple[str, str]]]]:
     """The sections of the help text, read from the modules' docstrings without importing them."""
     return [

@@ -11,6 +11,7 @@ from contextlib import suppress
 import click
 
 from clickpipe.cli import pipelines
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.errors import OutsideError, PlanError
 from clickpipe.plan.flags import DURATION
@@ -21,7 +22,7 @@ def ending(name: str, text: str | None, epilog: str, number: signal.Signals) -> 
     """The command that sends this signal."""
 
     @described(name, text, epilog)
-    @click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines")
+    @click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines", shell_complete=values.pipelines)
     @click.option("--all", "every", is_flag=True, help="all that run")
     @click.option("--timeout", type=DURATION, default=60_000, metavar="DURATION", help="wait no longer than this  [default 1m]")
     def command(names: tuple[str, ...], every: bool, timeout: int) -> None:

@@ -6,15 +6,19 @@ import errno
 import os
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from clickpipe import __version__
 from clickpipe.cli import catalog
-from clickpipe.cli.words import say
+from clickpipe.cli.text import log_format
+from clickpipe.cli.words import check_format, complain, heed_format, say, speaks_json
 from clickpipe.errors import ClickpipeError, DiskError, OursError, OutsideError, PlanError, ReaderGone, StepBeforeFailed, near
 from clickpipe.stopping import RESCALE, clean_up, die_with_parent, ends_by_itself, keep, parent
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 EPILOG = """\
 A pipeline is ordinary commands in a shell, or the same line in a recipe:
@@ -44,6 +48,13 @@ class Commands(click.Group):
             raise PlanError(f'no command "{args[0]}"', hint=near(args[0], catalog.names()), notes=["clickpipe --help lists them"])
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in catalog.names() if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=catalog.summary(name)) for name in names), *options]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, rows in catalog.summaries():
             with formatter.section(title):
@@ -51,18 +62,22 @@ class Commands(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
-        formatter.write(EPILOG)
+        formatter.write(self.epilog or "")
 
 
 @click.command(
     "clickpipe",
     cls=Commands,
     help="Real-time analytics for click and event streams, made of Unix commands.",
+    epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", message="clickpipe %(version)s")
 def cli() -> None:
     pass
+
+
+log_format(cli)
 
 
 def main() -> NoReturn:
@@ -115,7 +130,13 @@ def _die_with_parent() -> None:
 
 def _run(words: list[str]) -> int:
     """The exit code."""
+    if asked := os.environ.get("_CLICKPIPE_COMPLETE"):
+        from clickpipe.cli.completing.answer import answer
+
+        return answer(cli, asked)
+    heed_format(words)
     try:
+        check_format()
         result = cli.main(words, prog_name="clickpipe", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except ReaderGone:
@@ -125,7 +146,7 @@ def _run(words: list[str]) -> int:
     except ClickpipeError as error:
         return _say(error)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        _show_help(error.format_message())
         return 2
     except click.ClickException as error:
         return _say(_usage(error))
@@ -137,6 +158,13 @@ def _run(words: list[str]) -> int:
         return _say(_failed_call(error))
     except BaseException as error:  # panics inside Polars are no Exceptions
         return _say(_ours(error))
+
+
+def _show_help(text: str) -> None:
+    if speaks_json():
+        complain(PlanError("no command", notes=["clickpipe --help lists them"]))
+    else:
+        click.echo(text, err=True)
 
 
 def _failed_call(error: OSError) -> ClickpipeError:
@@ -168,7 +196,7 @@ def _ours(error: BaseException) -> ClickpipeError:
 
 
 def _say(error: ClickpipeError) -> int:
-    say(str(error))
+    complain(error)
     return error.code
 
 
@@ -188,5 +216,5 @@ def _flush_failed() -> int:
     error = sys.exc_info()[1]
     if isinstance(error, BrokenPipeError) or not isinstance(error, OSError):
         return 0
-    sys.stderr.write(f"clickpipe: standard output: {error.strerror}\n")
-    return 74
+    say(f"standard output: {error.strerror}", "error", code=DiskError.code)
+    return DiskError.code

@@ -1,6 +1,6 @@
 """How far a bounded run is, on a terminal: a bar on standard error, which goes when the run ends.
 
-It is never shown where standard error is no terminal, or where records are printed on the same one.
+It is never shown where standard error is no terminal, where messages are JSON, or where records are printed on the same one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from clickpipe.cli.supervised import name_of
+from clickpipe.cli.words import speaks_json
 from clickpipe.plan.plan import Plan
 from clickpipe.state import samples
 from clickpipe.stopping import parent
@@ -62,6 +63,8 @@ def of_pipelines(names: Callable[[], Sequence[str]]) -> Look:
 
 
 def _is_for_people(prints: bool) -> bool:
+    if speaks_json():
+        return False
     return parent() is None and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb" and not (prints and os.isatty(1))
 
 

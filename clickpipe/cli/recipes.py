@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from clickpipe.errors import PlanError
+from clickpipe.cli.completing.places import recipes
+from clickpipe.cli.completing.values import variables
+from clickpipe.cli.words import speak_of
+from clickpipe.errors import ClickpipeError, PlanError
 from clickpipe.plan.parse import parse
 from clickpipe.plan.plan import Plan
 from clickpipe.plan.recipe import fill_in, read_recipe
@@ -15,9 +19,13 @@ from clickpipe.plan.recipe import fill_in, read_recipe
 
 def takes_one(command: Callable[..., Any]) -> Callable[..., Any]:
     """The words of a command that computes a recipe again, for `read_plan`."""
-    values = click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="a value for ${NAME}")
+    values = click.option(
+        "--set", "values", multiple=True, metavar="NAME=VALUE", help="a value for ${NAME}", shell_complete=variables
+    )
     pipeline = click.option("-c", "pipeline", metavar="PIPELINE", help="a pipeline, as in a shell, instead of a recipe")
-    return click.argument("recipe", default="", metavar="[RECIPE]", help="a recipe")(pipeline(values(command)))
+    return click.argument("recipe", default="", metavar="[RECIPE]", help="a recipe", shell_complete=recipes)(
+        pipeline(values(command))
+    )
 
 
 def read_plan(recipe: str, pipeline: str | None, values: tuple[str, ...]) -> Plan:
@@ -28,6 +36,13 @@ def read_plan(recipe: str, pipeline: str | None, values: tuple[str, ...]) -> Pla
 
 def read_plans(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, ...]) -> list[Plan]:
     """As `read_plan`, of one recipe or several."""
+    plans = _read_all(recipes, pipeline, values)
+    if len(plans) == 1:
+        introduce(plans[0])
+    return plans
+
+
+def _read_all(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str, ...]) -> list[Plan]:
     filled = dict(_named(value) for value in values)
     if pipeline is not None:
         if recipes:
@@ -36,6 +51,16 @@ def read_plans(recipes: tuple[str, ...], pipeline: str | None, values: tuple[str
     if not recipes:
         raise PlanError("no recipe", hint="clickpipe run recipes/trending.toml, or -c 'ingest … | … | sink -'")
     return [_read(path, filled) for path in recipes]
+
+
+def introduce(plan: Plan) -> None:
+    """Messages are about its pipeline from here on, as far as its name can be told."""
+    from clickpipe.operators.ingest import Ingest
+
+    with suppress(ClickpipeError, OSError):  # what is wrong with its source is said when it is opened
+        for node in plan.nodes:
+            if isinstance(node.step, Ingest):
+                speak_of(node.step.pipeline(plan.name))
 
 
 def _read(path: str, filled: dict[str, str]) -> Plan:

@@ -12,6 +12,7 @@ import click
 import orjson
 import polars as pl
 
+from clickpipe.cli.completing import places, values
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.core.terminal import shown, standard_output
@@ -37,10 +38,14 @@ def side_command(kind: Kind, text: str | None, epilog: str) -> click.Command:
 
     @described(kind.name, text, epilog)
     @click.argument("action", type=click.Choice(_ACTIONS), metavar="|".join(_ACTIONS), help="what to do")
-    @click.argument("name", default="", metavar="[NAME]", help="a pipeline, or the path of such a file")
+    @click.argument(
+        "name", default="", metavar="[NAME]", help="a pipeline, or the path of such a file", shell_complete=values.pipelines
+    )
     @click.option("--reason", default="", metavar="TEXT", help="only those whose reason contains this text")
     @click.option("--rows", type=click.IntRange(0), default=10, metavar="N", help="show: records to show  [default 10]")
-    @click.option("--to", metavar="FILE", help="reprocess: write them to this file, whole or not at all")
+    @click.option(
+        "--to", metavar="FILE", help="reprocess: write them to this file, whole or not at all", shell_complete=places.files
+    )
     @click.option("--json", "as_json", is_flag=True, help="ls, show: for programs, an object per line")
     def command(action: str, name: str, reason: str, rows: int, to: str | None, as_json: bool) -> None:
         if to and action != "reprocess":
@@ -191,9 +196,11 @@ def _reprocess(found: list[Side], name: str, kind: Kind, reason: str, to: str | 
         given, kept, damaged = _written(found, kind, reason, AtomicFile(to))
     say(f"{name}: {_counted(kind, given)} given back" + (f", in {to}" if to else ""))
     if kept:
-        say(f"{name}: {_counted(kind, kept)} left out: of a line that is very long, or no UTF-8, the whole is not kept")
+        say(
+            f"{name}: {_counted(kind, kept)} left out: of a line that is very long, or no UTF-8, the whole is not kept", "warning"
+        )
     if damaged:
-        say(f"{name}: {damaged:,} damaged lines left out")
+        say(f"{name}: {damaged:,} damaged lines left out", "warning")
 
 
 def _written(found: list[Side], kind: Kind, reason: str, file: AtomicFile) -> tuple[int, int, int]:

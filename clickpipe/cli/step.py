@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from clickpipe.cli.accounts import report
+from clickpipe.cli.completing.steps import complete_values
 from clickpipe.cli.sockets import SECURITY, SocketOption, Sockets, end_options, opened, said_of_sockets, several_sources
-from clickpipe.cli.words import say
+from clickpipe.cli.text import log_format
+from clickpipe.cli.words import say, speak_of
 from clickpipe.core.source import is_shared
 from clickpipe.core.step import MergeStep, PartitionStep, RawStep, SinkStep, SourceStep, Step
 from clickpipe.errors import ClickpipeError, PlanError
@@ -76,6 +77,8 @@ def step_command(name: str) -> click.Command:
         context_settings=plain.context_settings,
     )
     shell.step = step
+    complete_values(name, shell.params)
+    log_format(shell)
     return shell
 
 
@@ -139,6 +142,8 @@ _QUIET = click.Option(["--quiet", "-q"], is_flag=True, default=False, help="do n
 
 
 def run_step(name: str, step: Step, codec: str, quiet: bool, sockets: Sockets) -> None:
+    from clickpipe.cli.accounts import report
+    from clickpipe.cli.recipes import introduce
     from clickpipe.engine.limits import share_the_cores
     from clickpipe.engine.local import run
 
@@ -146,9 +151,10 @@ def run_step(name: str, step: Step, codec: str, quiet: bool, sockets: Sockets) -
         share_the_cores(2)
     try:
         plan = _plan(Node(step, Written(name, ())), sockets)
+        introduce(plan)
         with opened(sockets) as links:
             arrow = codec == "arrow" and (bool(links.written) or not sys.stdout.isatty())
-            outcome = run(plan, say, arrow=arrow, links=links)
+            outcome = run(plan, say, arrow=arrow, links=links, begun=speak_of)
     except ClickpipeError as error:
         if not error.where or error.where[0] != name:
             error.at(name)

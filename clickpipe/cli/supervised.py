@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from clickpipe.cli.service import Service
 from clickpipe.cli.words import say
@@ -14,7 +15,7 @@ from clickpipe.core.step import MergeStep, PartitionStep, SourceStep
 from clickpipe.engine.notify import manager, unmanaged
 from clickpipe.engine.restart import Policy
 from clickpipe.engine.supervisor import Pipeline, Supervisor
-from clickpipe.errors import ClickpipeError, PlanError
+from clickpipe.errors import Caution, ClickpipeError, PlanError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.parse import locate
 from clickpipe.plan.plan import Node, Plan
@@ -35,13 +36,19 @@ def supervise(plans: Sequence[Plan], words: Sequence[list[list[str]]], codec: st
         if len(plans) > 1 and any(node.step.reads_standard_input for node in plan.nodes if isinstance(node.step, Ingest)):
             raise PlanError(f"{name} reads standard input: it must be the only one")
     environment = {**os.environ, "CLICKPIPE_CODEC": codec}
-    served = manager(os.environ)
+    tell, served = partial(_tell, names), manager(os.environ)
     if served is None:
-        return Supervisor(pipelines, environment, say, policy).run()
+        return Supervisor(pipelines, environment, tell, policy).run()
     environment = {**unmanaged(environment), SWITCH: "on"}  # how they are is known from their samples
     told = [any(isinstance(node.step, Ingest) for node in plan.nodes) for plan in plans]
     processes = {one.name: len(one.commands) for one, is_told in zip(pipelines, told, strict=True) if is_told}
-    return Supervisor(pipelines, environment, say, policy, Service(served, processes)).run()
+    return Supervisor(pipelines, environment, tell, policy, Service(served, processes)).run()
+
+
+def _tell(names: Sequence[str], text: str) -> None:
+    """What the supervisor says begins with the name of the pipeline that it is about."""
+    about = next((name for name in names if text.startswith(f"{name}: ")), None)
+    say(text, **({"pipeline": about} if about else {}))
 
 
 def step_words(plan: Plan, *, quiet: bool) -> list[list[str]]:
@@ -95,7 +102,7 @@ def _pipeline(plan: Plan, words: list[list[str]], *, rescales: bool) -> Pipeline
 def _tell_of_crowds(name: str, partitions: Sequence[PartitionStep]) -> None:
     most = max((step.most for step in partitions), default=0)
     if most > cores():
-        say(f"{name}: {most} workers share {cores()} core{'s' if cores() > 1 else ''}, which makes them no faster")
+        say(Caution(f"{name}: {most} workers share {cores()} core{'s' if cores() > 1 else ''}, which makes them no faster"))
 
 
 def name_of(plan: Plan) -> str:

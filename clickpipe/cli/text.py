@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from clickpipe.cli.words import FLAG, FORMAT, FORMATS
+
 
 class Described(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -24,4 +26,13 @@ class Described(click.Command):
 def described(name: str, text: str | None, epilog: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Makes a command of a function, with `text` as its help."""
     settings = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
-    return click.command(name, cls=Described, help=text, epilog=epilog, context_settings=settings)
+    made = click.command(name, cls=Described, help=text, epilog=epilog, context_settings=settings)
+    return lambda function: log_format(made(function))
+
+
+def log_format(command: click.Command) -> click.Command:
+    """Adds the option for the form of messages, for all commands the same. Nobody is given its value: it was heeded before the
+    command line was parsed, see words.heed_format."""
+    text = f"the form of messages on standard error  [default ${FORMAT} or text]"
+    command.params.append(click.Option([FLAG], type=click.Choice(FORMATS), expose_value=False, help=text))
+    return command

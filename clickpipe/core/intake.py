@@ -24,7 +24,7 @@ from clickpipe.core.operator import Feed, Pull, Standing
 from clickpipe.core.packing import UNPACK
 from clickpipe.core.source import Admission, Arrived
 from clickpipe.core.time import SplitClock
-from clickpipe.errors import DataError, NothingYet
+from clickpipe.errors import Caution, DataError, NothingYet
 from clickpipe.lines import Block
 from clickpipe.spent import IDLE, waiting
 from clickpipe.state.epochs import Epochs
@@ -295,7 +295,7 @@ class IngestFeed(Feed):
         """Of a line that nobody will read, or that nobody seems to finish: one that is being written is for the next run."""
         is_being_written = silence is not None and silence < _SLOW_WRITER
         if unfinished and not (self._taking.stays_open and not self._drains and is_being_written):
-            self._say(f"{name} ends with {unfinished:,} bytes of a line without its newline, which is left unread")
+            self._say(Caution(f"{name} ends with {unfinished:,} bytes of a line without its newline, which is left unread"))
 
     def _end(self) -> None:
         """Nothing more is handed on."""

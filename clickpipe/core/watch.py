@@ -19,7 +19,7 @@ from clickpipe.core.generation import opened
 from clickpipe.core.packing import MAGIC_BYTES, is_packed
 from clickpipe.core.tail import Tail
 from clickpipe.core.watched import Watched
-from clickpipe.errors import PlanError
+from clickpipe.errors import Caution, PlanError
 from clickpipe.lines import Block
 
 LOOK = 0.1  # seconds between two looks at a path
@@ -143,7 +143,7 @@ class Watch(Watched):
         with suppress(FileNotFoundError):
             if reason := _unfit(path):
                 self._passed.add(path)
-                self._say(f"{path} {reason}, and is passed over")
+                self._say(Caution(f"{path} {reason}, and is passed over"))
                 return False
             file = opened(path)
             try:

@@ -23,7 +23,7 @@ from clickpipe.core.meter import Ledger
 from clickpipe.core.operator import Staged, Writer
 from clickpipe.core.sink import Commits
 from clickpipe.engine.checkpoints import Checkpoints, Place
-from clickpipe.errors import OutsideError, StateError
+from clickpipe.errors import Caution, OutsideError, StateError
 from clickpipe.faults import kill_point
 from clickpipe.operators.sink import commits_of
 from clickpipe.state.files import append_at, hold, length_of, sync_folder
@@ -194,7 +194,7 @@ class Committer:
             waited = time.monotonic() - begun
             is_others = not self._checkpoints.is_saving  # our own files come, or we hear why not
             if waited > _USUAL and is_others and not is_told:
-                self._say(f"checkpoint {epoch} waits for {what}: its step writes slowly, or waits for space itself")
+                self._say(Caution(f"checkpoint {epoch} waits for {what}: its step writes slowly, or waits for space itself"))
                 is_told = True
             if last == float("inf") and _are_gone(self._inputs):  # a process before it may still write
                 last = waited + _GRACE

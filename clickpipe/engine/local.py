@@ -30,7 +30,7 @@ from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_remote_checkpo
 from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
 from clickpipe.engine.parallel import ALONE, Role, forked
 from clickpipe.engine.sampling import Observed
-from clickpipe.errors import ClickpipeError, DataError, PlanError, ReaderGone, Unsupported
+from clickpipe.errors import Caution, ClickpipeError, DataError, PlanError, ReaderGone, Unsupported
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.blocks import check_covered, for_merging, for_workers, looked_at, segments, sized
@@ -59,10 +59,18 @@ class Outcome:
     is_rescaled: bool = False  # and it stopped to go on with another number of workers
 
 
-def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False, links: Links = NO_LINKS) -> Outcome:
+def run(
+    plan: Plan,
+    say: Callable[[str], None],
+    *,
+    arrow: bool = False,
+    links: Links = NO_LINKS,
+    begun: Callable[[str], None] = lambda _: None,
+) -> Outcome:
     """Raises what goes wrong; then no sink has got its result. `say`: what a person should know meanwhile.
 
-    `links`: where the stream comes from and goes to, instead of standard input and output.
+    `links`: where the stream comes from and goes to, instead of standard input and output. `begun`: takes the name of the
+    pipeline, as soon as it is known.
     """
     if isinstance(plan.nodes[0].step, RawStep) and len(plan.nodes) == 1:
         return _write_raw(plan.nodes[0].step)
@@ -72,12 +80,12 @@ def run(plan: Plan, say: Callable[[str], None], *, arrow: bool = False, links: L
     plan = sized(plan, [int(count) for count in counts.split(",") if count])
     parts = segments(plan)
     if len(parts) == 1:
-        return _Run(plan, say, arrow, ALONE, links).run()
+        return _Run(plan, say, arrow, ALONE, links, begun).run()
     if links.read or links.written:
         raise Unsupported("notimpl", "workers beside sockets", "they are forked", hint="run a serve for each worker")
     share_the_cores(max(part.processes for part in parts))
     with forked(parts, say, is_saved=plan.takes_checkpoints) as role:
-        return _Run(replace(plan, nodes=role.segment.nodes), say, arrow, role, links).run()
+        return _Run(replace(plan, nodes=role.segment.nodes), say, arrow, role, links, begun).run()
 
 
 def _write_raw(step: RawStep) -> Outcome:
@@ -89,7 +97,15 @@ def _write_raw(step: RawStep) -> Outcome:
 
 
 class _Run:
-    def __init__(self, plan: Plan, say: Callable[[str], None], arrow: bool, role: Role, links: Links) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        say: Callable[[str], None],
+        arrow: bool,
+        role: Role,
+        links: Links,
+        begun: Callable[[str], None],
+    ) -> None:
         self._say, self._role, self._links = say, role, links
         self._arrow = arrow or (role.workers is not None and not role.workers.keeps_text)
         self._space = Space(say, watched(plan, links))
@@ -99,10 +115,11 @@ class _Run:
         self._plan = plan = replace(plan, nodes=self._nodes(plan))
         if self._checkpoints:
             refuse_remote_checkpoints(links)
-        for note in self._feed.notes:
-            say(note)
         given = plan.source.step.name if plan.source and isinstance(plan.source.step, Ingest) else None
         self._pipeline = given or (plan.name if begins else None) or self._feed.pipeline
+        begun(self._pipeline)
+        for note in self._feed.notes:
+            say(Caution(note))
         self._first_hop = self._feed.hop + (plan.source is not None)
         self._floats = self._feed.floats
         self._middle: list[MiddleSink] = []
@@ -306,7 +323,8 @@ class _Run:
     def _tell_of_nothing_good(self, ledger: Ledger) -> None:
         """A wrong --format or --time looks like this, and must not look like an empty input."""
         if ledger.dead and ledger.dead == ledger.read:
-            self._say(f"none of the {ledger.read:,} records is good; of the first it is said: {self._sides.first_reason}")
+            first = f"of the first it is said: {self._sides.first_reason}"
+            self._say(Caution(f"none of the {ledger.read:,} records is good; {first}"))
 
     def _dead(self, dead: Dead) -> None:
         self._sides.add_dead(dead)

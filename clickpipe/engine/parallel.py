@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from clickpipe.engine.group import verdict
-from clickpipe.errors import OutsideError, ReaderGone, StepBeforeFailed
+from clickpipe.errors import Failure, OutsideError, ReaderGone, StepBeforeFailed
 from clickpipe.plan.blocks import Segment
 from clickpipe.stopping import die_with_parent, on_ask
 from clickpipe.wire.failing import pass_on_failure
@@ -174,5 +174,5 @@ def _code(status: int, name: str, say: Callable[[str], None]) -> int:
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return code
-    say(f"{name} was killed by {signal.Signals(-code).name}")
+    say(Failure(f"{name} was killed by {signal.Signals(-code).name}"))
     return 128 - code

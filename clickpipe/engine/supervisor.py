@@ -25,7 +25,7 @@ from clickpipe.core.step import PartitionStep
 from clickpipe.engine.group import Group, verdict
 from clickpipe.engine.restart import History, Over, Policy, after_end
 from clickpipe.engine.scaling import Scaler
-from clickpipe.errors import ClickpipeError
+from clickpipe.errors import Caution, ClickpipeError, Failure
 from clickpipe.state import samples
 from clickpipe.state.directory import StateDirectory
 from clickpipe.state.hunt import HUNT, SETS_ASIDE, forget, suspect
@@ -65,7 +65,7 @@ class Attendant:
 
 
 class Supervisor:
-    """`say`: what a person should know meanwhile. `policy` None: nothing is started again."""
+    """`say`: what a person should know meanwhile, a pipeline's name first. `policy` None: nothing is started again."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class _Supervised:
         try:
             self._group = Group(self.pipeline.commands, {**self.environment, **self._hunt, **more})
         except OSError as error:
-            self.say(f"{self.pipeline.name}: its processes cannot be started: {error.strerror}")
+            self.say(Failure(f"{self.pipeline.name}: its processes cannot be started: {error.strerror}"))
             self._ended(75, time.monotonic())
             return
         self.due = float("inf")
@@ -229,11 +229,11 @@ class _Supervised:
         self._history, self.due, self.restarts = found.history, now + found.delay, self.restarts + 1
         self._hunt = {HUNT: found.hunt} if found.hunt else {}
         if found.hunt == SETS_ASIDE and stretch:
-            self.say(
-                f"{self.pipeline.name}: dies at byte {stretch.offset:,} of {stretch.split}; that record becomes a dead letter"
-            )
+            dies = f"dies at byte {stretch.offset:,} of {stretch.split}"
+            self.say(Caution(f"{self.pipeline.name}: {dies}; that record becomes a dead letter"))
         again = f", restart {found.history.without_progress} from there" if found.history.without_progress > 1 else ""
-        self.say(f"{self.pipeline.name}: {_died(code)}; goes on from checkpoint {epoch} in {found.delay:.1f} s{again}")
+        pause = f"in {found.delay:.1f} s{again}"
+        self.say(Caution(f"{self.pipeline.name}: {_died(code)}; goes on from checkpoint {epoch} {pause}"))
         self._tell("waiting", last=_died(code))
 
     def _has_begun(self) -> bool:
@@ -245,7 +245,8 @@ class _Supervised:
     def _over(self, over: Over) -> None:
         self.is_over, self.code, self.due = True, over.code, float("inf")
         if over.reason:
-            self.say(f"{self.pipeline.name}: {over.reason}{_LOOK.format(self.pipeline.name) if over.code == 1 else ''}")
+            text = f"{self.pipeline.name}: {over.reason}{_LOOK.format(self.pipeline.name) if over.code == 1 else ''}"
+            self.say(Failure(text) if 0 < over.code < 128 else text)
         state = "ended" if not over.code else "failed" if over.code < 128 else "stopped"
         self._tell(state, code=over.code, reason=over.reason)
         if self._directory:
@@ -294,7 +295,7 @@ class _Supervised:
             known |= {"workers": self._scaler.counts} if self._scaler else {}
             self._directory.tell_of_supervisor(known | more)
         except ClickpipeError as error:
-            self.say(str(error))
+            self.say(Caution(error))
 
 
 def _died(code: int) -> str:

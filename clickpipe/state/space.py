@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from clickpipe.errors import ReaderGone
+from clickpipe.errors import Caution, ReaderGone
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class Space:
         with self._lock:
             self._waiting[full] = self._waiting.get(full, 0) + 1
             if self._waiting[full] == 1:
-                self.say(f"{what} waits for space on {full}: {error.strerror}")
+                self.say(Caution(f"{what} waits for space on {full}: {error.strerror}"))
 
     def _end(self, full: str, what: str) -> None:
         """One thread less. The last one tells: the others may have got what little space there was."""

@@ -19,7 +19,7 @@ from hashlib import blake2b
 import polars as pl
 
 from clickpipe.columns import table_dtype
-from clickpipe.errors import StateError
+from clickpipe.errors import Caution, StateError
 from clickpipe.faults import kill_point
 from clickpipe.state.files import rename, sync_file
 from clickpipe.store.archivefiles import GROUP, Origin
@@ -57,7 +57,7 @@ def compact(
             try:
                 archive.commit([made], Shape(), {}, _all_of({file.path for file in group}))
             except ChangedError:
-                say(f"{os.path.dirname(made.path) or archive.name}: changed meanwhile, and left as it is")
+                say(Caution(f"{os.path.dirname(made.path) or archive.name}: changed meanwhile, and left as it is"))
     finally:
         run.abandon()
     return len(snapshot.files), len(archive.snapshot().files)

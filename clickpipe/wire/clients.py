@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from clickpipe.errors import Caution
 from clickpipe.lines import Block, Overlong
 from clickpipe.stopping import forget, on_stop
 from clickpipe.wire.client import Client, Cutting, Refused
@@ -155,7 +156,7 @@ class Clients(Arriving):
 
     def _pause(self, error: OSError, now: float) -> None:
         if not self._counts["pauses"]:
-            self._say(f"{self._name}: new clients wait: {error.strerror}; ulimit -n raises the limit of this shell")
+            self._say(Caution(f"{self._name}: new clients wait: {error.strerror}; ulimit -n raises the limit of this shell"))
         self._counts["pauses"] += 1
         self._accepts_from = now + _PAUSE
         self._selector.unregister(self._listening.socket)
@@ -175,7 +176,7 @@ class Clients(Arriving):
 
     def _refuse(self, connection: socket.socket) -> None:
         if not self._counts["refused"]:
-            self._say(f"{self._name}: {self._rules.most:,} clients are connected; more are refused (--max-clients)")
+            self._say(Caution(f"{self._name}: {self._rules.most:,} clients are connected; more are refused (--max-clients)"))
         self._counts["refused"] += 1
         connection.close()
 
@@ -366,7 +367,7 @@ class Clients(Arriving):
         ]
         told = [f"{count:,} {what}" for count, what in said if count]
         if told:
-            self._say(f"{self._name}: of {counts['clients'] + counts['refused']:,} clients {', '.join(told)}")
+            self._say(Caution(f"{self._name}: of {counts['clients'] + counts['refused']:,} clients {', '.join(told)}"))
 
 
 def _keep_alive(connection: socket.socket) -> None:

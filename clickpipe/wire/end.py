@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from clickpipe.errors import ClickpipeError, OursError, OutsideError, ReaderGone
+from clickpipe.errors import Caution, ClickpipeError, OursError, OutsideError, ReaderGone
 from clickpipe.wire.connection import Connection, Lost
 from clickpipe.wire.greeting import Greeted
 from clickpipe.wire.hello import new_id
@@ -186,7 +186,9 @@ class End:
                 self._lost_at = time.monotonic()
             if not self.is_leaving and self._arrived is None:
                 address = self.meeting.address
-                self._say(f"{address}: the connection was lost: {lost}; {self.other} has {self.patience:g} s to come back")
+                self._say(
+                    Caution(f"{address}: the connection was lost: {lost}; {self.other} has {self.patience:g} s to come back")
+                )
             return False
         except BaseException:
             connection.close()

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
-from clickpipe.errors import OutsideError
+from clickpipe.errors import Caution, OutsideError
 from clickpipe.stopping import forget, on_stop
 from clickpipe.wire import tls
 from clickpipe.wire.address import Address, is_loopback, parse_address
@@ -172,7 +172,7 @@ class Door(Meeting):
         self._listening.remove()
         forget(self._listening.remove)
         if more := sum(self._refused.values()) - len(self._refused):
-            self._say(f"{self.address}: {more:,} more connections were refused for such reasons")
+            self._say(Caution(f"{self.address}: {more:,} more connections were refused for such reasons"))
 
     def _take_in(self) -> None:
         while True:
@@ -217,7 +217,7 @@ class Door(Meeting):
             kind = "others"
         self._refused[kind] += 1
         if self._refused[kind] == 1 and kind != "others":
-            self._say(f"{self.address}: refused a connection{whence}: {error}")
+            self._say(Caution(f"{self.address}: refused a connection{whence}: {error}"))
 
 
 def _prepare(sock: socket.socket) -> None:

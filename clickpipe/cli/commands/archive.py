@@ -19,6 +19,7 @@ from typing import Any
 import click
 import orjson
 
+from clickpipe.cli.completing import values
 from clickpipe.cli.progress import bar
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
@@ -45,7 +46,7 @@ names that begin with a point."""
 
 @described("archive", __doc__, _EPILOG)
 @click.argument("action", type=click.Choice(_ACTIONS), metavar="|".join(_ACTIONS), help="what to do")
-@click.argument("name", default="", metavar="[NAME]", help="an archive")
+@click.argument("name", default="", metavar="[NAME]", help="an archive", shell_complete=values.archives)
 @click.option("--rows", type=click.IntRange(0), default=10, metavar="N", help="show: newest rows  [default 10]")
 @click.option("--format", "form", type=click.Choice(["table", "ndjson", "csv"]), help="show: how; by default as query does")
 @click.option("--target", type=SIZE, default=_TARGET, metavar="SIZE", help="compact: about the size of a file  [default 128MiB]")
@@ -129,7 +130,7 @@ def _check(archive: Archive) -> int:
     snapshot = archive.snapshot()
     trouble = list(_troubles(snapshot))
     for one in trouble:
-        say(one)
+        say(one, "error")
     if not trouble:
         say(f"archive {archive.name}: {len(snapshot.files):,} files of version {snapshot.version} are as they were written")
     return StateError.code if trouble else 0

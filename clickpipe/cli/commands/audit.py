@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from clickpipe.cli.completing.places import sources
 from clickpipe.cli.recipes import read_plan, takes_one
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
@@ -40,7 +41,7 @@ holds estimates against exact values instead, within their bound, and takes the 
 
 @described("audit", __doc__, _EPILOG)
 @takes_one
-@click.option("--input", "inputs", multiple=True, metavar="SOURCE", help="where the raw records are")
+@click.option("--input", "inputs", multiple=True, metavar="SOURCE", help="where the raw records are", shell_complete=sources)
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="compare N windows only, chosen by chance")
 @click.option("--seed", type=int, metavar="N", help="--sample: the same windows each time")
 @click.option("--exact", is_flag=True, help="hold estimates against exact values")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import click
 
 from clickpipe.cli.accounts import report
+from clickpipe.cli.completing.places import sources
 from clickpipe.cli.progress import bar, of_pipelines
 from clickpipe.cli.recipes import read_plan, takes_one
 from clickpipe.cli.text import described
@@ -35,7 +36,7 @@ Nothing of the pipeline's own checkpoints is read or changed."""
 @takes_one
 @click.option("--from", "start", metavar="TIME", help="windows that began then or later")
 @click.option("--to", "end", metavar="TIME", help="windows that began before then")
-@click.option("--input", "inputs", multiple=True, metavar="SOURCE", help="where the raw records are")
+@click.option("--input", "inputs", multiple=True, metavar="SOURCE", help="where the raw records are", shell_complete=sources)
 @click.option("--quiet", "-q", is_flag=True, help="do not print the accounts at the end")
 def command(
     recipe: str,

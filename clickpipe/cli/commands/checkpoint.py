@@ -19,6 +19,7 @@ import click
 import orjson
 
 from clickpipe.cli import pipelines
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.errors import PlanError, StateError
 from clickpipe.state.directory import StateDirectory
@@ -32,7 +33,7 @@ Examples:
 
 @described("checkpoint", __doc__, _EPILOG)
 @click.argument("action", type=click.Choice(["ls", "show", "verify"]), metavar="ls|show|verify", help="what to do")
-@click.argument("name", default="", metavar="[NAME]", help="a pipeline")
+@click.argument("name", default="", metavar="[NAME]", help="a pipeline", shell_complete=values.pipelines)
 @click.option("--epoch", type=int, metavar="N", help="this checkpoint instead of the newest")
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def command(action: str, name: str, epoch: int | None, as_json: bool) -> None:

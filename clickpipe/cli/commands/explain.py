@@ -36,6 +36,8 @@ from typing import Any
 import click
 
 from clickpipe.cli.begun import begun
+from clickpipe.cli.completing import places
+from clickpipe.cli.completing import values as completed
 from clickpipe.cli.explained import Look, as_text, plain
 from clickpipe.cli.live import as_text as as_text_live
 from clickpipe.cli.live import seen
@@ -65,14 +67,27 @@ Examples:
 
 
 @described("explain", __doc__, _EPILOG)
-@click.argument("recipes", nargs=-1, metavar="[RECIPE]", help="a pipeline in a TOML file")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]", help="a pipeline in a TOML file", shell_complete=places.recipes)
 @click.option("-c", "pipeline", metavar="PIPELINE", help="explain this pipeline instead of a recipe")
-@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="fill in ${NAME} in the pipeline",
+    shell_complete=completed.variables,
+)
 @click.option("--format", "form", type=click.Choice(_FORMATS), help="a tree to read, JSON, or a graph to draw  [default text]")
 @click.option("--json", "as_json", is_flag=True, help="the same as --format json")
 @click.option("--strict", is_flag=True, help="exit with 65 where there is advice")
 @click.option("--require", type=click.Choice(["exactly-once"]), help="fail if the pipeline gives less, and say where")
-@click.option("--live", "live", metavar="NAME", help="tell what this pipeline has seen of its input's times")
+@click.option(
+    "--live",
+    "live",
+    metavar="NAME",
+    help="tell what this pipeline has seen of its input's times",
+    shell_complete=completed.pipelines,
+)
 def command(
     recipes: tuple[str, ...],
     pipeline: str | None,

@@ -8,6 +8,7 @@ import sys
 import click
 
 from clickpipe.cli import catalog
+from clickpipe.cli.completing import values
 from clickpipe.cli.man import page
 from clickpipe.cli.text import described
 from clickpipe.errors import OutsideError, PlanError, near
@@ -19,7 +20,9 @@ Examples:
 
 
 @described("help", __doc__, _EPILOG)
-@click.argument("name", default="clickpipe", metavar="[NAME]", help="a command; without one, the overview")
+@click.argument(
+    "name", default="clickpipe", metavar="[NAME]", help="a command; without one, the overview", shell_complete=values.commands
+)
 @click.option("--man", "as_man", is_flag=True, help="the manual page, in roff")
 @click.option("--man-pages", "folder", metavar="FOLDER", help="write the manual pages of all commands to a folder")
 @click.pass_context

@@ -20,8 +20,9 @@ from typing import Any
 import click
 import orjson
 
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
-from clickpipe.cli.words import say
+from clickpipe.cli.words import complain, say
 from clickpipe.core.terminal import standard_output
 from clickpipe.core.time import instant_text
 from clickpipe.errors import PlanError, StateError
@@ -37,14 +38,15 @@ _EPILOG = """\
 Examples:
   clickpipe run -q -c "ingest sample_data/clicks.ndjson.zst --time ts | sink log:clicks" && clickpipe log ls &&
     clickpipe log show clicks --rows 2 && clickpipe log show clicks --from 1000 --rows 1 --offsets && clickpipe log check clicks
-  clickpipe run -q -c "ingest sample_data/clicks.ndjson.zst --time ts | sink log:old" && clickpipe log retain old --keep 30d
+  clickpipe run -q -c "ingest sample_data/clicks.ndjson.zst --time ts | sink log:old" &&
+    clickpipe log retain old --keep 30d && clickpipe log ls
 
 A line of a log that is no record is a dead letter of who reads it; --bytes finds it by the offset that the dead letter has."""
 
 
 @described("log", __doc__, _EPILOG)
 @click.argument("action", type=click.Choice(_ACTIONS), metavar="|".join(_ACTIONS), help="what to do")
-@click.argument("name", default="", metavar="[NAME]", help="a log")
+@click.argument("name", default="", metavar="[NAME]", help="a log", shell_complete=values.logs)
 @click.option("--rows", type=click.IntRange(0), default=10, metavar="N", help="show: records  [default 10]")
 @click.option("--from", "start", metavar="WHERE", help="show: from there on: earliest, a record's number, a time of arrival")
 @click.option("--bytes", "text", type=click.IntRange(0), metavar="N", help="show: from this byte of the partition's text on")
@@ -90,7 +92,7 @@ def _list(as_json: bool) -> int:
         try:
             said = _described(Log(name))
         except StateError as error:
-            say(str(error))
+            complain(error)
             code = error.code
             continue
         sys.stdout.write(orjson.dumps(said).decode() + "\n" if as_json else _line(said) + "\n")
@@ -157,7 +159,7 @@ def _with(said: dict[str, Any], line: bytes) -> bytes:
 def _check(log: Log) -> int:
     trouble = list(logcare.troubles(log))
     for one in trouble:
-        say(one.text)
+        say(one.text, "warning" if one.is_harmless else "error")
     is_damaged = not all(one.is_harmless for one in trouble)
     if not is_damaged:
         say(f"log {log.name}: {sum(log.ends()) - sum(log.starts):,} records are as they were written")

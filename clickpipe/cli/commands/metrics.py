@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.errors import PlanError
@@ -35,7 +36,7 @@ Examples:
 
 
 @described("metrics", __doc__, _EPILOG)
-@click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines; by default all")
+@click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines; by default all", shell_complete=values.pipelines)
 @click.option("--textfile", type=click.Path(file_okay=False), metavar="DIR", help="write DIR/clickpipe.prom")
 @click.option("--every", type=DURATION, metavar="DURATION", help="with --textfile: write it again and again")
 @click.option("--listen", metavar="ADDRESS", help="serve /metrics and /healthz: HOST:PORT or unix:PATH  [e.g. 127.0.0.1:9464]")

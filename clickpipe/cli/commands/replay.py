@@ -15,6 +15,7 @@ import re
 import click
 
 from clickpipe.cli.accounts import report
+from clickpipe.cli.completing.places import sinks, sources
 from clickpipe.cli.progress import bar, of_pipelines
 from clickpipe.cli.recipes import read_plan, takes_one
 from clickpipe.cli.text import described
@@ -33,9 +34,9 @@ Examples:
 @described("replay", __doc__, _EPILOG)
 @takes_one
 @click.option("--from", "start", metavar="WHERE", help="earliest, an offset or a time, as at ingest  [default earliest]")
-@click.option("--into", metavar="DEST", help="a new place for the results, as at sink")
+@click.option("--into", metavar="DEST", help="a new place for the results, as at sink", shell_complete=sinks)
 @click.option("--speed", metavar="Nx", help="event time goes by N times as fast as it did; by default as fast as it can be read")
-@click.option("--input", "inputs", multiple=True, metavar="SOURCE", help="another log, archive or file")
+@click.option("--input", "inputs", multiple=True, metavar="SOURCE", help="another log, archive or file", shell_complete=sources)
 @click.option("--quiet", "-q", is_flag=True, help="do not print the accounts at the end")
 def command(
     recipe: str,

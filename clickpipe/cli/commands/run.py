@@ -26,12 +26,13 @@ import click
 
 from clickpipe.cli.accounts import report
 from clickpipe.cli.adjusted import formatted, saved_every, taken_until
+from clickpipe.cli.completing import places, values
 from clickpipe.cli.progress import progress
 from clickpipe.cli.recipes import read_plans
 from clickpipe.cli.step import CODECS
 from clickpipe.cli.supervised import step_words, supervise
 from clickpipe.cli.text import described
-from clickpipe.cli.words import say
+from clickpipe.cli.words import say, speak_of
 from clickpipe.core.step import PartitionStep
 from clickpipe.engine.notify import manager
 from clickpipe.engine.opening import ACCOUNTS
@@ -53,9 +54,16 @@ Examples:
 
 
 @described("run", __doc__, _EPILOG)
-@click.argument("recipes", nargs=-1, metavar="[RECIPE]...", help="pipelines in TOML files")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...", help="pipelines in TOML files", shell_complete=places.recipes)
 @click.option("-c", "pipeline", metavar="PIPELINE", help="run this pipeline instead of a recipe")
-@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="fill in ${NAME} in the pipeline",
+    shell_complete=values.variables,
+)
 @click.option("--format", "form", type=click.Choice(["ndjson", "csv", "table"]), help="how a sink on standard output writes")
 @click.option("--checkpoint", type=DURATION, metavar="DURATION", help="save state this often; as at ingest  [e.g. 1s]")
 @click.option("--until", metavar="now", help="take what is there by now, and end: for cron; as at ingest")
@@ -120,7 +128,7 @@ def command(
     is_forked = any(isinstance(node.step, PartitionStep) for node in plans[0].nodes)
     try:
         with progress(plans, quiet=quiet or is_forked):
-            outcome = run(plans[0], say, arrow=codec == "arrow")
+            outcome = run(plans[0], say, arrow=codec == "arrow", begun=speak_of)
     except NothingYet as nothing:
         if not _ends_with_what_is_there(plans[0]):
             raise

@@ -17,6 +17,7 @@ import click
 import orjson
 
 from clickpipe.cli import pipelines
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.errors import PlanError
@@ -30,8 +31,10 @@ Examples:
 
 @described("savepoint", __doc__, _EPILOG)
 @click.argument("action", type=click.Choice(["create", "ls", "restore"]), metavar="create|ls|restore", help="what to do")
-@click.argument("name", default="", metavar="[NAME]", help="a pipeline")
-@click.argument("savepoint", default="", metavar="[SAVEPOINT]", help="by default the checkpoint's number")
+@click.argument("name", default="", metavar="[NAME]", help="a pipeline", shell_complete=values.pipelines)
+@click.argument(
+    "savepoint", default="", metavar="[SAVEPOINT]", help="by default the checkpoint's number", shell_complete=values.savepoints
+)
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def command(action: str, name: str, savepoint: str, as_json: bool) -> None:
     if action == "ls":

@@ -21,7 +21,7 @@ from clickpipe.cli.accounts import report
 from clickpipe.cli.sockets import check_tls, closing, security_options, terms
 from clickpipe.cli.step import CODECS, codec_of
 from clickpipe.cli.text import described
-from clickpipe.cli.words import say
+from clickpipe.cli.words import say, speak_of
 from clickpipe.errors import PlanError
 from clickpipe.plan.parse import parse
 from clickpipe.plan.plan import Plan
@@ -66,7 +66,7 @@ def command(steps: str, listen: str, to: str | None, codec: str | None, quiet: b
         say(f"listening at {door.address}")
     links = Links([inbox], [outbox] if outbox else [])
     with closing(links):
-        outcome = run(plan, say, arrow=codec == "arrow", links=links)
+        outcome = run(plan, say, arrow=codec == "arrow", links=links, begun=speak_of)
     if not quiet:
         report(outcome)
 

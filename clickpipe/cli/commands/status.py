@@ -18,6 +18,7 @@ import click
 import orjson
 
 from clickpipe.cli import pipelines
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.errors import StateError
 from clickpipe.state.directory import StateDirectory
@@ -31,7 +32,7 @@ Examples:
 
 
 @described("status", __doc__, _EPILOG)
-@click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines; by default all")
+@click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines; by default all", shell_complete=values.pipelines)
 @click.option("--json", "as_json", is_flag=True, help="for programs: an object per line")
 def command(names: tuple[str, ...], as_json: bool) -> None:
     told = [_told(directory) for directory in pipelines.chosen(names)]

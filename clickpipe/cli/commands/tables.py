@@ -13,6 +13,7 @@ from typing import Any
 import click
 import orjson
 
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.core.terminal import shown
 from clickpipe.core.time import instant_text
@@ -27,7 +28,7 @@ Examples:
 
 
 @described("tables", __doc__, _EPILOG)
-@click.argument("name", default="", metavar="[NAME]", help="a table")
+@click.argument("name", default="", metavar="[NAME]", help="a table", shell_complete=values.tables)
 @click.option("--json", "as_json", is_flag=True, help="for programs, an object per line")
 def command(name: str, as_json: bool) -> None:
     said = _columns(tables.find(name)) if name else (_sizes(tables.find(one)) for one in tables.known())

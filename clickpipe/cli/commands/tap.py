@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import click
 import orjson
 
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.errors import OutsideError, PlanError, near
@@ -41,8 +42,10 @@ Examples:
 
 
 @described("tap", __doc__, _EPILOG)
-@click.argument("pipeline", metavar="PIPELINE", help="one that runs: clickpipe top --once shows all")
-@click.argument("step", metavar="STEP", help="its name, or its place from 0 on")
+@click.argument(
+    "pipeline", metavar="PIPELINE", help="one that runs: clickpipe top --once shows all", shell_complete=values.pipelines
+)
+@click.argument("step", metavar="STEP", help="its name, or its place from 0 on", shell_complete=values.steps_of)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="end after so many records")
 @click.option("--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, metavar="P", help="this share of them")
 @click.option("--record", type=click.Path(), metavar="DIR", help="write them to DIR/STEP.ndjson")

@@ -19,6 +19,7 @@ import sys
 import click
 import orjson
 
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.errors import PlanError
 
@@ -31,7 +32,7 @@ Examples:
 
 
 @described("top", __doc__, _EPILOG)
-@click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines; by default all")
+@click.argument("names", nargs=-1, metavar="[NAME]...", help="pipelines; by default all", shell_complete=values.pipelines)
 @click.option("--once", is_flag=True, help="print it as text; of pipelines that are named, their steps and splits")
 @click.option("--json", "as_json", is_flag=True, help="for programs: an object per line")
 @click.option("--interval", type=click.FloatRange(0.2, 60), default=1.0, metavar="SECONDS", help="between two looks  [default 1]")

@@ -16,6 +16,7 @@ import click
 import orjson
 
 from clickpipe.batch import Batch
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.columns import Columns, kind_of
@@ -34,7 +35,7 @@ Examples:
 
 @described("view", __doc__, _EPILOG)
 @click.argument("action", type=click.Choice(_ACTIONS), metavar="|".join(_ACTIONS), help="what to do")
-@click.argument("name", default="", metavar="[NAME]", help="a view")
+@click.argument("name", default="", metavar="[NAME]", help="a view", shell_complete=values.views)
 @click.option(
     "--format", "form", type=click.Choice(["table", "ndjson", "csv"]), help="by default a table on a terminal, else ndjson"
 )

@@ -17,6 +17,7 @@ import click
 import orjson
 
 from clickpipe.cli import pipelines
+from clickpipe.cli.completing import values
 from clickpipe.cli.text import described
 from clickpipe.core.terminal import shown
 from clickpipe.core.time import parse_instant
@@ -30,9 +31,9 @@ Examples:
 
 
 @described("why", __doc__, _EPILOG)
-@click.argument("name", metavar="NAME", help="a pipeline")
+@click.argument("name", metavar="NAME", help="a pipeline", shell_complete=values.pipelines)
 @click.option("--event", metavar="ID", help="the event with this id")
-@click.option("--by", metavar="COL", help="the column that holds it  [default event_id]")
+@click.option("--by", metavar="COL", help="the column that holds it  [default event_id]", shell_complete=values.column)
 @click.option("--window", metavar="START", help="the window that begins then; RFC 3339 or epoch")
 @click.option(
     "--key", "keys", multiple=True, metavar="NAME=VALUE", help="of that window, the rows with this value; or VALUE alone"
