@@ -8,13 +8,13 @@ import resource
 from clickpipe.core.cores import cores
 from clickpipe.errors import OutsideError
 
-_FILES = 20  # Python, Polars, the streams, a state file and its directory; with fewer Polars panics in its threads
+FILES = 20  # Python, Polars, the streams, a state file and its directory; with fewer Polars panics in its threads
 
 
 def need_open_files() -> None:
     """Raises OutsideError where too few files may be open at once."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= allowed < _FILES:
+    if 0 <= allowed < FILES:
         raise OutsideError(f"only {allowed} files may be open at once", hint="ulimit -n raises the limit of this shell")
 
 
