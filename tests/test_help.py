@@ -17,6 +17,8 @@ from clickpipe.testing import environment
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = catalog.names()
+SECTIONS = "NAME,SYNOPSIS,DESCRIPTION,OPTIONS,EXAMPLES,EXIT STATUS,ENVIRONMENT,FILES,SEE ALSO".split(",")
+LINTS = {"mandoc": ["-Tlint", "-Wwarning"], "groff": ["-man", "-Tutf8", "-Kutf8", "-rLL=300n", "-ww", "-z"]}
 README = (ROOT / "README.md").read_text()
 # What a pipeline prints; not where it is shown shortened.
 SHOWN = re.findall(r"```sh\n([^`]*)```\s+```\n([^…`]*)```", README, re.DOTALL)
@@ -69,11 +71,15 @@ def test_every_command_has_a_manual_page_that_renders(name: str) -> None:
     done = _clickpipe("help", "--man", name)
     assert done.returncode == 0
     assert done.stdout.startswith(".TH")
-    for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS"):
-        assert f".SH {section}\n" in done.stdout
+    assert [section for section in re.findall(r"^\.SH (.*)$", done.stdout, re.MULTILINE) if section in SECTIONS] == SECTIONS
     assert not re.search(r"^\.TP\n\\fB.*\\fR\n$", done.stdout, re.MULTILINE), "an option without a word"
-    if mandoc := shutil.which("mandoc"):
-        _lint(mandoc, done.stdout)
+    assert "clickpipe" in done.stdout.split(".SH EXAMPLES\n")[1].split(".SH")[0]
+    _lint(done.stdout)
+
+
+def test_the_manual_page_of_the_program_lists_the_commands() -> None:
+    shown = _clickpipe("help", "--man").stdout.split(".SH COMMANDS\n")[1].split(".SH")[0]
+    assert re.findall(r"^\.TP\n\\fB(.*)\\fR$", shown, re.MULTILINE) == [name.replace("-", "\\-") for name in COMMANDS]
 
 
 def test_indented_lines_of_a_description_keep_their_lines() -> None:
@@ -84,15 +90,23 @@ def test_indented_lines_of_a_description_keep_their_lines() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "man").glob("*.[57]")), ids=lambda path: path.name)
 def test_the_written_pages_render(path: Path) -> None:
-    if mandoc := shutil.which("mandoc"):
-        _lint(mandoc, path.read_text())
+    _lint(path.read_text())
     assert ".SH NAME" in path.read_text()
 
 
-def _lint(mandoc: str, text: str) -> None:
-    words = [mandoc, "-Tlint", "-Wwarning"]
-    done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
-    assert not done.stdout
+def test_a_page_that_roff_does_not_understand_is_seen() -> None:
+    if not any(map(shutil.which, LINTS)):
+        pytest.skip("neither mandoc nor groff is installed")
+    with pytest.raises(AssertionError):
+        _lint('.TH "X" 1 "2026-11-24" "x" "x"\n.SH NAME\nx \\- an \\(xx that is none\n')
+
+
+def _lint(text: str) -> None:
+    """By each of the programs that is installed."""
+    for name, words in LINTS.items():
+        if shutil.which(name):
+            done = subprocess.run([name, *words], input=text, capture_output=True, text=True, check=False)
+            assert not done.stdout + done.stderr
 
 
 def test_the_version() -> None:
