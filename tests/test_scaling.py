@@ -322,8 +322,10 @@ def test_a_followed_file_has_workers_by_its_load(folder: Path, start: Start) -> 
 
     def write() -> None:
         nonlocal written
-        while not over.wait(0.02):
-            if written - _given(folder) < 60_000:  # as much as makes it wait
+        while not over.wait(0.005):
+            if (
+                written - _given(folder) < 300_000
+            ):  # as much as makes it wait, also where a second goes by before it says what it was given
                 with path.open("a") as file:
                     file.write(_lines(written))
                 written += 20_000

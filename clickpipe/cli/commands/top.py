@@ -28,7 +28,7 @@ _EPILOG = """\
 Examples:
   clickpipe ingest sample_data/clicks.ndjson.zst --time ts --name seen | clickpipe window tumble 1h |
     clickpipe aggregate n='count(*)' | clickpipe sink /tmp/seen.ndjson && clickpipe top --once
-  clickpipe top --json | head -1"""
+  clickpipe run -q -c "ingest sample_data/clicks.ndjson.zst | sink /tmp/all.ndjson" && clickpipe top --json | head -1"""
 
 
 @described("top", __doc__, _EPILOG)
