@@ -49,7 +49,7 @@ Examples:
   clickpipe run recipes/trending.toml --format table
   clickpipe run -c 'ingest sample_data/clicks.ndjson.zst | select event_id page country | limit 2 | sink -'
   clickpipe run recipes/trending.toml --set window=1d --format table
-  clickpipe run --until now recipes/live.toml
+  clickpipe run --until now recipes/live.toml && clickpipe status
   clickpipe run recipes/trending.toml recipes/countries.toml --format ndjson --quiet | wc -l"""
 
 

@@ -9,7 +9,7 @@ import click
 
 from clickpipe.cli.completing.offering import offered
 
-_SCHEMES = {"tcp": "tcp://", "file": "", "stdin": "", "stdout": ""}  # the others are called like their modules
+_SCHEMES = {"given": "", "tcp": "tcp://", "file": "", "stdin": "", "stdout": ""}  # the others are called like their modules
 _KEPT = ("log", "view", "archive")
 
 
