@@ -229,6 +229,17 @@ def test_workers_are_one_step(folder: Path) -> None:
     assert one["outcomes"] == {"aggregated": 6_000, "written": 168}
 
 
+def test_workers_that_do_nothing_are_told_of_too(folder: Path) -> None:
+    """And what merges them, where nothing is behind it."""
+    done = shell(
+        folder, "clickpipe ingest in.ndjson --name c | clickpipe partition --by page --workers 2 merge | clickpipe sink c.ndjson"
+    )
+    assert done.returncode == 0, done.stderr
+    (one,) = top(folder)
+    assert one["outcomes"] == {"written": 6_000}
+    assert [step["name"] for step in one["steps"]][-1] == "sink"
+
+
 def test_the_textfile_is_seen_whole(folder: Path) -> None:
     shell(folder, 'clickpipe run -c "ingest in.ndjson --name c | sink out.ndjson"')
     assert shell(folder, "clickpipe metrics --textfile .").returncode == 0

@@ -124,6 +124,40 @@ def test_each_screen_looks_as_it_did(
     drive(drives, some(), size)
 
 
+@pytest.fixture
+def kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a pipeline has left: a view, a late record, a dead letter."""
+    records = [{"ts": 1_767_225_600_000 + 1_000 * n, "page": f"/p/{n % 3}"} for n in range(60)]
+    lines = [*map(json.dumps, records), "oops", json.dumps({"ts": 1_767_225_600_000, "page": "/late"})]
+    (folder / "in.ndjson").write_text("\n".join(lines) + "\n")
+    line = "ingest in.ndjson --time ts --name clicks | window tumble 10s | aggregate --by page n='count(*)' | sink view:pages"
+    subprocess.run([sys.executable, "-m", "clickpipe", "run", "-q", "-c", line], cwd=folder, env=environment(folder), check=True)
+    monkeypatch.setenv("CLICKPIPE_HOME", str(folder / ".home"))
+    return folder
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize(("name", "key", "part"), [("view", "v", "18 rows"), ("late", "l", "1 late"), ("dead", "d", "1 dead")])
+def test_what_a_pipeline_leaves_looks_as_it_did(
+    name: str, key: str, part: str, size: tuple[int, int], request: pytest.FixtureRequest
+) -> None:
+    path = SNAPSHOTS / f"{name}-{size[0]}x{size[1]}.txt"
+
+    async def drives(app: Top, pilot: Pilot[None]) -> None:
+        await pilot.press("enter")
+        await seen(pilot, lambda: "clicks run 7" in text(app) or "STEP" in text(app))
+        await pilot.press(key)
+        await says(app, pilot, part)
+        await pilot.pause(0.3)
+        if request.config.getoption("--record"):
+            path.write_text(text(app))
+        await seen(pilot, lambda: text(app) == path.read_text())
+        assert text(app) == path.read_text()
+
+    drive(drives, some(), size)
+
+
 def test_what_changes_is_shown_and_the_cursor_stays() -> None:
     found = some()
 

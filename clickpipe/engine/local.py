@@ -285,7 +285,7 @@ class _Run:
             self._pipeline,
             self._feed,
             self._stages,
-            self._places(with_sink=True),
+            self._places(with_sink=True) or [Place(self._first_hop, "merge" if self._role.inputs else "worker", "")],
             self._end,
             self._begins,
             has_source=source is not None,
