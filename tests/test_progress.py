@@ -60,7 +60,7 @@ def test_a_bar_is_shown_and_goes(longer: Path, more: str) -> None:
     said = on_a_terminal(longer, "run", "-c", line)
     assert re.search(r"c .*[0-9]+ %.*records/s", said), said
     last = said.rpartition("\x1b[2K")[2]
-    assert "read 120,000 = aggregated" in last or "read 120,000" in said
+    assert "clickpipe: read 120,000 = " in last
     assert "records/s" not in last
 
 

@@ -7,8 +7,8 @@ from there its view's rows, its late records and its dead letters. ? shows all k
     REC/S   records per second          LAG    how far the watermark is behind the clock
     CKPT    age of the last checkpoint  RST    how often it was started again
 
---once prints it as text, and --json as an object per pipeline and line, for scripts. Other places for state are other worlds:
-CLICKPIPE_HOME.
+--once prints it as text, and --json as an object per pipeline and line, for scripts. What runs with another CLICKPIPE_HOME is not
+seen.
 """
 
 from __future__ import annotations
