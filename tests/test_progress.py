@@ -55,12 +55,12 @@ def on_a_terminal(folder: Path, *words: str, prints: bool = False, **more: str) 
 
 @pytest.mark.parametrize("more", ["", " --checkpoint 100ms"])
 def test_a_bar_is_shown_and_goes(longer: Path, more: str) -> None:
-    """Also of a pipeline that a supervisor runs; the accounts stand alone at the end."""
+    """Also of a pipeline that a supervisor runs, whose processes may say their accounts before it has gone."""
     line = STEPS.replace(" --batch", f"{more} --batch") + " | sink c.ndjson"
     said = on_a_terminal(longer, "run", "-c", line)
     assert re.search(r"c .*[0-9]+ %.*records/s", said), said
     last = said.rpartition("\x1b[2K")[2]
-    assert "clickpipe: read 120,000 = " in last
+    assert "clickpipe: read 120,000 = " in said
     assert "records/s" not in last
 
 
