@@ -38,6 +38,7 @@ from clickpipe.cli.nursery import fork_steps
 from clickpipe.core.meter import Ledger
 from clickpipe.core.step import MergeStep, OperatorStep, PartitionStep, SourceStep, Step
 from clickpipe.core.summarise import Summarise
+from clickpipe.engine.group import verdict
 
 FORMS = ("shell", "piped", "fused", "no_fuse", "arrow", "single", "workers")
 INPUT = "stdin.ndjson"  # the stem is the name that a pipeline on standard input has
@@ -154,12 +155,6 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
     """Of a process that must leave nothing outside `directory`."""
     programs = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
     return {**os.environ, "PATH": programs, "CLICKPIPE_HOME": str(directory / ".home"), "COLUMNS": "100", **more}
-
-
-def verdict(codes: Sequence[int]) -> int:
-    """Exit code of a pipeline: 75 says that the step before failed; any other code says more."""
-    failed = [code for code in codes if code]
-    return next((code for code in failed if code != 75), failed[0] if failed else 0)
 
 
 _Ran = tuple[int, bytes, bytes]

@@ -8,7 +8,7 @@ from clickpipe.core.option import Duration
 from clickpipe.errors import PlanError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
-from clickpipe.plan.parse import locate
+from clickpipe.plan.parse import located
 from clickpipe.plan.plan import Node, Plan
 
 
@@ -43,10 +43,8 @@ def taken_until(plan: Plan, until: str | None, *, drain: bool) -> Plan:
     plan = _with_option(plan, at, "drain", True) if drain else plan
     node = plan.nodes[at]
     assert isinstance(node.step, Ingest)
-    try:
+    with located(node.written):
         node.step.check_until()
-    except PlanError as error:
-        raise locate(error, node.written) from None
     return plan
 
 

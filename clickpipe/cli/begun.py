@@ -9,13 +9,13 @@ from clickpipe.columns import Columns
 from clickpipe.core.intake import IngestFeed
 from clickpipe.core.lint import Input
 from clickpipe.core.operator import Feed
-from clickpipe.errors import ClickpipeError, NothingYet, PlanError
+from clickpipe.errors import NothingYet, PlanError
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.blocks import lowered
 from clickpipe.plan.explain import tell, wanted
 from clickpipe.plan.lint import input_of
 from clickpipe.plan.names import meant
-from clickpipe.plan.parse import locate
+from clickpipe.plan.parse import located
 from clickpipe.plan.plan import Plan
 
 
@@ -33,13 +33,11 @@ def begun(plan: Plan) -> tuple[Columns | None, list[str] | None, Input]:
     node = plan.source
     if node is None or not isinstance(node.step, Ingest):
         return None, None, input_of(plan)
-    try:
+    with located(node.written):
         known = input_of(plan)
         if not node.step.is_replayable:
             return node.step.declared(), None, known
         feed = _opened(node.step)
-    except ClickpipeError as error:
-        raise locate(error, node.written) from None
     if feed is None:
         return None, None, known
     with closing(feed):

@@ -16,15 +16,21 @@ from clickpipe.plan.parse import parse
 from clickpipe.plan.plan import Plan
 from clickpipe.plan.recipe import fill_in, read_recipe
 
+takes_values = click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="fill in ${NAME} in the pipeline",
+    shell_complete=variables,
+)
+
 
 def takes_one(command: Callable[..., Any]) -> Callable[..., Any]:
     """The words of a command that computes a recipe again, for `read_plan`."""
-    values = click.option(
-        "--set", "values", multiple=True, metavar="NAME=VALUE", help="a value for ${NAME}", shell_complete=variables
-    )
     pipeline = click.option("-c", "pipeline", metavar="PIPELINE", help="a pipeline, as in a shell, instead of a recipe")
     return click.argument("recipe", default="", metavar="[RECIPE]", help="a recipe", shell_complete=recipes)(
-        pipeline(values(command))
+        pipeline(takes_values(command))
     )
 
 

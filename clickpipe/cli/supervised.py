@@ -15,9 +15,9 @@ from clickpipe.core.step import MergeStep, PartitionStep, SourceStep
 from clickpipe.engine.notify import manager, unmanaged
 from clickpipe.engine.restart import Policy
 from clickpipe.engine.supervisor import Pipeline, Supervisor
-from clickpipe.errors import Caution, ClickpipeError, PlanError
+from clickpipe.errors import Caution, PlanError
 from clickpipe.operators.ingest import Ingest
-from clickpipe.plan.parse import locate
+from clickpipe.plan.parse import located
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.samples import SWITCH
@@ -113,7 +113,5 @@ def name_of(plan: Plan) -> str:
 def _name(node: Node, plan: Plan) -> str:
     """What its state is kept under. Raises what is wrong with its source."""
     assert isinstance(node.step, Ingest)
-    try:
+    with located(node.written):
         return node.step.pipeline(plan.name)
-    except ClickpipeError as error:
-        raise locate(error, node.written) from None

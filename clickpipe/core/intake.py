@@ -20,7 +20,7 @@ from clickpipe.core.eventtime import EventTime, streamed
 from clickpipe.core.format import FORMATS, Format, Wants
 from clickpipe.core.idle import IdleRule, Watermark
 from clickpipe.core.lateness import Lateness
-from clickpipe.core.operator import Feed, Pull, Standing
+from clickpipe.core.operator import Feed, Pull
 from clickpipe.core.packing import UNPACK
 from clickpipe.core.source import Admission, Arrived
 from clickpipe.core.time import SplitClock
@@ -29,6 +29,7 @@ from clickpipe.lines import Block
 from clickpipe.spent import IDLE, waiting
 from clickpipe.state.epochs import Epochs
 from clickpipe.state.hunt import Hunt
+from clickpipe.state.samples import SplitSample
 from clickpipe.wire.frames import Barrier
 
 _PATIENCE = 2  # intervals that a checkpoint waits for the one before
@@ -254,10 +255,10 @@ class IngestFeed(Feed):
         self.bytes_in += len(block.data)
         self._places[split] = block.end
 
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[SplitSample]:
         clocks = self._clocks()
         left = [name for name in self._left() if name in clocks]
-        return [Standing(name, self._places.get(name), clocks[name].watermark, self._watermark.silence(name)) for name in left]
+        return [SplitSample(name, self._places.get(name), clocks[name].watermark, self._watermark.silence(name)) for name in left]
 
     def greatest(self) -> int | None:
         found = [clock.greatest for clock in self._clocks().values() if clock.greatest is not None]

@@ -11,6 +11,7 @@ import polars as pl
 from clickpipe.batch import Batch, Dead
 from clickpipe.columns import Columns
 from clickpipe.core.meter import Ledger
+from clickpipe.state.samples import SplitSample
 from clickpipe.wire.frames import Barrier, Worker
 
 FOREVER = 2**62  # the end of time: no event time reaches it
@@ -71,17 +72,6 @@ class Pull:
     idle: bool = False  # the wall clock has moved the watermark, and no record
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Where a split is that was not read to its end. `position`: bytes of its text; `watermark`: epoch milliseconds; `silent`:
-    milliseconds for which it has given nothing, if it is idle."""
-
-    name: str
-    position: int | None = None
-    watermark: int | None = None
-    silent: int | None = None
-
-
 class Feed:
     """What a plan reads: a source, or the stream from the step before."""
 
@@ -108,7 +98,7 @@ class Feed:
     life: str = ""  # which of the runs of pipelines of this name it is
     bytes_in = 0  # that were read
 
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[SplitSample]:
         """Of its splits, for whoever looks. Another thread may ask."""
         return []
 

@@ -34,7 +34,7 @@ from clickpipe.errors import Caution, ClickpipeError, DataError, PlanError, Read
 from clickpipe.faults import kill_point
 from clickpipe.operators.ingest import Ingest
 from clickpipe.plan.blocks import check_covered, for_merging, for_workers, looked_at, segments, sized
-from clickpipe.plan.parse import locate
+from clickpipe.plan.parse import located
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state.home import pipeline_directory
 from clickpipe.state.observed import keep
@@ -211,10 +211,8 @@ class _Run:
         node = self._plan.sink
         if not node or not isinstance(node.step, SinkStep):
             return ()
-        try:
+        with located(node.written):
             return node.step.needs(self._columns)
-        except ClickpipeError as error:
-            raise locate(error, node.written) from None
 
     def run(self) -> Outcome:
         with ExitStack() as stack:
@@ -378,11 +376,9 @@ class _Run:
         node = self._plan.sink
         if node and isinstance(node.step, SinkStep):
             place = self._place(len(self._stages), node.step, node.written.name)
-            try:
+            with located(node.written):
                 writer = self._open_writer(node.step, place, self._columns)
                 self._end = self._sink_end(writer, node.step.destination_kind(), place)
-            except ClickpipeError as error:
-                raise locate(error, node.written) from None
 
             def advance(watermark: int | None, _is_idle: bool) -> None:
                 self._check_background()
@@ -429,12 +425,10 @@ class _Run:
     def _open_middle(self) -> None:
         nodes = [node for node in self._plan.nodes if isinstance(node.step, SinkStep) and node is not self._plan.sink]
         for sink, node in zip(self._middle, nodes, strict=True):
-            try:
+            with located(node.written):
                 if self._checkpoints and not self._has_whole_pipeline() and not self._links.written:
                     refuse_without_pipe()
                 sink.open()
-            except ClickpipeError as error:
-                raise locate(error, node.written) from None
 
     def _open_writer(self, step: SinkStep, place: Place, given: Columns) -> Writer:
         if step.place() in self._written_to:

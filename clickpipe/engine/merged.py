@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from clickpipe.core.meter import Ledger, added, joined
-from clickpipe.core.operator import FOREVER, Feed, Pull, Standing
+from clickpipe.core.operator import FOREVER, Feed, Pull
 from clickpipe.engine.feeds import StreamFeed
 from clickpipe.errors import DataError
 from clickpipe.spent import IDLE, waiting
+from clickpipe.state.samples import SplitSample
 from clickpipe.wire.frames import Barrier, End
 from clickpipe.wire.pump import Arriving
 from clickpipe.wire.stream import Frame, StreamReader
@@ -105,8 +106,8 @@ class MergedFeed(Feed):
     def bytes_in(self) -> int:  # type: ignore[override]  # of all inputs
         return sum(one.feed.bytes_in for one in self._inputs)
 
-    def standings(self) -> list[Standing]:
-        return [Standing(f"worker {number}", None, one.watermark) for number, one in enumerate(self._inputs) if not one.end]
+    def standings(self) -> list[SplitSample]:
+        return [SplitSample(f"worker {number}", None, one.watermark) for number, one in enumerate(self._inputs) if not one.end]
 
     def pulls(self) -> Iterator[Pull]:
         for one in self._inputs:

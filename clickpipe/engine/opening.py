@@ -18,12 +18,12 @@ from clickpipe.engine.checkpoints import Checkpoints, begin, join
 from clickpipe.engine.errorlimit import ErrorLimit
 from clickpipe.engine.feeds import ProducedSplit, open_stream
 from clickpipe.engine.merged import open_merged
-from clickpipe.errors import ClickpipeError, PlanError
+from clickpipe.errors import PlanError
 from clickpipe.faults import strikes_input, struck
 from clickpipe.operators.ingest import Ingest
 from clickpipe.operators.sink import Sink
 from clickpipe.operators.window import Window
-from clickpipe.plan.parse import locate
+from clickpipe.plan.parse import located
 from clickpipe.plan.plan import Node, Plan
 from clickpipe.state import samples
 from clickpipe.state.files import hold, remove, rename
@@ -63,7 +63,7 @@ def open_feed(
 
 
 def _begun(plan: Plan, first: Node, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
-    try:
+    with located(first.written):
         if isinstance(first.step, RawStep) and isinstance(plan.nodes[1].step, Ingest):
             if plan.nodes[1].step.checkpoint:
                 raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
@@ -73,8 +73,6 @@ def _begun(plan: Plan, first: Node, space: Space) -> tuple[Feed, bool, Checkpoin
                 return _begun_ingest(plan, first.step, first.written.name, space)
         assert isinstance(first.step, SourceStep)
         return first.step.open(say=space.say), True, None
-    except ClickpipeError as error:
-        raise locate(error, first.written) from None
 
 
 def _begun_ingest(plan: Plan, step: Ingest, name: str, space: Space) -> tuple[Feed, bool, Checkpoints | None]:
@@ -104,12 +102,10 @@ def open_stages(
     """The running operators, and the columns after the last. Raises PlanError that shows the step."""
     stages: list[Stage] = []
     for step, written in plan.middle():
-        try:
+        with located(written):
             after = step.columns(columns)
             operator = opened(len(stages), step, written.name, columns)
             stages.append(Stage(written.name, step, columns, operator, step.needs(columns)))
-        except ClickpipeError as error:
-            raise locate(error, written) from None
         columns = after
     return stages, columns
 
@@ -148,8 +144,6 @@ def error_limit(plan: Plan, feed: Feed) -> ErrorLimit:
     """Given to ingest, and told to the steps behind it by the stream."""
     for node in plan.nodes:
         if isinstance(node.step, Ingest):
-            try:
+            with located(node.written):
                 return ErrorLimit(node.step.max_errors, is_live=feed.is_live)
-            except PlanError as error:
-                raise locate(error, node.written) from None
     return ErrorLimit(feed.max_errors)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from clickpipe import spent
 from clickpipe.core.loop import Loop, Stage
 from clickpipe.core.meter import OUTCOMES
-from clickpipe.core.operator import FOREVER, Feed, Standing
+from clickpipe.core.operator import FOREVER, Feed
 from clickpipe.engine.checkpoints import Place
 from clickpipe.engine.ends import End
 from clickpipe.engine.taps import Taps
@@ -68,7 +68,7 @@ class Observed:
         loop, feed = self.loop, self.feed
         assert loop is not None
         now = spent.spent(len(loop.edges) + 1)
-        standings = feed.standings()
+        splits = feed.standings()
         worker = feed.worker
         return Sample(
             process=os.getpid(),
@@ -89,8 +89,8 @@ class Observed:
             outcomes=_outcomes(loop),
             watermark=_finite(loop.watermark),
             greatest=feed.greatest(),
-            splits=tuple(_split(one) for one in sorted(standings, key=_behind)[:_SPLITS]),
-            splits_in_all=len(standings),
+            splits=tuple(replace(one, watermark=_finite(one.watermark)) for one in sorted(splits, key=_behind)[:_SPLITS]),
+            splits_in_all=len(splits),
             checkpoint=self.end.newest,
             interval=self.interval,
             extent=feed.extent(),
@@ -121,11 +121,7 @@ def _outcomes(loop: Loop) -> dict[str, int]:
     return {name: count for name in OUTCOMES if (count := sum(getattr(ledger, name) for ledger in ledgers))}
 
 
-def _split(one: Standing) -> SplitSample:
-    return SplitSample(one.name, one.position, _finite(one.watermark), one.silent)
-
-
-def _behind(one: Standing) -> tuple[bool, int]:
+def _behind(one: SplitSample) -> tuple[bool, int]:
     """Those that hold the watermark back first."""
     return one.silent is not None, FOREVER if one.watermark is None else one.watermark
 

@@ -25,6 +25,7 @@ from clickpipe.state.tapping import Asked
 from clickpipe.wire.pump import write_all
 
 _MOST = 3  # batches that wait to be written
+_CHANGING = threading.Lock()  # held while it is changed who taps an edge
 _TELL = 1.0  # seconds after which it is told what has passed, if nothing is written
 
 
@@ -55,8 +56,9 @@ class _Tap:
         self.is_over = False
 
     def begin(self) -> None:
+        with _CHANGING:
+            self._edge.taps = (*self._edge.taps, self.offer)
         threading.Thread(target=self._work, daemon=True, name="tap").start()
-        self._edge.taps = (*self._edge.taps, self.offer)
 
     def offer(self, batch: Batch) -> None:
         """By the thread that computes."""
@@ -83,7 +85,8 @@ class _Tap:
             while True:
                 self._write()
         except OSError:  # nobody reads it any more
-            self._edge.taps = tuple(tap for tap in self._edge.taps if tap != self.offer)
+            with _CHANGING:
+                self._edge.taps = tuple(tap for tap in self._edge.taps if tap != self.offer)
         finally:
             with suppress(OSError):
                 os.close(self._descriptor)

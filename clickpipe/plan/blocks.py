@@ -19,9 +19,9 @@ from clickpipe.columns import Columns
 from clickpipe.core.step import FlowStep, MergeStep, OperatorStep, PartitionStep
 from clickpipe.core.summarise import Summarise
 from clickpipe.core.two_phase import in_two
-from clickpipe.errors import ClickpipeError, PlanError
+from clickpipe.errors import PlanError
 from clickpipe.plan.flags import parse_step
-from clickpipe.plan.parse import locate
+from clickpipe.plan.parse import locate, located
 from clickpipe.plan.plan import Node, Plan
 
 
@@ -121,10 +121,8 @@ def lowered(plan: Plan, columns: Columns) -> Plan:
         elif nodes and nodes[-1].step.gives_pieces:
             own = for_merging(part, divided)
         for node in own:
-            try:
+            with located(node.written):
                 columns = node.step.columns(columns) if isinstance(node.step, OperatorStep) else columns
-            except ClickpipeError as error:
-                raise locate(error, node.written) from None
         nodes += own
     return replace(plan, nodes=tuple(nodes))
 
@@ -148,14 +146,12 @@ def _phased(segment: Segment, given: Columns) -> tuple[list[Node], list[Node]]:
     for number, node in enumerate(segment.nodes):
         step = node.step
         assert isinstance(step, OperatorStep)
-        try:
+        with located(node.written):
             after = step.columns(given)
             if isinstance(step, Summarise) and not partition.covers(step, given, kept):
                 partial, final = in_two(step, given)
                 return [*before, replace(node, step=partial)], [replace(node, step=final), *segment.nodes[number + 1 :]]
             partition.check(step, given, kept)
-        except ClickpipeError as error:
-            raise locate(error, node.written) from None
         kept = (kept - step.changes(given)) & set(after.types)
         before.append(node)
         given = after

@@ -16,7 +16,7 @@ from clickpipe.errors import PlanError
 
 _NETWORK = re.compile(r"nfs4?|cifs|smb3|smbfs|9p|ceph|afs|lustre|gpfs|beegfs|pvfs2|orangefs|glusterfs|fuse(\..+)?")
 _LOCAL = ("fuse.fuse-overlayfs",)  # what containers of an ordinary user stand on
-_ELSEWHERE = "CLICKPIPE_HOME names another place for state"
+ELSEWHERE = "CLICKPIPE_HOME names another place for state"
 
 
 def check_folder(path: str) -> None:
@@ -27,13 +27,13 @@ def check_folder(path: str) -> None:
         _check_writable(os.path.dirname(path))
         return
     except OSError as error:
-        raise PlanError(f"state directory {path}: {error.strerror}", hint=_ELSEWHERE) from None
+        raise PlanError(f"state directory {path}: {error.strerror}", hint=ELSEWHERE) from None
     if stat.S_ISLNK(status.st_mode):
         raise link_refused(path)
     if not stat.S_ISDIR(status.st_mode):
-        raise PlanError(f"{path} is no directory, and state would go there", hint=_ELSEWHERE)
+        raise PlanError(f"{path} is no directory, and state would go there", hint=ELSEWHERE)
     if status.st_uid != os.geteuid():
-        raise PlanError(f"state directory {path} belongs to another user (uid {status.st_uid})", hint=_ELSEWHERE)
+        raise PlanError(f"state directory {path} belongs to another user (uid {status.st_uid})", hint=ELSEWHERE)
     _check_writable(path)
 
 
@@ -42,10 +42,10 @@ def _check_writable(path: str) -> None:
     while not os.path.lexists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     if not os.path.isdir(path):
-        raise PlanError(f"{path} is no directory, and state would go there", hint=_ELSEWHERE)
+        raise PlanError(f"{path} is no directory, and state would go there", hint=ELSEWHERE)
     if not os.access(path, os.W_OK | os.X_OK):
         why = "a file system that is read-only" if os.statvfs(path).f_flag & os.ST_RDONLY else "a directory that is not writable"
-        raise PlanError(f"state would go to {path}, {why}", hint=_ELSEWHERE)
+        raise PlanError(f"state would go to {path}, {why}", hint=ELSEWHERE)
 
 
 def check_no_links(path: str) -> None:
@@ -87,7 +87,7 @@ def check_file_system(path: str) -> None:
     if is_network(kind):
         raise PlanError(
             f"state on a network file system is refused: its locks and its fsync promise less ({path} is on {kind})",
-            hint=f"{_ELSEWHERE}; --allow-fs at ingest takes this one all the same",
+            hint=f"{ELSEWHERE}; --allow-fs at ingest takes this one all the same",
         )
 
 

@@ -42,7 +42,7 @@ from clickpipe.cli.explained import Look, as_text, plain
 from clickpipe.cli.live import as_text as as_text_live
 from clickpipe.cli.live import seen
 from clickpipe.cli.live import to_json as to_json_live
-from clickpipe.cli.recipes import read_plans
+from clickpipe.cli.recipes import read_plans, takes_values
 from clickpipe.cli.text import described
 from clickpipe.columns import Columns
 from clickpipe.errors import PlanError
@@ -69,14 +69,7 @@ Examples:
 @described("explain", __doc__, _EPILOG)
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]", help="a pipeline in a TOML file", shell_complete=places.recipes)
 @click.option("-c", "pipeline", metavar="PIPELINE", help="explain this pipeline instead of a recipe")
-@click.option(
-    "--set",
-    "values",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="fill in ${NAME} in the pipeline",
-    shell_complete=completed.variables,
-)
+@takes_values
 @click.option("--format", "form", type=click.Choice(_FORMATS), help="a tree to read, JSON, or a graph to draw  [default text]")
 @click.option("--json", "as_json", is_flag=True, help="the same as --format json")
 @click.option("--strict", is_flag=True, help="exit with 65 where there is advice")

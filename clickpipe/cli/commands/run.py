@@ -26,9 +26,9 @@ import click
 
 from clickpipe.cli.accounts import report
 from clickpipe.cli.adjusted import formatted, saved_every, taken_until
-from clickpipe.cli.completing import places, values
+from clickpipe.cli.completing import places
 from clickpipe.cli.progress import progress
-from clickpipe.cli.recipes import read_plans
+from clickpipe.cli.recipes import read_plans, takes_values
 from clickpipe.cli.step import CODECS
 from clickpipe.cli.supervised import step_words, supervise
 from clickpipe.cli.text import described
@@ -56,14 +56,7 @@ Examples:
 @described("run", __doc__, _EPILOG)
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...", help="pipelines in TOML files", shell_complete=places.recipes)
 @click.option("-c", "pipeline", metavar="PIPELINE", help="run this pipeline instead of a recipe")
-@click.option(
-    "--set",
-    "values",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="fill in ${NAME} in the pipeline",
-    shell_complete=values.variables,
-)
+@takes_values
 @click.option("--format", "form", type=click.Choice(["ndjson", "csv", "table"]), help="how a sink on standard output writes")
 @click.option("--checkpoint", type=DURATION, metavar="DURATION", help="save state this often; as at ingest  [e.g. 1s]")
 @click.option("--until", metavar="now", help="take what is there by now, and end: for cron; as at ingest")

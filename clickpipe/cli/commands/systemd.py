@@ -23,7 +23,7 @@ import click
 from clickpipe.cli.adjusted import taken_until
 from clickpipe.cli.begun import check
 from clickpipe.cli.needs import Needs, groups_of, needs_of
-from clickpipe.cli.recipes import read_plan
+from clickpipe.cli.recipes import read_plan, takes_values
 from clickpipe.cli.supervised import name_of
 from clickpipe.cli.text import described
 from clickpipe.cli.unit import MARK, Unit, path, service, timer
@@ -50,7 +50,7 @@ Examples:
 @click.option("--output", type=click.Path(), metavar="DIR", help="write files there, instead of printing them")
 @click.option("--force", is_flag=True, help="with --output: replace files that were not written by this command")
 @click.option("--memory", metavar="SIZE", default="2G", help="it is killed beyond that, and slowed down before  [default 2G]")
-@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="fill in ${NAME} in the pipeline")
+@takes_values
 def command(
     recipe: str,
     name: str | None,

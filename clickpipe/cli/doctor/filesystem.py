@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from clickpipe.cli.doctor.trial import standing, trial
 from clickpipe.cli.doctor.verdict import Verdict, bad, megabytes, note, ok
-from clickpipe.state.trust import file_system_of, is_network
+from clickpipe.state.trust import ELSEWHERE, file_system_of, is_network
 
 _MEMORY = ("tmpfs", "ramfs")
 _LAYERS = ("overlay", "aufs", "fuse.fuse-overlayfs")
 _FULL, _NEARLY = 16 << 20, 1 << 30  # bytes
 _NO_NAMES, _FEW_NAMES = 100, 10_000  # inodes
-_ELSEWHERE = "CLICKPIPE_HOME names another place for state"
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,13 @@ def _trouble(home: str) -> str:
 def verdict(found: Found) -> Verdict:
     text = f"{found.path}{f' on {found.kind}' if found.kind else ''}, {megabytes(found.free_bytes)} free"
     if found.is_read_only:
-        return bad(f"{text}; it is read-only", _ELSEWHERE)
+        return bad(f"{text}; it is read-only", ELSEWHERE)
     if found.free_bytes < _FULL:
         return bad(f"{text}: the disk is full", "free some space: what runs waits for it, and goes on by itself")
     if found.inodes and found.free_inodes < _NO_NAMES:
         return bad(f"{text}, but {found.free_inodes:,} free inodes", "remove files: each takes one, however small")
     if found.trouble:
-        return bad(f"{text}; nothing can be written there: {found.trouble}", _ELSEWHERE)
+        return bad(f"{text}; nothing can be written there: {found.trouble}", ELSEWHERE)
     return _of_kind(found.kind, text) or _of_room(found, text)
 
 
@@ -72,12 +71,12 @@ def _of_kind(kind: str, text: str) -> Verdict | None:
     if is_network(kind):
         return bad(
             f"{text}: a network file system, whose locks and fsync promise less, is refused",
-            f"{_ELSEWHERE}; --allow-fs at ingest takes this one all the same",
+            f"{ELSEWHERE}; --allow-fs at ingest takes this one all the same",
         )
     if kind in _MEMORY:
-        return note(f"{text}: this is memory, and checkpoints are gone after a restart of the machine", _ELSEWHERE)
+        return note(f"{text}: this is memory, and checkpoints are gone after a restart of the machine", ELSEWHERE)
     if kind in _LAYERS:
-        return note(f"{text}: a layer of a container, and checkpoints go with it", f"mount a volume; {_ELSEWHERE}")
+        return note(f"{text}: a layer of a container, and checkpoints go with it", f"mount a volume; {ELSEWHERE}")
     return None
 
 

@@ -10,8 +10,7 @@ from clickpipe.cli.doctor.verdict import Verdict, bad, note, ok
 from clickpipe.errors import ClickpipeError, OutsideError
 from clickpipe.state.files import hold, rename
 from clickpipe.state.holders import holders
-
-_ELSEWHERE = "CLICKPIPE_HOME names another place for state"
+from clickpipe.state.trust import ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,9 @@ def _replaces(folder: str) -> bool:
 
 def verdict(found: Found) -> Verdict:
     if not found.excludes:
-        return bad("a lock can be held twice: two runs of one pipeline would write beside each other", _ELSEWHERE)
+        return bad("a lock can be held twice: two runs of one pipeline would write beside each other", ELSEWHERE)
     if not found.replaces:
-        return bad("a file cannot take another's place by being renamed: no checkpoint would be whole", _ELSEWHERE)
+        return bad("a file cannot take another's place by being renamed: no checkpoint would be whole", ELSEWHERE)
     if not found.is_told:
         return note(
             "locks and renaming work, but /proc/locks does not say who holds a lock",

@@ -28,6 +28,7 @@ from clickpipe.cli.nursery import fork_steps
 from clickpipe.cli.supervised import step_words
 from clickpipe.cli.trials.arranged import GIVEN, ROWS, Arranged, Way
 from clickpipe.cli.trials.given import Line, shuffled, text_of
+from clickpipe.engine.group import verdict
 from clickpipe.plan.cases import Row
 from clickpipe.plan.parse import parse
 from clickpipe.state.parts import Parts
@@ -120,8 +121,7 @@ class _Trial:
         if not self.arranged.case.ends:
             faults = {"CLICKPIPE_STOP_AFTER": "end", **faults}
         codes = fork_steps(steps, self._folder, os.devnull, {**_environment(self._folder), **faults})
-        failed = [code for code in codes if code]
-        self._code = next((code for code in failed if code != 75), failed[0] if failed else 0)
+        self._code = verdict(codes)
         return not self._code
 
     def _error(self) -> str:
