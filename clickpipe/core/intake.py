@@ -274,7 +274,8 @@ class IngestFeed(Feed):
 
     def seen(self) -> dict[str, Any]:
         """What has been seen of the times, as a position has it."""
-        splits = [{"name": name} | self._observed(name, clock, len(self._clocks())) for name, clock in self._clocks().items()]
+        clocks = self._clocks()
+        splits = [{"name": name} | self._observed(name, clock, len(clocks)) for name, clock in clocks.items()]
         return {"out_of_orderness": self._time.out_of_orderness, "splits": splits}
 
     def _observed(self, split: str, clock: SplitClock, splits: int) -> dict[str, Any]:
