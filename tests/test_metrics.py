@@ -189,6 +189,28 @@ def test_a_killed_pipeline_says_so(folder: Path, start: Start) -> None:
     again.terminate()
 
 
+@pytest.mark.parametrize("options", ["", "--checkpoint 1ms"], ids=["without checkpoints", "with checkpoints"])
+def test_once_it_is_seen_it_is_seen_until_it_ends(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    """Also while it restores its state, and begins to compute: it is one process, and never none."""
+    monkeypatch.setenv("CLICKPIPE_HOME", str(folder / ".home"))
+    line = f"ingest in.ndjson --follow --time ts --name c {options} | window tumble 5s | aggregate --by page n='count(*)'"
+    process = start("run", "-c", f"{line} | sink c.ndjson")
+    until(lambda: samples.read("c"), "it is not seen")
+    counts: list[int] = []
+    until(lambda: counts.append(len(found := samples.read("c"))) or any(one.records for one in found), "it does not compute")
+    process.terminate()
+    assert process.wait(60) in (0, 143), errors(folder)
+    assert set(counts) == {1}
+    assert not list((folder / ".home" / "run" / "c").glob("opening*"))
+
+
+def test_one_that_fails_before_it_computes_is_not_seen(folder: Path) -> None:
+    assert shell(folder, "clickpipe run -c 'ingest in.ndjson --time ts --name c | select nothing | sink x'").returncode == 2
+    assert top(folder) == []
+
+
 def test_one_that_stands_still_is_silent(folder: Path, start: Start) -> None:
     process = start("run", "-c", "ingest in.ndjson --follow --time ts --name c | sink /dev/null")
     until(lambda: _of(folder).get("is_running"), "it does not run")

@@ -27,7 +27,16 @@ from clickpipe.engine.ends import CommittedEnd, End, SinkEnd, StreamEnd
 from clickpipe.engine.limits import need_open_files, share_the_cores
 from clickpipe.engine.memory import keep_freed_memory
 from clickpipe.engine.middle import MiddleSink, Unheeding, refuse_remote_checkpoints, refuse_without_pipe, wait_until_complete
-from clickpipe.engine.opening import accounts_by_window, begin_anew, error_limit, open_feed, open_stages, side_paths, watched
+from clickpipe.engine.opening import (
+    accounts_by_window,
+    begin_anew,
+    error_limit,
+    open_feed,
+    open_stages,
+    seen,
+    side_paths,
+    watched,
+)
 from clickpipe.engine.parallel import ALONE, Role, forked
 from clickpipe.engine.sampling import Observed
 from clickpipe.errors import Caution, ClickpipeError, DataError, PlanError, ReaderGone, Unsupported
@@ -80,12 +89,17 @@ def run(
     plan = sized(plan, [int(count) for count in counts.split(",") if count])
     parts = segments(plan)
     if len(parts) == 1:
-        return _Run(plan, say, arrow, ALONE, links, begun).run()
+        return _run(plan, say, arrow, ALONE, links, begun)
     if links.read or links.written:
         raise Unsupported("notimpl", "workers beside sockets", "they are forked", hint="run a serve for each worker")
     share_the_cores(max(part.processes for part in parts))
     with forked(parts, say, is_saved=plan.takes_checkpoints) as role:
-        return _Run(replace(plan, nodes=role.segment.nodes), say, arrow, role, links, begun).run()
+        return _run(replace(plan, nodes=role.segment.nodes), say, arrow, role, links, begun)
+
+
+def _run(plan: Plan, say: Callable[[str], None], arrow: bool, role: Role, links: Links, begun: Callable[[str], None]) -> Outcome:
+    with seen(plan) as over:
+        return _Run(plan, say, arrow, role, links, begun).run(over)
 
 
 def _write_raw(step: RawStep) -> Outcome:
@@ -214,7 +228,8 @@ class _Run:
         with located(node.written):
             return node.step.needs(self._columns)
 
-    def run(self) -> Outcome:
+    def run(self, computes: Callable[[], None]) -> Outcome:
+        """`computes`: is called when it says that it does."""
         with ExitStack() as stack:
             stack.callback(self._feed.close)
             try:
@@ -229,7 +244,7 @@ class _Run:
                 self._loop = loop
                 if self._plan.sink is None and unheeding is None:
                     self._watch_reader()
-                stack.enter_context(observed.told(loop))
+                stack.enter_context(observed.told(loop, computes))
                 loop.run()
                 accounts = self._accounts(self._feed.inherited)
                 self._limit.check(self._judged(accounts[0]), final=not self._feed.is_stopped)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from clickpipe.columns import Columns
@@ -32,6 +33,19 @@ from clickpipe.wire.links import NO_LINKS, Links
 from clickpipe.wire.pump import Arriving, Inbox
 
 ACCOUNTS = "CLICKPIPE_ACCOUNTS"
+
+
+@contextmanager
+def seen(plan: Plan) -> Iterator[Callable[[], None]]:
+    """While in here, it is seen from outside that a pipeline begins, until what this gives is called."""
+    first = plan.nodes[0] if plan.nodes else None
+    if first is None or not isinstance(first.step, Ingest):
+        yield lambda: None
+        return
+    with located(first.written):
+        name = first.step.pipeline(plan.name)
+    with samples.opening(name) as over:
+        yield over
 
 
 def watched(plan: Plan, links: Links = NO_LINKS) -> int | None:
@@ -69,8 +83,7 @@ def _begun(plan: Plan, first: Node, space: Space) -> tuple[Feed, bool, Checkpoin
                 raise PlanError("--checkpoint is for input that can be read again from the middle: not behind generate")
             return plan.nodes[1].step.feed([ProducedSplit(first.step.raw())]), True, None
         if isinstance(first.step, Ingest):
-            with samples.opening(first.step.pipeline(plan.name)):
-                return _begun_ingest(plan, first.step, first.written.name, space)
+            return _begun_ingest(plan, first.step, first.written.name, space)
         assert isinstance(first.step, SourceStep)
         return first.step.open(say=space.say), True, None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
@@ -48,14 +48,17 @@ class Observed:
     _due: float = 0.0
     _born: int = 0
 
-    def told(self, loop: Loop) -> AbstractContextManager[None]:
-        """While in here, it is told once a second."""
+    def told(self, loop: Loop, first: Callable[[], None]) -> AbstractContextManager[None]:
+        """While in here, it is told once a second. `first`: is called when it was for the first time."""
         self.loop, self._born = loop, samples.born(os.getpid()) or 0
         spent.begin()
         if self.begins:
             samples.begin(self.pipeline)
         taps = Taps(self.pipeline, loop.edges, self.places, has_source=self.has_source)
-        return samples.written(self.pipeline, self.sample, taps.look, lambda: "stopped" if self.feed.is_stopped else "done")
+        return samples.written(self.pipeline, self.sample, taps.look, self._ended, first)
+
+    def _ended(self) -> str:
+        return "stopped" if self.feed.is_stopped else "done"
 
     def measure(self) -> None:
         """Between two batches, by the thread that computes."""

@@ -3,6 +3,7 @@
     …/run/clicks/0.json              the process that begins with step 0, the source
     …/run/clicks/2.1.json            worker 1 of those that begin with step 2
     …/run/clicks/1@4711-90412.json   step 1 of a pipeline without checkpoints, of which there may be several of one name
+    …/run/clicks/opening@4711-90412.json   a process that begins, until it has said more
 
 Files are seen whole, and need not survive. One that a killed process has left says so: no process has that number and that
 beginning any more. `$CLICKPIPE_METRICS=off`: nothing is written.
@@ -158,11 +159,16 @@ def is_life(text: str) -> bool:
 
 @contextmanager
 def written(
-    pipeline: str, sample: Callable[[], Sample], beat: Callable[[], None] = lambda: None, end: Callable[[], str] = lambda: "done"
+    pipeline: str,
+    sample: Callable[[], Sample],
+    beat: Callable[[], None] = lambda: None,
+    end: Callable[[], str] = lambda: "done",
+    first: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """While in here, a thread writes once a second what `sample` gives. That it cannot be written is no reason to stop.
 
-    `beat`: what else it does, four times as often; `end`: how it has ended, where nothing has failed.
+    `beat`: what else it does, four times as often; `end`: how it has ended, where nothing has failed; `first`: is called when the
+    first sample has been written.
     """
     if os.environ.get(SWITCH) == "off":
         yield
@@ -174,6 +180,8 @@ def written(
         for number in count():
             if number % round(EVERY / _BEAT) == 0:
                 _write(pipeline, going.next())
+            if number == 0:
+                first()
             beat()
             if over.wait(_BEAT):
                 return
@@ -194,30 +202,37 @@ def written(
 
 
 @contextmanager
-def opening(pipeline: str) -> Iterator[None]:
-    """While in here, a process that begins a pipeline says that it lives, although it computes nothing yet. Then that goes."""
+def opening(pipeline: str) -> Iterator[Callable[[], None]]:
+    """While in here, a process that begins a pipeline says that it lives, although it computes nothing yet; until what this gives
+    is called, when it says more."""
     if os.environ.get(SWITCH) == "off":
-        yield
+        yield lambda: None
         return
-    over, life = threading.Event(), new_life()
+    over, pid = threading.Event(), os.getpid()
+    began = Sample(pid, 0, None, 0, 0.0, 0.0, 0.0, 0.0, born=born(pid) or 0, life=new_life())
+    name = f"opening@{began.life}.json"
 
     def work() -> None:
         while True:
             now = spent()
-            told = Sample(os.getpid(), 0, None, 0, time.monotonic(), now.busy, now.idle, now.backpressured)
-            _write(pipeline, replace(told, born=born(os.getpid()) or 0, life=life, when=time.time()))
+            told = replace(began, busy=now.busy, idle=now.idle, backpressured=now.backpressured)
+            _write(pipeline, replace(told, at=time.monotonic(), when=time.time()), name)
             if over.wait(EVERY):
                 return
 
     thread = threading.Thread(target=work, daemon=True, name="opening")
     thread.start()
-    try:
-        yield
-    finally:
+
+    def end() -> None:
         over.set()
         thread.join()
         with suppress(OSError, ClickpipeError):
-            os.unlink(os.path.join(run_directory(pipeline), f"0@{life}.json"))
+            os.unlink(os.path.join(run_directory(pipeline), name))
+
+    try:
+        yield end
+    finally:
+        end()
 
 
 def reads(sample: Sample) -> bool:
@@ -251,17 +266,17 @@ def _before(one: Sample) -> Before:
     return Before(one.at, one.records, one.idle, one.backpressured, one.bytes_in, one.bytes_out, steps)
 
 
-def _write(pipeline: str, sample: Sample) -> None:
+def _write(pipeline: str, sample: Sample, name: str = "") -> None:
     with suppress(ClickpipeError, OSError):
-        write(pipeline, sample)
+        write(pipeline, sample, name)
 
 
-def write(pipeline: str, sample: Sample) -> None:
-    """Raises DiskError, PlanError."""
+def write(pipeline: str, sample: Sample, name: str = "") -> None:
+    """Raises DiskError, PlanError. `name`: of its file, where it is not that of a process that computes."""
     folder = run_directory(pipeline)
     check_folder(folder)
     make_folder(folder)
-    write_fleeting(os.path.join(folder, _name(sample)), orjson.dumps(sample) + b"\n")
+    write_fleeting(os.path.join(folder, name or _name(sample)), orjson.dumps(sample) + b"\n")
 
 
 def _name(sample: Sample) -> str:
@@ -270,11 +285,15 @@ def _name(sample: Sample) -> str:
 
 
 def read(pipeline: str) -> list[Sample]:
-    """What there is, by hop and worker."""
-    found: list[Sample] = []
-    for folder in run_directories(pipeline):
-        found += [sample for _, sample in _in(folder)]
+    """What there is, by hop and worker; of a process that has begun to compute, only that."""
+    found = _found(pipeline) or _found(pipeline)  # what was alone may have gone while we looked, and been followed by another
+    computing = {(one.process, one.born) for one in found if one.steps}
+    found = [one for one in found if one.steps or (one.process, one.born) not in computing]
     return sorted(found, key=lambda one: (one.hop, -1 if one.worker is None else one.worker))
+
+
+def _found(pipeline: str) -> list[Sample]:
+    return [sample for folder in run_directories(pipeline) for sample in _in(folder)]
 
 
 def pipelines() -> list[str]:
@@ -283,16 +302,15 @@ def pipelines() -> list[str]:
     return sorted({name for root in roots if os.path.isdir(root) for name in os.listdir(root) if is_name(name)})
 
 
-def _in(folder: str) -> Iterator[tuple[str, Sample]]:
+def _in(folder: str) -> Iterator[Sample]:
     import msgspec  # whoever writes only has no need of it
 
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
         if name.endswith(".json"):
-            path = os.path.join(folder, name)
             with suppress(OSError, ValueError, ClickpipeError):
-                sample = msgspec.json.decode(read_own(path), type=Sample)
+                sample = msgspec.json.decode(read_own(os.path.join(folder, name)), type=Sample)
                 if sample.version == VERSION:
-                    yield path, sample
+                    yield sample
 
 
 def begin(pipeline: str) -> None:
