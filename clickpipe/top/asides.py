@@ -9,13 +9,19 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import Footer, Static
 
 from clickpipe.errors import ClickpipeError
-from clickpipe.top.cells import plain
+from clickpipe.top.cells import Column, plain
+from clickpipe.top.rows import Rows
 
 _NEWEST = 20
 _WIDE = 400  # characters of a record
+_REASONS = (
+    Column("RECORDS", lambda row: Text(f"{row[1]:,}"), lambda row: row[1], True, True),
+    Column("REASON", lambda row: plain(row[0], _WIDE), lambda row: row[0]),
+)
+_LINES = (Column("THE NEWEST", lambda row: plain(row[1], _WIDE), lambda row: row[1]),)
 
 
 class Letters(Screen[None]):
@@ -32,18 +38,12 @@ class Letters(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Static("counting …", classes="head", id="title", markup=False)
-        yield DataTable[Text](cursor_type="row", id="reasons")
-        yield DataTable[Text](cursor_type="row", id="newest")
+        yield Rows(_REASONS, key=lambda row: row[0], id="reasons")
+        yield Rows(_LINES, key=lambda row: str(row[0]), id="newest")
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self._table("reasons").add_column(Text("RECORDS", style="bold", justify="right"))
-        self._table("reasons").add_column(Text("REASON", style="bold"))
-        self._table("newest").add_column(Text("THE NEWEST", style="bold"))
         self.action_count()
-
-    def _table(self, name: str) -> DataTable[Text]:
-        return self.query_one(f"#{name}", DataTable)
 
     @work(thread=True, exclusive=True)
     def action_count(self) -> None:
@@ -65,9 +65,5 @@ class Letters(Screen[None]):
 
     def _show(self, told: str, reasons: list[tuple[str, int]], newest: list[str]) -> None:
         self.query_one("#title", Static).update(plain(told, style="bold"))
-        self._table("reasons").clear()
-        self._table("newest").clear()
-        for reason, count in reasons:
-            self._table("reasons").add_row(Text(f"{count:,}", justify="right"), plain(reason, _WIDE))
-        for line in newest[::-1]:
-            self._table("newest").add_row(plain(line, _WIDE))
+        self.query_one("#reasons", Rows).show(reasons)
+        self.query_one("#newest", Rows).show([*enumerate(newest[::-1])])

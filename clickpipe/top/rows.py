@@ -51,7 +51,7 @@ class Rows(ScrollView, can_focus=True):
         self._told: list[Any] = []
         self._rows: list[Any] = []
         self._lines: list[list[Text]] = []
-        self._widths: list[int] = []
+        self._widths = [cell.cell_len for cell in self._head()]
         self.cursor = 0
 
     @property
@@ -67,6 +67,8 @@ class Rows(ScrollView, can_focus=True):
     def show(self, rows: Sequence[Any], columns: Sequence[Column] | None = None) -> None:
         at = self._key(self.chosen) if self._rows else None
         before, widths = [self._head(), *self._lines], self._widths
+        if columns and len(columns) != len(self._columns):
+            self._by = None
         self._columns = columns or self._columns
         self._told, self._rows = list(rows), self._ordered(rows)
         self._lines = [[column.text(row) for column in self._columns] for row in self._rows]

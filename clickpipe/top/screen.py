@@ -52,7 +52,7 @@ class Top(App[None]):
     ENABLE_COMMAND_PALETTE = False
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
-    DataTable, Rows { height: 1fr; background: ansi_default; }
+    Rows { height: 1fr; background: ansi_default; }
     Detail Rows { height: auto; }
     #reasons { height: auto; max-height: 50%; }
     .head { height: auto; padding: 0 1; }

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import Footer, Static
 
 from clickpipe.errors import ClickpipeError
-from clickpipe.top.cells import plain
+from clickpipe.top.cells import Column, plain
+from clickpipe.top.rows import Rows
 
 _ROWS = 200
 _EVERY = 1.0  # seconds
@@ -28,7 +29,7 @@ class Viewed(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Static(classes="head", id="title", markup=False)
-        yield DataTable[Text](cursor_type="row")
+        yield Rows((), key=lambda row: str(row[0]))
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
@@ -54,11 +55,27 @@ class Viewed(Screen[None]):
     def _show(self, names: list[str], rows: list[tuple[object, ...]], count: int) -> None:
         some = f", the last {len(rows)} by key" if len(rows) < count else ""
         self.query_one("#title", Static).update(plain(f"view {self._view}: {count:,} rows{some}", style="bold"))
-        table: DataTable[Text] = self.query_one(DataTable)
-        at = table.cursor_row
-        table.clear(columns=True)
-        for name in names:
-            table.add_column(plain(name, _WIDE, "bold"))
-        for row in rows:
-            table.add_row(*(plain("-" if value is None else value, _WIDE) for value in row))
-        table.move_cursor(row=min(at, max(0, len(rows) - 1)), animate=False)
+        columns = [_column(name, at, rows) for at, name in enumerate(names)]
+        self.query_one(Rows).show([*enumerate(rows)], columns)
+
+
+def _column(name: str, at: int, rows: Sequence[tuple[object, ...]]) -> Column:
+    """Of numbers on the right, the greatest first."""
+    is_number = not any(isinstance(row[at], str | bytes) for row in rows)
+
+    def value(row: Any) -> Any:
+        return row[1][at]
+
+    return Column(
+        plain(name, _WIDE).plain,
+        lambda row: plain("-" if value(row) is None else value(row), _WIDE),
+        lambda row: _rank(value(row)),
+        is_number,
+        is_number,
+    )
+
+
+def _rank(value: object) -> tuple[bool, bool, Any]:
+    """Whatever stands there can be sorted: nothing, numbers, text."""
+    is_number = isinstance(value, int | float)
+    return value is not None, not is_number, value if is_number else str(value)
