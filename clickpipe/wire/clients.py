@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 from clickpipe.errors import Caution
 from clickpipe.lines import Block, Overlong
-from clickpipe.stopping import forget, on_stop
 from clickpipe.wire.client import Client, Cutting, Refused
 from clickpipe.wire.listen import Listening
 from clickpipe.wire.pump import Arriving
@@ -74,7 +73,6 @@ class Clients(Arriving):
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wakes, selectors.EVENT_READ)
         self._selector.register(listening.socket, selectors.EVENT_READ)
-        on_stop(listening.remove)
         self._thread = threading.Thread(target=self._run, daemon=True, name="clients")
         self._thread.start()
 
@@ -108,7 +106,6 @@ class Clients(Arriving):
     def _clear_away(self) -> None:
         self._listening.socket.close()
         self._listening.remove()
-        forget(self._listening.remove)
         for client in [*self._clients]:
             client.close()
         self._selector.close()

@@ -17,30 +17,40 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from clickpipe.errors import OutsideError, PlanError
+from clickpipe.stopping import forget, on_stop
 from clickpipe.wire.address import LOOPBACK, Address, is_loopback, parse_address
 
 _WAITING = 256  # connections that wait to be accepted
 _PRIVILEGED = 1_024
 
 
-@dataclass(frozen=True)
+@dataclass
 class Listening:
-    """`name`: the address as it is, with the port that was found for 0. `path`: of a Unix socket."""
+    """`name`: the address as it is, with the port that was found for 0. `path`: of a Unix socket; `inode`: once it is known."""
 
     socket: socket.socket
     name: str
     path: str | None = None
-    inode: int = 0
+    inode: int | None = None
 
     def remove(self) -> None:
         """The path goes, if it is ours still. May be called in a signal handler, and twice."""
+        forget(self.remove)
         with suppress(OSError):
-            if self.path is not None and os.lstat(self.path).st_ino == self.inode:
+            if self.path is not None and self._is_ours(self.path):
                 os.unlink(self.path)
+
+    def _is_ours(self, path: str) -> bool:
+        if self.inode is None:  # a signal has come as soon as it was bound
+            return bool(self.socket.getsockname())
+        return os.lstat(path).st_ino == self.inode
 
 
 def listen(address: str | Address, *, may_be_reached: bool) -> Listening:
-    """`may_be_reached`: by other machines too. Raises PlanError, and OutsideError where trying again may help."""
+    """`may_be_reached`: by other machines too. The path of a Unix socket goes when a signal ends the process.
+
+    Raises PlanError, and OutsideError where trying again may help.
+    """
     said = parse_address(address) if isinstance(address, str) else address
     if said.is_unix:
         return _listen_unix(said.path)
@@ -98,19 +108,23 @@ def _listen_unix(path: str) -> Listening:
     address = f"unix:{path}"
     _clear(path, address)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made = Listening(listener, address, os.path.abspath(path))
+    on_stop(made.remove)
     try:
         before = os.umask(0o177)  # nobody else can ever connect
         try:
             listener.bind(path)
         finally:
             os.umask(before)
+        made.inode = os.lstat(path).st_ino
         listener.listen(_WAITING)
     except OSError as error:
+        made.remove()
         listener.close()
         kind = OutsideError if error.errno == errno.EADDRINUSE else PlanError
         raise kind(f"{address}: {error.strerror}", word=address) from None
     listener.setblocking(False)
-    return Listening(listener, address, os.path.abspath(path), os.lstat(path).st_ino)
+    return made
 
 
 def _clear(path: str, address: str) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from clickpipe.errors import Caution, OutsideError
-from clickpipe.stopping import forget, on_stop
 from clickpipe.wire import tls
 from clickpipe.wire.address import Address, is_loopback, parse_address
 from clickpipe.wire.greeting import Greeted, Lines, NotGreeted, Party, answer, greet, why_failed
@@ -146,7 +145,6 @@ class Door(Meeting):
         self._sock = self._listening.socket
         self._sock.setblocking(True)
         self.address = parse_address(self._listening.name) if address.port == 0 and not address.is_unix else address
-        on_stop(self._listening.remove)
 
     def invite(self, guest: Guest) -> None:
         self._guests[OTHER[guest.role]] = guest
@@ -170,7 +168,6 @@ class Door(Meeting):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         self._sock.close()
         self._listening.remove()
-        forget(self._listening.remove)
         if more := sum(self._refused.values()) - len(self._refused):
             self._say(Caution(f"{self.address}: {more:,} more connections were refused for such reasons"))
 

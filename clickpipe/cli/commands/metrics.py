@@ -23,7 +23,6 @@ from clickpipe.cli.text import described
 from clickpipe.cli.words import say
 from clickpipe.errors import PlanError
 from clickpipe.plan.flags import DURATION
-from clickpipe.stopping import on_stop
 
 if TYPE_CHECKING:
     from clickpipe.top.model import Pipeline
@@ -81,7 +80,6 @@ def _serve(address: str, found: Callable[[], Sequence[Pipeline]], patience: floa
     from clickpipe.wire.listen import listen
 
     listening = listen(address if "://" in address or address.startswith("unix:") else f"tcp://{address}", may_be_reached=is_open)
-    on_stop(listening.remove)
     where = listening.name.removeprefix("tcp://")
     say(f"listening on {where if listening.path else f'http://{where}/metrics'}")
     server(listening, found, patience).serve_forever()
