@@ -24,7 +24,7 @@ STEPS = "ingest in.ndjson --time ts --name c --batch-bytes 1KiB | window tumble 
 @pytest.fixture
 def longer(folder: Path) -> Path:
     """So much that it takes some seconds."""
-    (folder / "in.ndjson").write_text((folder / "in.ndjson").read_text() * 20)
+    (folder / "in.ndjson").write_text((folder / "in.ndjson").read_text() * 6)
     return folder
 
 
@@ -60,7 +60,7 @@ def test_a_bar_is_shown_and_goes(longer: Path, more: str) -> None:
     said = on_a_terminal(longer, "run", "-c", line)
     assert re.search(r"c .*[0-9]+ %.*records/s", said), said
     last = said.rpartition("\x1b[2K")[2]
-    assert "clickpipe: read 120,000 = " in said
+    assert "clickpipe: read 36,000 = " in said
     assert "records/s" not in last
 
 
@@ -78,7 +78,7 @@ def test_there_is_none_where_it_would_be_in_the_way(longer: Path, line: str, pri
 
 def test_nothing_is_drawn_on_a_pipe(longer: Path, start: Start) -> None:
     assert start("run", "-c", STEPS + " | sink c.ndjson").wait(60) == 0
-    assert errors(longer).splitlines()[0].startswith("clickpipe: read 120,000 =")
+    assert errors(longer).splitlines()[0].startswith("clickpipe: read 36,000 =")
     assert "\x1b" not in errors(longer)
 
 
