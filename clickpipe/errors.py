@@ -6,6 +6,7 @@ travels up, with where), the place in the user's text with a remedy under it, an
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -120,6 +121,12 @@ class Failure(Caution):
 
 class ReaderGone(Exception):
     """Whoever read our output has left (`| head`). Not an error: we stop and say nothing."""
+
+
+def failed_call(name: object, error: OSError) -> OutsideError:
+    """What the system has refused, with what helps where too many files are open."""
+    is_limit = error.errno in (errno.EMFILE, errno.ENFILE)
+    return OutsideError(f"{name}: {error.strerror}", hint="ulimit -n raises the limit of this shell" if is_limit else "")
 
 
 def near(word: str, known: Sequence[str]) -> str:

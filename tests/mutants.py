@@ -276,8 +276,8 @@ MUTANTS = [
     Mutant(
         "live input that a stop has cut short is taken for read",
         "core/inorder.py",
-        "        if not self._is_stopping:\n            one.finish(",
-        "        if True:\n            one.finish(",
+        "                if self._is_stopping:\n                    return\n                one.finish(",
+        "                one.finish(",
         "test_stop_input.py::test_stop_of_live_standard_input[False]",
     ),
     # Files that are followed.
@@ -299,8 +299,8 @@ MUTANTS = [
     Mutant(
         "that a followed path had given records is forgotten",
         "core/tail.py",
-        'list(said["past"]), said["given"], said["greatest"]',
-        'list(said["past"]), False, said["greatest"]',
+        'self.has_given, self.clock.greatest = said["given"],',
+        "self.has_given, self.clock.greatest = False,",
         "test_follow.py::test_the_watermark_goes_on_over_a_restart",
     ),
     Mutant(
@@ -335,15 +335,36 @@ MUTANTS = [
     Mutant(
         "the first batch of a file takes the watermark to the next file",
         "core/inorder.py",
-        "self._advance({one.split.name: one.clock.watermark, **to_come}, now)",
-        "self._advance({**to_come} if to_come else {one.split.name: one.clock.watermark}, now)",
+        "self._advance({one.split.name: one.clock.watermark} | to_come, now)",
+        "self._advance(to_come or {one.split.name: one.clock.watermark}, now)",
         "test_several_files.py -k False",
+    ),
+    Mutant(
+        "files that wait for their turn are held in memory",
+        "core/inorder.py",
+        "if one.opened is None and one.split.can_be_read_again:",
+        "if not one.split.name:",
+        "test_many_files.py -k 'memory and read'",
+    ),
+    Mutant(
+        "of all followed files a batch is looked at",
+        "core/following.py",
+        "                if lines >= SAMPLE:\n                    break",
+        "                if not sample:\n                    break",
+        "test_many_files.py -k 'memory and followed'",
+    ),
+    Mutant(
+        "a file that waits is read by its name",
+        "sources/file.py",
+        "        if self._known is None:\n            self._known = os.open(",
+        "        if self._known is None or not self._inode or self._inode:\n            self._known = os.open(",
+        "test_many_files.py::test_a_file_that_waits_is_the_one_that_was_looked_at",
     ),
     Mutant(
         "files that were left are read again",
         "core/tail.py",
-        'self.clock.greatest = list(said["past"]),',
-        "self.clock.greatest = [],",
+        'self._pass(said["past"])',
+        "self._pass([])",
         "test_follow.py -k 'renamed_inside_the_glob'",
     ),
     Mutant(

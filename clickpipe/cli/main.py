@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -14,7 +15,16 @@ from clickpipe import __version__
 from clickpipe.cli import catalog
 from clickpipe.cli.text import log_format
 from clickpipe.cli.words import check_format, complain, heed_format, say, speaks_json
-from clickpipe.errors import ClickpipeError, DiskError, OursError, OutsideError, PlanError, ReaderGone, StepBeforeFailed, near
+from clickpipe.errors import (
+    ClickpipeError,
+    DiskError,
+    OursError,
+    PlanError,
+    ReaderGone,
+    StepBeforeFailed,
+    failed_call,
+    near,
+)
 from clickpipe.stopping import RESCALE, clean_up, die_with_parent, ends_by_itself, keep, parent
 
 if TYPE_CHECKING:
@@ -88,10 +98,11 @@ def main() -> NoReturn:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR1, RESCALE))  # see engine/group.py
     _die_with_parent()
     code = _run(sys.argv[1:])
-    if code and catalog.gives_stream(sys.argv[1:]):
-        from clickpipe.wire.failing import pass_on_failure
+    with suppress(OSError):  # too many files may be open for an import
+        if code and catalog.gives_stream(sys.argv[1:]):
+            from clickpipe.wire.failing import pass_on_failure
 
-        pass_on_failure(1)
+            pass_on_failure(1)
     leave(code)
 
 
@@ -169,9 +180,9 @@ def _show_help(text: str) -> None:
 
 def _failed_call(error: OSError) -> ClickpipeError:
     """Of a call that nobody expected to fail: an import may, where too few files may be open."""
-    text = f"{error.filename or 'standard output'}: {error.strerror}"
+    name = error.filename or "standard output"
     is_limit = error.errno in (errno.EMFILE, errno.ENFILE)
-    return OutsideError(text, hint="ulimit -n raises the limit of this shell") if is_limit else DiskError(text)
+    return failed_call(name, error) if is_limit else DiskError(f"{name}: {error.strerror}")
 
 
 def _usage(error: click.ClickException) -> PlanError:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice, takewhile
 from typing import Any
 
 from clickpipe.core.generation import fits, opened
@@ -19,13 +21,31 @@ from clickpipe.core.packing import MAGIC_BYTES, is_packed
 _ROTATED = re.compile(r"[.-](\d[\dT:_.+-]*Z?|old|prev)")
 
 
+class Listing:
+    """The names in directories, each looked at once, for all paths in it."""
+
+    def __init__(self) -> None:
+        self._sorted: dict[str, list[str]] = {}
+
+    def names(self, folder: str, begin: str) -> Iterator[str]:
+        """Those that begin so."""
+        if folder not in self._sorted:
+            self._sorted[folder] = []
+            with suppress(OSError):
+                self._sorted[folder] = sorted(os.listdir(folder or "."))
+        names = self._sorted[folder]
+        return takewhile(lambda name: name.startswith(begin), islice(names, bisect_left(names, begin), None))
+
+
 class Beside:
     def __init__(self, path: str) -> None:
         self._path, self._base = path, os.path.basename(path)
 
-    def files(self) -> list[int]:
-        """Of all that may have had the path and are not packed."""
-        paths = [entry.path for entry in self._entries() if self.has_name(entry.name) and not entry.is_symlink()]
+    def files(self, listing: Listing | None = None) -> list[int]:
+        """Of all that may have had the path and are not packed. `listing`: what stands beside it, where that is known."""
+        folder = os.path.dirname(self._path)
+        names = (listing or Listing()).names(folder, self._base)
+        paths = [path for name in names if self.has_name(name) and not os.path.islink(path := os.path.join(folder, name))]
         found = [file for path in paths if (file := opened_regular(path)) is not None]
         return without(found, [file for file in found if has_packing(file)])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from clickpipe.core import clock as wall
@@ -54,11 +55,16 @@ class Following(IngestFeed):
 
     def _sample(self) -> list[Block]:
         sample: list[Block] = []
-        since = time.monotonic()
-        while line_count(sample) < SAMPLE:
-            found = self._watch.sample(self._pace.batch_bytes)
-            if found:
-                sample, since = sample + found, time.monotonic()
+        lines, since = 0, time.monotonic()
+        while lines < SAMPLE:
+            before = len(sample)
+            for block in self._watch.sample(self._pace.batch_bytes):
+                sample.append(block)
+                lines += line_count([block])
+                if lines >= SAMPLE:
+                    break
+            if len(sample) > before:
+                since = time.monotonic()
             elif self._watch.is_over or (any(block.data for block in sample) and time.monotonic() - since >= _QUIET):
                 break
             else:
@@ -67,7 +73,7 @@ class Following(IngestFeed):
         return sample
 
     def _peek(self) -> list[Block]:
-        first = self._watch.sample(self._pace.batch_bytes)[:1]
+        first = [*islice(self._watch.sample(self._pace.batch_bytes), 1)]
         self._watch.rewind()
         return first
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from clickpipe.core.format import Format
 from clickpipe.core.packing import MAGIC_BYTES, is_packed, may_be_packed
-from clickpipe.errors import ClickpipeError, OutsideError
+from clickpipe.errors import ClickpipeError, failed_call
 from clickpipe.lines import Block, Cutter
 from clickpipe.state.manifest import digest
 
@@ -174,7 +174,7 @@ def opened(path: str) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise OutsideError(f"{path}: {error.strerror}") from None
+        raise failed_call(path, error) from None
 
 
 def _before(file: int, offset: int) -> bytes:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from signal import SIGUSR1
 from typing import Any
 
 from clickpipe.batch import Batch, Dead
 from clickpipe.core import clock as wall
+from clickpipe.core import openfiles
 from clickpipe.core.format import SAMPLE, Wants, shown_text
 from clickpipe.core.intake import IngestFeed, Taking
 from clickpipe.core.operator import Pull
 from clickpipe.core.progress import Progress
-from clickpipe.core.reading import blocks, parsed
+from clickpipe.core.reading import blocks, parsed, whole_lines
 from clickpipe.core.source import Split
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import StateError
@@ -25,6 +26,8 @@ _WORKERS = 2
 _LOOK = 0.002  # seconds between two looks for a checkpoint
 _QUIET = 0.2  # seconds without a byte after which a live input is judged by what has come
 _ENOUGH = 16 << 20  # bytes of a file that are searched for its first time
+
+_Read = tuple[Progress, int | None, Block | None, tuple[Batch, list[Dead], int] | None]
 
 
 class InOrder(IngestFeed):
@@ -57,20 +60,24 @@ class InOrder(IngestFeed):
 
     def _sample(self) -> list[Block]:
         sample: list[Block] = []
-        for one in self._all:
+        lines, spare = 0, openfiles.spare()
+        for number, one in enumerate(self._all):
             taken: list[Block] = []
             if inbox := one.split.inbox():  # the sample must not depend on how much a first read brings
                 inbox.gather(SAMPLE, _QUIET)
             stream = self._blocks(one)
             for block in stream:
                 taken.append(block)
-                if self._is_enough(one, sample, taken):
+                if self._is_enough(one, taken, SAMPLE - lines):
                     break
                 if inbox and one.split.is_shared:
                     inbox.gather(SAMPLE, _QUIET)
             one.opened = chain(taken, stream)
+            if number >= spare:
+                self._let_go(one)
             sample += taken
-            if line_count(sample) >= SAMPLE:
+            lines += line_count(taken)
+            if lines >= SAMPLE:
                 break
         return sample
 
@@ -81,10 +88,10 @@ class InOrder(IngestFeed):
         one.opened = chain(first, stream)
         return first
 
-    def _is_enough(self, one: Progress, sample: list[Block], taken: list[Block]) -> bool:
-        """Whether live input has given more than a header line. Where many write, the first may be somebody who knocks at all
-        doors: there a record is waited for."""
-        if line_count(sample + taken) >= SAMPLE:
+    def _is_enough(self, one: Progress, taken: list[Block], wanted: int) -> bool:
+        """Whether as many lines have come, or live input has given more than a header line. Where many write, the first may be
+        somebody who knocks at all doors: there a record is waited for."""
+        if line_count(taken) >= wanted:
             return True
         if sum(len(block.overlong) for block in taken) >= SAMPLE:
             return one.split.is_shared
@@ -95,18 +102,24 @@ class InOrder(IngestFeed):
         self._has_begun = True
         self._order = self._order or self._in_order(self._all)
         self._wait_for_next()
-        for at, one in enumerate(self._order):
-            held = [later.start for later in self._order[at + 1 :] if later.start is not None]
-            if not one.is_done:
-                yield from self._hunted(one, held)
-                yield from self._pulls_of(one, held)
+        left = [(one, held) for one, held in zip(self._order, _held(self._order), strict=True) if not one.is_done]
+        if left:
+            yield from self._hunted(*left[0])
+        for _, some in groupby(left, lambda one: one[0].split.is_live):
+            yield from self._pulls_of([*some])
             if self._is_stopping:
                 break
         self._end()
 
-    def _pulls_of(self, one: Progress, held: list[int]) -> Iterator[Pull]:
-        """`held`: the first event times of the splits to come."""
-        for block, found in self._read(one):
+    def _pulls_of(self, some: list[tuple[Progress, int | None]]) -> Iterator[Pull]:
+        """Of splits that are all at rest, or all live; each with the time at which it is held."""
+        for one, held, block, found in self._read(some):
+            if block is None or found is None:
+                if self._is_stopping:
+                    return
+                one.finish(is_saved=self.epochs is not None)
+                self._tell_of_unfinished(one.split.name, one.split.left(one.offset), one.split.silence())
+                continue
             self._note(one.split.name, block)
             self._catch_up(one)
             *before, pull = self._as_arrived(one, block, found)
@@ -117,11 +130,8 @@ class InOrder(IngestFeed):
             yield pull
             if self._is_stopping and not one.split.is_live:  # what is live ends by itself, with what has come
                 return
-        if not self._is_stopping:
-            one.finish(is_saved=self.epochs is not None)
-            self._tell_of_unfinished(one.split.name, one.split.left(one.offset), one.split.silence())
 
-    def _hunted(self, one: Progress, held: list[int]) -> Iterator[Pull]:
+    def _hunted(self, one: Progress, held: int | None) -> Iterator[Pull]:
         """In small batches, a checkpoint behind each, until the stretch has been passed in which the last life died."""
         hunt, one.opened = self.hunt, None if self.hunt else one.opened
         if hunt is None or self.epochs is None or self.checkpoints is None:
@@ -158,29 +168,50 @@ class InOrder(IngestFeed):
         if self._reached is not None and (stands is None or stands < self._reached):
             one.clock.lift(self._reached)
 
-    def _go_on(self, pull: Pull, one: Progress, held: list[int]) -> None:
+    def _go_on(self, pull: Pull, one: Progress, held: int | None) -> None:
         """The watermark, which waits for the first records of the splits to come."""
         now, has_given = self._now(), any(batch.height for batch in pull.batches)
         if one.split.can_pause:
             self._watermark.look(one.split.name, now, has_given=has_given)
-        to_come = {f"to come {number}": start - self._time.out_of_orderness for number, start in enumerate(held)}
-        has_moved = self._advance({one.split.name: one.clock.watermark, **to_come}, now)
+        to_come = {} if held is None else {"to come": held - self._time.out_of_orderness}
+        has_moved = self._advance({one.split.name: one.clock.watermark} | to_come, now)
         pull.watermark, pull.idle = self._reached, has_moved and not has_given
 
     def _in_order(self, splits: list[Progress]) -> list[Progress]:
         if len(splits) < 2 or self._time.field is None:
             return splits
-        for one in splits:
-            stream = one.opened or self._blocks(one)
-            taken: list[Block] = []
-            start = None
-            while start is None and sum(len(block.data) for block in taken) < _ENOUGH and (block := next(stream, None)):
-                taken.append(block)
-                start = self._first_time(block)
-            one.opened = chain(taken, stream)
+        spare = openfiles.spare()
+        for number, one in enumerate(splits):
+            start = self._start(one)
             if start is not None:
                 one.start = start
+            if number >= spare:
+                self._let_go(one)
         return sorted(splits, key=lambda one: one.start or 0)
+
+    def _start(self, one: Progress) -> int | None:
+        """The first event time in it. What can be read again is not kept meanwhile: there may be thousands of files."""
+        if one.opened is None and one.split.can_be_read_again:
+            return self._first_of(self._begun(one, whole_lines(one.split.peeked(one.offset), self._format.cut, one.offset)))[0]
+        stream = one.opened or self._blocks(one)
+        start, taken = self._first_of(stream)
+        one.opened = chain(taken, stream)
+        return start
+
+    def _let_go(self, one: Progress) -> None:
+        """Too many would be open."""
+        if one.split.can_be_read_again:
+            one.opened = None
+            one.split.close()
+
+    def _first_of(self, stream: Iterator[Block]) -> tuple[int | None, list[Block]]:
+        """The first event time in it, and the blocks in which it was looked for."""
+        taken: list[Block] = []
+        start = None
+        while start is None and sum(len(block.data) for block in taken) < _ENOUGH and (block := next(stream, None)):
+            taken.append(block)
+            start = self._first_time(block)
+        return start, taken
 
     def _first_time(self, block: Block) -> int | None:
         assert self._time.field is not None
@@ -199,8 +230,10 @@ class InOrder(IngestFeed):
             self._tick(),
             lambda: self._is_stopping and not one.split.is_shared,  # one that is shared ends by itself
         )
-        if one.split.is_shared:
-            return stream
+        return stream if one.split.is_shared else self._begun(one, stream)
+
+    def _begun(self, one: Progress, stream: Iterator[Block]) -> Iterator[Block]:
+        """Without what comes before the first record: a header line."""
         first = next((block for block in stream if block.data or block.overlong), None)
         if first is None:
             return iter(())
@@ -218,14 +251,24 @@ class InOrder(IngestFeed):
         batch, dead, read = found
         return [self._judged(batch, one.clock, dead, read, wall.now() if one.split.is_live else None)]
 
-    def _read(self, one: Progress) -> Iterator[tuple[Block, tuple[Batch, list[Dead], int]]]:
-        """Blocks, their batches and bad records, and how many were read."""
-        stream, one.opened = one.opened or self._blocks(one), None
+    def _read(self, some: list[tuple[Progress, int | None]]) -> Iterator[_Read]:
+        """Blocks, their batches and bad records, and how many were read; none at the end of a split. While the last of one are
+        computed, the first of the next are read."""
 
-        def read(block: Block) -> tuple[Block, tuple[Batch, list[Dead], int]]:
-            return block, self._format.read(block, self._raw_columns, self._wants, one.split.name)
+        def items() -> Iterator[tuple[Progress, int | None, Block | None]]:
+            for one, held in some:
+                stream, one.opened = one.opened or self._blocks(one), None
+                for block in stream:
+                    yield one, held, block
+                yield one, held, None
 
-        return parsed(stream, read, 0 if one.split.is_live else _WORKERS)
+        def read(item: tuple[Progress, int | None, Block | None]) -> _Read:
+            one, held, block = item
+            if block is None:
+                return one, held, None, None
+            return one, held, block, self._format.read(block, self._raw_columns, self._wants, one.split.name)
+
+        return parsed(items(), read, 0 if some[0][0].split.is_live else _WORKERS)
 
     # How it ends.
 
@@ -285,6 +328,16 @@ class InOrder(IngestFeed):
             elif not said["done"]:
                 raise StateError(f"{said['name']} is gone, and {said['offset']:,} bytes of it had been read only")
         self._order = order + self._in_order([*fresh.values()])  # files that are new
+
+
+def _held(order: list[Progress]) -> list[int | None]:
+    """Of each split: the least of the first event times behind it."""
+    found: list[int | None] = []
+    least = None
+    for one in reversed(order):
+        found.append(least)
+        least = min((start for start in (least, one.start) if start is not None), default=None)
+    return found[::-1]
 
 
 def _poison(block: Block, source: str) -> Dead:

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import NoReturn, TypeVar
 
 from clickpipe.core.source import Split
 from clickpipe.lines import Block, Cutter, Overlong, joined
@@ -51,6 +52,11 @@ def blocks(
         return _pieces(cut, whole, batch_bytes)
     cut = _cut(split.chunks(offset), whole, batch_bytes // 2, offset, has_ended=lambda: not split.goes_on)
     return ahead(_pieces(cut, whole, batch_bytes))
+
+
+def whole_lines(chunks: Iterator[bytes], whole: Callable[[bytes], int], offset: int) -> Iterator[Block]:
+    """The whole lines of chunks that begin at `offset`, as they come."""
+    return _cut(chunks, whole, 0, offset)
 
 
 def _cut(
@@ -187,15 +193,28 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def parsed(items: Iterator[T], parse: Callable[[T], R], workers: int) -> Iterator[R]:
-    """`parse` of each item, in order. No workers: each when its turn comes, for live input."""
+    """`parse` of each item, in order. No workers: each when its turn comes, for live input. Errors arrive in their place."""
     if not workers:
         yield from map(parse, items)
         return
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="parse") as pool:
-        for item in items:
-            pending.append(pool.submit(parse, item))
+        for work in _works(items, parse):
+            pending.append(pool.submit(work))
             if len(pending) > 2 * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def _works(items: Iterator[T], parse: Callable[[T], R]) -> Iterator[Callable[[], R]]:
+    """What is to be done for each; the last of them may be to fail."""
+    try:
+        for item in items:
+            yield partial(parse, item)
+    except Exception as error:
+        yield partial(_fail, error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error

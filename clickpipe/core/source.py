@@ -50,6 +50,7 @@ class Split:
     keeps_arrivals = False  # when its records arrived is known, also long after
     begin = 0  # where reading begins, in bytes
     goes_on = False  # it ends where it was bounded, and a last line without its newline is left for another time
+    can_be_read_again = False  # after `close` too, if it is the same still
     is_shared = False  # many write to it, each an input of its own; whole records of theirs come, without their header lines
 
     def listen(
@@ -74,6 +75,10 @@ class Split:
     def chunks(self, offset: int = 0) -> Iterator[bytes]:
         """A split at rest: its bytes from `offset` on, some MiB at a time. Raises OutsideError or DataError."""
         return iter(())
+
+    def peeked(self, offset: int) -> Iterator[bytes]:
+        """The same as `chunks`, in small pieces, of one that can be read again."""
+        return self.chunks(offset)
 
     def extent(self, position: int) -> tuple[int, int] | None:
         """How much of it was read, and how much it has in all, in one unit. `position`: bytes of text that were handed on. None:

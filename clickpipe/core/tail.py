@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from clickpipe.core.beside import Beside, has_packing, inode_at, opened_regular, without
+from clickpipe.core.beside import Beside, Listing, has_packing, inode_at, opened_regular, without
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.format import Format
 from clickpipe.core.generation import Generation, fits, has_mark, mark
@@ -37,8 +37,9 @@ class Known(Protocol):
 class Tail(WatchedSplit):
     """One split. `say`: what a person should know."""
 
-    def __init__(self, name: str, form: Format, time: EventTime, say: Callable[[str], None]) -> None:
-        self.name, self._format, self._say = name, form, say
+    def __init__(self, name: str, form: Format, time: EventTime, say: Callable[[str], None], met: set[int]) -> None:
+        """`met`: inodes; those of its files are added."""
+        self.name, self._format, self._say, self._met = name, form, say, met
         self.clock = time.clock(is_live=True)
         self.generations: deque[Generation] = deque()
         self.past: list[Mapping[str, Any]] = []  # files beside it that are not to be read again
@@ -62,11 +63,17 @@ class Tail(WatchedSplit):
         """Begin with the file that has the path now, if there is one."""
         self._succeed(known, has_predecessors=False)
 
-    def ignore_others(self, known: Known) -> None:
+    def ignore_others(self, known: Known, listing: Listing) -> None:
         """What stands beside the path by now, and is not followed, is not of it."""
-        files = self._beside.files()
-        self.past += [mark(file) for file in files if not known.knows(file)]
+        files = self._beside.files(listing)
+        self._pass([mark(file) for file in files if not known.knows(file)])
         without(files, files)
+
+    def _pass(self, marked: Iterable[Mapping[str, Any]]) -> None:
+        """Files that are not to be read again."""
+        for one in marked:
+            self.past.append(one)
+            self._met.add(one["inode"])
 
     def look(self, known: Known) -> None:
         """See what has the path now, and what had it since the last look."""
@@ -93,8 +100,9 @@ class Tail(WatchedSplit):
         if has_predecessors:
             self._take_missed(known, os.fstat(file).st_ino)
         self._append(file)
-        inodes = self._beside.inodes()  # what is gone need not be remembered
-        self.past = [marked for marked in self.past if marked["inode"] in inodes]
+        if self.past:  # what is gone need not be remembered
+            inodes = self._beside.inodes()
+            self.past = [marked for marked in self.past if marked["inode"] in inodes]
 
     def _is_no_successor(self, file: int, known: Known) -> bool:
         if known.knows(file):
@@ -117,6 +125,7 @@ class Tail(WatchedSplit):
     def _insert(self, place: int, file: int, offset: int = 0, *, has_records: bool = False) -> None:
         """All files but the last have been left."""
         self.generations.insert(place, Generation(file, self.name, self._format, offset, has_records=has_records))
+        self._met.add(self.generations[place].inode)
         for generation in [*self.generations][:-1]:
             generation.left = generation.left or time.monotonic()
         self.changes += 1
@@ -181,7 +190,7 @@ class Tail(WatchedSplit):
 
     def _leave(self, now: Generation) -> None:
         if now.size and not now.is_removed:
-            self.past.append(mark(now.file))
+            self._pass([mark(now.file)])
         now.close()
         self.generations.popleft()
         self.changes += 1
@@ -217,7 +226,8 @@ class Tail(WatchedSplit):
 
     def restore(self, said: Mapping[str, Any]) -> None:
         """Find the files again that were being read. Raises StateError if one is gone before it was read to its end."""
-        self.past, self.has_given, self.clock.greatest = list(said["past"]), said["given"], said["greatest"]
+        self._pass(said["past"])
+        self.has_given, self.clock.greatest = said["given"], said["greatest"]
         self.clock.restore(said)
         for identity in said["generations"]:
             if not self._is_found(identity) and not (identity["gone"] and identity["offset"] >= identity["bytes"]):

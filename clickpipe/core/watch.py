@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from clickpipe.core.beside import Listing
 from clickpipe.core.eventtime import EventTime
 from clickpipe.core.format import Format
 from clickpipe.core.generation import opened
@@ -44,6 +45,7 @@ class Watch(Watched):
         self.tails: list[Tail] = []
         self._next_look = self._next_scan = 0.0
         self._passed: set[str] = set()
+        self._met: set[int] = set()  # inodes of all files that are read or were, and perhaps of others by now
         for address in addresses:
             if not is_glob(address):
                 _check(address)
@@ -61,12 +63,15 @@ class Watch(Watched):
     def restore(self, splits: list[Mapping[str, Any]]) -> None:
         """All files that were being read are found before anything else is taken for new."""
         for said in splits:
-            self.tails.append(Tail(str(said["name"]), self._format, self._time, self._say))
+            self.tails.append(self._tail(str(said["name"])))
             self.tails[-1].restore(said)
         for tail in self.tails:
             tail.look(self)
         self._add()
         self._bound()
+
+    def _tail(self, path: str) -> Tail:
+        return Tail(path, self._format, self._time, self._say, self._met)
 
     def _bound(self) -> None:
         for tail in self.tails if self._is_bounded else ():
@@ -78,7 +83,7 @@ class Watch(Watched):
 
     def knows(self, file: int) -> bool:
         """Whether a file is read already, or was, under any name."""
-        return any(tail.knows(file) for tail in self.tails)
+        return os.fstat(file).st_ino in self._met and any(tail.knows(file) for tail in self.tails)
 
     def blocks(self, at_most: int) -> Iterator[tuple[Tail, Block]]:
         """One round: of each path that has something new, the next records."""
@@ -90,10 +95,9 @@ class Watch(Watched):
             if block:
                 yield tail, block
 
-    def sample(self, at_most: int) -> list[Block]:
-        """The same, as often as one likes; `rewind` gives it all back."""
+    def sample(self, at_most: int) -> Iterator[Block]:
         self._look()
-        return [block for tail in self.tails if (block := tail.peek(at_most))]
+        return (block for tail in self.tails if (block := tail.peek(at_most)))
 
     def rewind(self) -> None:
         for tail in self.tails:
@@ -119,26 +123,27 @@ class Watch(Watched):
 
     def _add(self) -> None:
         """Paths that are not followed yet."""
-        old = {tail.name for tail in self.tails}
-        new = [Tail(path, self._format, self._time, self._say) for path in self._paths() if path not in old]
+        old = {tail.name: tail for tail in self.tails}
+        new = [self._tail(path) for path in self._paths(old) if path not in old]
         for tail in new:
             tail.open(self)
             self.tails.append(tail)
+        listing = Listing()
         for tail in new:
-            tail.ignore_others(self)
+            tail.ignore_others(self, listing)
 
-    def _paths(self) -> list[str]:
+    def _paths(self, old: Mapping[str, Tail]) -> list[str]:
         found: list[str] = []
         for address in self._addresses:
             if is_glob(address):
-                found += [path for path in sorted(glob.glob(address, recursive=True)) if self._is_new(path)]
+                found += [path for path in sorted(glob.glob(address, recursive=True)) if self._is_new(path, old)]
             else:
                 found.append(address)
         return list(dict.fromkeys(found))
 
-    def _is_new(self, path: str) -> bool:
+    def _is_new(self, path: str, old: Mapping[str, Tail]) -> bool:
         """Whether a path that a glob matches has a file that nobody reads."""
-        if path in self._passed or any(tail.name == path for tail in self.tails) or os.path.isdir(path):
+        if path in self._passed or path in old or os.path.isdir(path):
             return False
         with suppress(FileNotFoundError):
             if reason := _unfit(path):
@@ -147,15 +152,16 @@ class Watch(Watched):
                 return False
             file = opened(path)
             try:
-                return not self.knows(file) and not self._is_copy(path, file)
+                return not self.knows(file) and not _is_copy(path, file, old)
             finally:
                 os.close(file)
         return False
 
-    def _is_copy(self, path: str, file: int) -> bool:
-        """Whether it is a copy of what is read under a shorter name, or may become one."""
-        of = [tail for tail in self.tails if path.startswith((f"{tail.name}.", f"{tail.name}-"))]
-        return any(not os.fstat(file).st_size or tail.is_copied_in(file) for tail in of)
+
+def _is_copy(path: str, file: int, old: Mapping[str, Tail]) -> bool:
+    """Whether it is a copy of what is read under a shorter name, or may become one."""
+    of = [old[path[:at]] for at, sign in enumerate(path) if sign in ".-" and path[:at] in old]
+    return any(not os.fstat(file).st_size or tail.is_copied_in(file) for tail in of)
 
 
 def is_glob(address: str) -> bool:

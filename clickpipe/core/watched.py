@@ -63,8 +63,8 @@ class Watched:
         """One round: of each split that has something new, the next records."""
         raise NotImplementedError
 
-    def sample(self, at_most: int) -> list[Block]:
-        """The same, as often as one likes; `rewind` gives it all back."""
+    def sample(self, at_most: int) -> Iterator[Block]:
+        """The same, as often and as much of it as one likes; `rewind` gives it all back."""
         raise NotImplementedError
 
     def rewind(self) -> None:

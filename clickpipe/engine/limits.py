@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
 
+from clickpipe.core import openfiles
 from clickpipe.core.cores import cores
 from clickpipe.errors import OutsideError
 
@@ -13,9 +13,8 @@ FILES = 20  # Python, Polars, the streams, a state file and its directory; with 
 
 def need_open_files() -> None:
     """Raises OutsideError where too few files may be open at once."""
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= allowed < FILES:
-        raise OutsideError(f"only {allowed} files may be open at once", hint="ulimit -n raises the limit of this shell")
+    if (most := openfiles.allowed()) < FILES:
+        raise OutsideError(f"only {most} files may be open at once", hint="ulimit -n raises the limit of this shell")
 
 
 def share_the_cores(processes: int) -> None:

@@ -17,7 +17,7 @@ from clickpipe.core.chance import Chance, Choice
 from clickpipe.core.option import Duration, option
 from clickpipe.core.step import RawStep
 from clickpipe.core.time import parse_instant
-from clickpipe.errors import OutsideError, PlanError
+from clickpipe.errors import PlanError, failed_call
 from clickpipe.text import split_lines, write_ndjson
 
 BLOCK = 65_536
@@ -200,4 +200,4 @@ class _Answers:
             with open(path, "wb") as file:
                 file.write(orjson.dumps(answer) + b"\n")
         except OSError as error:
-            raise OutsideError(f"{path}: {error.strerror}") from None
+            raise failed_call(path, error) from None

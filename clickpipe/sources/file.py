@@ -17,11 +17,12 @@ from typing import Any
 
 from clickpipe.core.packing import GZIP, MAGIC_BYTES, ZSTD, is_packed
 from clickpipe.core.source import Source, Split
-from clickpipe.errors import DataError, NothingYet, OutsideError, PlanError, Unsupported
+from clickpipe.errors import DataError, NothingYet, OutsideError, PlanError, Unsupported, failed_call
 from clickpipe.state.manifest import digest
 
 _CHUNK = 8 << 20
 _EDGE = 64 << 10
+_PEEK = 32 << 10
 # A compressed byte can stand for 30,000: small pieces bound what one call may give back.
 _PIECE = 4 << 10
 _WORTH = 1 << 20
@@ -48,12 +49,14 @@ class FileSplit(Split):
     def __init__(self, path: str) -> None:
         self.name = path
         self._known: int | None = None  # a descriptor of the file that is being read, from then until `close`
+        self._inode: int | None = None  # of what was read of it first
         self._unpacked_from: int | None = None  # of a packed file: how many of its bytes were unpacked
         self._end: int | None = None  # where a bounded one ends
         try:
             status = os.stat(path)
             mode, self._size = status.st_mode, status.st_size
-            if stat.S_ISREG(mode):  # a pipe must be opened once only: its writer would hear a reader leave
+            self.can_be_read_again = stat.S_ISREG(mode)
+            if self.can_be_read_again:  # a pipe must be opened once only: its writer would hear a reader leave
                 os.close(os.open(path, os.O_RDONLY))
         except OSError as error:
             raise PlanError(f"{path}: {error.strerror}", word=path) from None
@@ -79,21 +82,37 @@ class FileSplit(Split):
 
     def chunks(self, offset: int = 0) -> Iterator[bytes]:
         """Unit of `offset`: bytes of text, unpacked if the file is packed."""
+        return self._chunks(offset, _lines)
+
+    def peeked(self, offset: int) -> Iterator[bytes]:
+        """From then on it is the file that is read, whatever has its name by then."""
+        return self._chunks(offset, _peeked)
+
+    def _chunks(self, offset: int, read: Callable[[int, int], Iterator[bytes]]) -> Iterator[bytes]:
         try:
-            with open(self.name, "rb", buffering=0) as file:
-                self._known = self._known or os.dup(file.fileno())
+            with open(os.dup(self._descriptor()), "rb", buffering=0) as file:
                 if _is_packed(file.fileno()):
-                    yield from _skip(self._text(_read(file.fileno(), 0)), offset)
+                    yield from _skip(self._text(read(file.fileno(), 0)), offset)
                 else:
-                    yield from self._text(_up_to(self._end, offset, _read(file.fileno(), offset)))
+                    yield from self._text(_up_to(self._end, offset, read(file.fileno(), offset)))
         except OSError as error:
-            raise OutsideError(f"{self.name}: {error.strerror}") from None
+            raise failed_call(self.name, error) from None
+
+    def _descriptor(self) -> int:
+        """Of the file that is read, from the first look at it on."""
+        if self._known is None:
+            self._known = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC)
+            inode = os.fstat(self._known).st_ino
+            if self._inode not in (None, inode):
+                raise OutsideError(f"{self.name} has become another file while it waited for its turn", hint="run it again")
+            self._inode = inode
+        return self._known
 
     def _opened(self) -> FileIO:
         try:
             return open(os.open(self.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
         except OSError as error:
-            raise OutsideError(f"{self.name}: {error.strerror}") from None
+            raise failed_call(self.name, error) from None
 
     def identity(self, offset: int) -> Mapping[str, Any]:
         """Of the file that is being read, whatever has its name by now: the first and the last bytes that were read;
@@ -104,7 +123,7 @@ class FileSplit(Split):
                     return _identity(file.fileno(), offset)
             return _identity(self._known, offset)
         except OSError as error:
-            raise OutsideError(f"{self.name}: {error.strerror}") from None
+            raise failed_call(self.name, error) from None
 
     def extent(self, position: int) -> tuple[int, int] | None:
         return (position if self._unpacked_from is None else self._unpacked_from, self._size) if self._size else None
@@ -174,13 +193,19 @@ def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
         count = max(0, count - len(chunk))
 
 
-def _read(file: int, at: int) -> Iterator[bytes]:
+def _lines(file: int, at: int) -> Iterator[bytes]:
     """Chunks that end with a line where they can: then nobody has to copy them to complete a line."""
     if not stat.S_ISREG(os.fstat(file).st_mode):
         while chunk := os.read(file, _CHUNK):
             yield chunk
         return
     while chunk := os.pread(file, _CHUNK - _EDGE + _line_end(os.pread(file, _EDGE, at + _CHUNK - _EDGE)), at):
+        yield chunk
+        at += len(chunk)
+
+
+def _peeked(file: int, at: int) -> Iterator[bytes]:
+    while chunk := os.pread(file, _PEEK, at):
         yield chunk
         at += len(chunk)
 

@@ -20,7 +20,7 @@ from clickpipe.core.eventtime import EventTime
 from clickpipe.core.format import Format
 from clickpipe.core.source import Source, Split
 from clickpipe.core.watched import Watched, WatchedSplit
-from clickpipe.errors import OutsideError, PlanError
+from clickpipe.errors import PlanError, failed_call
 from clickpipe.faults import stop_at_the_end
 from clickpipe.lines import Block
 
@@ -59,9 +59,9 @@ class GivenWatch(Watched):
         if block:
             yield self._tail, block
 
-    def sample(self, at_most: int) -> list[Block]:
+    def sample(self, at_most: int) -> Iterator[Block]:
         """All that will come: what the columns are must not depend on when."""
-        found, self._is_sampled = [] if self._is_sampled else [*self._tail.whole()], True
+        found, self._is_sampled = iter(()) if self._is_sampled else self._tail.whole(), True
         return found
 
     def rewind(self) -> None:
@@ -85,7 +85,7 @@ class GivenTail(WatchedSplit):
             with open(path, "rb") as file:
                 self._lines: list[bytes] = [*file]
         except OSError as error:
-            raise OutsideError(f"{path}: {error.strerror}") from None
+            raise failed_call(path, error) from None
         self._offset = self._next = 0  # of the next line: bytes, and its number
         self._moves: list[int] = []  # of the clock, still to be made
         self._stands: int | None = None

@@ -287,8 +287,8 @@ class LogWatch(Watched):
             if block:
                 yield tail, block
 
-    def sample(self, at_most: int) -> list[Block]:
-        return [block for tail in self.tails if (block := tail.peek(at_most))]
+    def sample(self, at_most: int) -> Iterator[Block]:
+        return (block for tail in self.tails if (block := tail.peek(at_most)))
 
     def rewind(self) -> None:
         """What was looked at is kept, and comes again."""

@@ -17,7 +17,7 @@ import polars as pl
 
 from clickpipe.batch import read as read_columns
 from clickpipe.columns import Columns
-from clickpipe.errors import OutsideError, PlanError, near
+from clickpipe.errors import PlanError, failed_call, near
 from clickpipe.state.epochs import Epochs
 from clickpipe.state.home import home, pipeline_directory
 from clickpipe.text import split_lines
@@ -168,4 +168,4 @@ def _blocks(path: str, end: int | None) -> Iterator[bytes]:
                 if len(rest) > _BLOCK:
                     rest, is_skipping = b"", True
     except OSError as error:
-        raise OutsideError(f"{path}: {error.strerror}") from None
+        raise failed_call(path, error) from None

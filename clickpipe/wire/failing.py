@@ -14,5 +14,7 @@ from clickpipe.wire.frames import Failed
 def pass_on_failure(descriptor: int) -> None:
     """Into a pipe, if it can be written to at once. A reader that is not ready sees an early end."""
     with contextlib.suppress(OSError, ValueError):
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and select.select([], [descriptor], [], 0)[1]:
+        ready = select.poll()
+        ready.register(descriptor, select.POLLOUT)
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and ready.poll(0):
             os.write(descriptor, codec.encode(Failed()))

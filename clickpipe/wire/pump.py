@@ -18,7 +18,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 
-from clickpipe.errors import ClickpipeError, DiskError, OutsideError, ReaderGone
+from clickpipe.errors import ClickpipeError, DiskError, OutsideError, ReaderGone, failed_call
 from clickpipe.lines import Overlong
 from clickpipe.spent import BACKPRESSURED, IDLE, waiting
 
@@ -209,9 +209,7 @@ def failure(error: OSError, name: str) -> ClickpipeError | ReaderGone:
         return ReaderGone()
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS):
         return DiskError(f"{name}: {error.strerror}")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return OutsideError(f"{name}: {error.strerror}", hint="ulimit -n raises the limit of this shell")
-    return OutsideError(f"{name}: {error.strerror}")
+    return failed_call(name, error)
 
 
 def _widen(descriptor: int) -> None:

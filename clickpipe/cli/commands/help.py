@@ -11,7 +11,7 @@ from clickpipe.cli import catalog
 from clickpipe.cli.completing import values
 from clickpipe.cli.man import page
 from clickpipe.cli.text import described
-from clickpipe.errors import OutsideError, PlanError, near
+from clickpipe.errors import PlanError, failed_call, near
 
 _EPILOG = """\
 Examples:
@@ -56,4 +56,4 @@ def _write_all(ctx: click.Context, folder: str) -> None:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(page(name, _find(ctx, name)))
         except OSError as error:
-            raise OutsideError(f"{path}: {error.strerror}") from None
+            raise failed_call(path, error) from None

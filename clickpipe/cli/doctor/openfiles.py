@@ -27,11 +27,12 @@ def look(_: str) -> Found:
 def verdict(found: Found) -> Verdict:
     if found.soft is None:
         return ok("as many as a process likes")
-    text = f"{found.soft:,} for each process" + (f", of {found.hard:,} that it may ask for" if found.hard is not None else "")
-    if found.soft >= _MANY:
+    text = f"{found.soft:,} for each process, which raises that to " + (
+        "what it likes" if found.hard is None else f"{found.hard:,}"
+    )
+    if found.hard is None or found.hard >= _MANY:
         return ok(text)
-    wanted = _ENOUGH if found.hard is None else min(found.hard, _ENOUGH)
-    remedy = f"ulimit -n {wanted} in the shell, LimitNOFILE={wanted} in a unit of systemd"
-    if found.soft < FILES:
+    remedy = f"as root: ulimit -Hn {_ENOUGH} in the shell, LimitNOFILE={_ENOUGH} in a unit of systemd"
+    if found.hard < FILES:
         return bad(f"{text}: no step can begin", remedy)
-    return note(f"{text}: enough for some {found.soft - FILES:,} clients or followed files", remedy)
+    return note(f"{text}: enough for some {found.hard - FILES:,} clients or followed files", remedy)
