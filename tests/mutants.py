@@ -356,8 +356,8 @@ MUTANTS = [
     Mutant(
         "a file that waits is read by its name",
         "sources/file.py",
-        "        if self._known is None:\n            self._known = os.open(",
-        "        if self._known is None or not self._inode or self._inode:\n            self._known = os.open(",
+        "            self._known = file\n",
+        "            return file\n",
         "test_many_files.py::test_a_file_that_waits_is_the_one_that_was_looked_at",
     ),
     Mutant(

@@ -83,6 +83,30 @@ def test_a_log_goes_on_in_the_next_segment(monkeypatch: pytest.MonkeyPatch) -> N
     assert _records()[-1] == 27
 
 
+@pytest.mark.parametrize("is_right", [True, False], ids=["the index is right", "an index that is looked through"])
+def test_the_end_of_a_log_that_grows_meanwhile(monkeypatch: pytest.MonkeyPatch, is_right: bool) -> None:
+    """Whoever looks at the index finds in the segment what it knows."""
+    _filled()
+    writer = LogWriter("a")
+
+    def grow() -> None:
+        writer.append(0, _lines(0, 1))
+        writer.commit()
+
+    def index_end(path: str) -> tuple[int, segments.Head] | None:
+        grow()
+        return segments.index_end(path) if is_right else None
+
+    def indexed(path: str) -> list[segments.Head]:
+        grow()
+        return segments.indexed(path)
+
+    monkeypatch.setattr(logends, "index_end", index_end)
+    monkeypatch.setattr(logends, "indexed", indexed)
+    assert Log("a").ends() == [16 if is_right else 17]
+    writer.close()
+
+
 def test_a_log_has_one_writer() -> None:
     writer = LogWriter("a")
     with pytest.raises(OutsideError, match=r"log a is written by somebody else: it has one writer\n  process \d+"):

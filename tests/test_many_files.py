@@ -14,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from clickpipe.core.reading import parsed
+from clickpipe.core.inorder import InOrder
+from clickpipe.core.reading import beginning, parsed
+from clickpipe.core.source import Split, splits_of
 from clickpipe.errors import DataError, OutsideError
+from clickpipe.formats.ndjson import Ndjson
+from clickpipe.operators.ingest import Ingest
 from clickpipe.sources.file import FileSplit
-from clickpipe.testing import environment
+from clickpipe.testing import environment, run_steps
 
 STEPS = "window tumble 10s | aggregate n='count(*)' | sink out.ndjson"
 
@@ -93,8 +97,83 @@ def test_a_file_that_waits_is_the_one_that_was_looked_at(tmp_path: Path) -> None
     path.write_text("new\n")
     assert b"".join(split.chunks()) == b"old\n"
     split.close()
-    with pytest.raises(OutsideError, match="has become another file"):
-        next(split.chunks())
+
+
+def test_one_that_cannot_be_kept_open_must_be_the_same_later(tmp_path: Path) -> None:
+    """It may have grown; its inode alone does not tell, which another file may have got."""
+    path = tmp_path / "app.log"
+    path.write_text("old\n")
+    split = FileSplit(str(path))
+    split.let_go()
+    with path.open("a") as file:
+        file.write("more\n")
+    assert b"".join(split.chunks()) == b"old\nmore\n"
+    split.let_go()
+    path.write_text("new\nmore\n")
+    for _ in range(2):
+        with pytest.raises(OutsideError, match="has become another file while it waited for its turn"):
+            next(split.chunks())
+        with pytest.raises(OutsideError, match="has become another file"):
+            next(split.peeked(0))
+
+
+def rotated(split: Split) -> None:
+    """Another file has its name."""
+    path = Path(split.name)
+    path.rename(f"{path}.1")
+    path.write_text('{"t": 7}\n')
+
+
+@pytest.mark.parametrize("options", ["--time t --time-unit ms", ""], ids=["by time", "without time"])
+def test_rotation_while_files_wait(tmp_path: Path, options: str) -> None:
+    """Also of files that no first time was looked for in."""
+    for number in range(3):
+        (tmp_path / f"{number}.log").write_text(f'{{"t": {number}}}\n' * 2_000)
+    splits = splits_of((str(tmp_path / "*.log"),))
+    feed = InOrder(Ingest((str(tmp_path / "*.log"),), time="t" if options else None, time_unit="ms").taking("x"), splits)
+    feed.want(["t"], False)
+    rotated(splits[2])
+    assert sorted(t for pull in feed.pulls() for batch in pull.batches for t in batch.frame["t"]) == sorted([0, 1, 2] * 2_000)
+    feed.close()
+
+
+def test_what_was_read_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
+    """It is handed on before anybody has written to the next source, which can be read once only."""
+    (tmp_path / "a.ndjson").write_text('{"n": 1}\n' * 3_000)
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-m", "clickpipe", "ingest", "a.ndjson", "pipe"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    records = (line for line in process.stdout if not line.startswith("\t"))
+    assert [*islice(records, 3_000)] == ['{"n": 1}\n'] * 3_000
+    (tmp_path / "pipe").write_text('{"n": 2}\n')
+    assert next(records) == '{"n": 2}\n'
+    assert process.wait(60) == 0
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_files_that_are_new_to_the_next_run(tmp_path: Path, files: int) -> None:
+    """The watermark waits for their beginning, whether they are one or several."""
+    whole = [json.dumps({"ts": 1_767_225_600_000 + 1_000 * n}) + "\n" for n in range(2_000)]
+    (tmp_path / "a.ndjson").write_text("".join(whole))
+    options = "--checkpoint 1ms --batch-bytes 4KiB"
+    steps = [["run", "-q", "--restart", "no", "-c", f"ingest '*.ndjson' --time ts --name c {options} | {STEPS}"]]
+    assert run_steps(steps, tmp_path, CLICKPIPE_STOP_AFTER="500") == [0]
+    for number in range(files):
+        (tmp_path / f"b{number}.ndjson").write_text("".join(whole[1_500:]))
+    assert run_steps(steps, tmp_path) == [0]
+    assert counted(tmp_path) == 2_000 + 500 * files
+
+
+def test_a_giant_line_is_not_looked_through_for_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"x" * (4 << 20) + b"\nlast")
+    split = FileSplit(str(path))
+    whole = Ndjson().cut
+    assert [*beginning(split, whole, 0, 1 << 20)] == []
+    assert [len(block.overlong) + len(block.data) for block in beginning(split, whole, 0, 8 << 20)] == [1, 4]
+    split.close()
 
 
 def test_a_pipe_is_not_looked_at(tmp_path: Path) -> None:

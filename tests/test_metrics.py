@@ -212,6 +212,23 @@ def test_once_it_is_seen_it_is_seen_until_it_ends(
     assert not list((folder / ".home" / "run" / "c").glob("opening*"))
 
 
+def test_what_goes_while_it_is_looked_at_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process has begun to compute between the listing and the reading; another one of its pipeline is there all the time."""
+    monkeypatch.setenv("CLICKPIPE_HOME", str(tmp_path))
+    samples.write("c", _sample(steps=()), "opening@1-1.json")
+    samples.write("c", _sample(hop=3, process=2))
+    read_own = samples.read_own
+
+    def begun(path: str) -> bytes:
+        if path.endswith("opening@1-1.json"):
+            samples.write("c", _sample())
+            os.unlink(path)
+        return read_own(path)
+
+    monkeypatch.setattr(samples, "read_own", begun)
+    assert [one.process for one in samples.read("c")] == [1, 2]
+
+
 def test_one_that_fails_before_it_computes_is_not_seen(folder: Path) -> None:
     assert shell(folder, "clickpipe run -c 'ingest in.ndjson --time ts --name c | select nothing | sink x'").returncode == 2
     assert top(folder) == []

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from examples import examples
@@ -22,7 +23,10 @@ from hypothesis import strategies as st
 from running import Start, until
 from serving import LOCAL, Served, was_cut_off
 
+from clickpipe import stopping
+from clickpipe.core.shared import SharedSplit
 from clickpipe.csvtext import whole
+from clickpipe.operators.ingest import Ingest
 from clickpipe.testing import environment
 from clickpipe.wire.client import Client, Cutting
 
@@ -328,6 +332,22 @@ def _is_refused(path: Path) -> bool:
         except OSError:
             return True
     return False
+
+
+def test_a_signal_that_comes_before_anybody_can_connect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It ends as by a later one: with what has come, and that is nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stopping, "_ASKED", [])
+    listen = SharedSplit.listen
+
+    def signalled(split: SharedSplit, *words: Any) -> None:
+        assert stopping.ends_by_itself(signal.SIGTERM)
+        listen(split, *words)
+
+    monkeypatch.setattr(SharedSplit, "listen", signalled)
+    feed = Ingest(("unix:s",), columns="n:int").open()
+    assert [pull.read for pull in feed.pulls()] == []
+    feed.close()
 
 
 def test_with_checkpoints_it_stops_and_goes_on_with_its_windows(start: Start, folder: Path) -> None:

@@ -21,7 +21,9 @@ import pytest
 from examples import some
 from links import Authority, Hand, Proxy, authority, until
 
+from clickpipe.stopping import clean_up
 from clickpipe.testing import environment
+from clickpipe.wire.listen import listen
 
 __all__ = ["authority"]  # a fixture
 TIMES = [1_700_000_000_000 + 500 * n - (9_000 if n % 7 == 0 else 0) for n in range(3_000)]  # some are late
@@ -342,8 +344,11 @@ def test_streams_that_cannot_become_one(shop: Shop, streams: list[str], message:
     code, _, errors = out(merging)
     assert code == 65
     assert message in errors
-    for process in others:
+    for process in others[:3]:
         assert out(process)[0] in (0, 75)
+    for process in others[3:]:  # whoever was to write to it may have ended before he came
+        process.send_signal(signal.SIGTERM)
+        assert out(process)[0] in (0, 75, 128 + signal.SIGTERM)
 
 
 def test_a_step_that_brings_together_what_stands_apart(shop: Shop) -> None:
@@ -471,6 +476,26 @@ def test_a_failed_step_writes_nothing_to_its_standard_output(shop: Shop) -> None
     done = shop.shell("clickpipe filter 'nothing = 1' --from unix:a --to unix:b --reconnect-timeout 1s | cat & "
                       f"clickpipe {INGEST} --to unix:a; wait")  # fmt: skip
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize("when", ["as soon as it is bound", "while it is taken away"])
+def test_a_unix_socket_goes_away_whenever_the_signal_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    listening = listen(f"unix:{tmp_path}/s", may_be_reached=False)
+    lstat = os.lstat
+
+    def signalled(_: str) -> os.stat_result:
+        monkeypatch.setattr(os, "lstat", lstat)
+        clean_up()
+        raise InterruptedError
+
+    if when == "as soon as it is bound":
+        listening.inode = None
+        clean_up()
+    else:
+        monkeypatch.setattr(os, "lstat", signalled)
+        listening.remove()
+    assert not (tmp_path / "s").exists()
+    listening.socket.close()
 
 
 def test_a_unix_socket_goes_away_with_a_signal(shop: Shop) -> None:

@@ -44,7 +44,7 @@ class Beside:
     def files(self, listing: Listing | None = None) -> list[int]:
         """Of all that may have had the path and are not packed. `listing`: what stands beside it, where that is known."""
         folder = os.path.dirname(self._path)
-        names = (listing or Listing()).names(folder, self._base)
+        names = listing.names(folder, self._base) if listing else (entry.name for entry in self._entries())
         paths = [path for name in names if self.has_name(name) and not os.path.islink(path := os.path.join(folder, name))]
         found = [file for path in paths if (file := opened_regular(path)) is not None]
         return without(found, [file for file in found if has_packing(file)])

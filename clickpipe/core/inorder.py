@@ -15,7 +15,7 @@ from clickpipe.core.format import SAMPLE, Wants, shown_text
 from clickpipe.core.intake import IngestFeed, Taking
 from clickpipe.core.operator import Pull
 from clickpipe.core.progress import Progress
-from clickpipe.core.reading import blocks, parsed, whole_lines
+from clickpipe.core.reading import beginning, blocks, parsed
 from clickpipe.core.source import Split
 from clickpipe.core.time import SplitClock
 from clickpipe.errors import StateError
@@ -45,12 +45,18 @@ class InOrder(IngestFeed):
         super().__init__(taking, saved)
 
     def _prepare(self) -> None:
-        for split in self._splits:
-            if self._taking.bounded:
-                split.bound()
-            split.listen(self._taking.admission, self._format.cut, self._format.begin, self._say)
         if any(split.is_shared for split in self._splits):
             on_ask(self._asked)
+        spare = openfiles.spare()
+        for number, split in enumerate(self._splits):
+            split.hold()
+            if self._taking.bounded:
+                split.bound()
+            if number >= spare:
+                split.let_go()
+            split.listen(self._taking.admission, self._format.cut, self._format.begin, self._say)
+            if self._was_asked:  # before it was there to be told
+                split.end()
         self.is_live = any(split.is_live for split in self._splits)
         self._all = [Progress(split, self._time) for split in self._splits]
         self._order: list[Progress] | None = None
@@ -105,14 +111,16 @@ class InOrder(IngestFeed):
         left = [(one, held) for one, held in zip(self._order, _held(self._order), strict=True) if not one.is_done]
         if left:
             yield from self._hunted(*left[0])
-        for _, some in groupby(left, lambda one: one[0].split.is_live):
-            yield from self._pulls_of([*some])
+        for _, some in groupby(left, lambda one: one[0].split.can_be_read_again or one[0].split.name):
+            yield from self._pulls_of(
+                [*some]
+            )  # by itself what cannot: while it is waited for, nothing before it may be kept back
             if self._is_stopping:
                 break
         self._end()
 
     def _pulls_of(self, some: list[tuple[Progress, int | None]]) -> Iterator[Pull]:
-        """Of splits that are all at rest, or all live; each with the time at which it is held."""
+        """Of one split, or of files; each with the time at which it is held."""
         for one, held, block, found in self._read(some):
             if block is None or found is None:
                 if self._is_stopping:
@@ -178,7 +186,7 @@ class InOrder(IngestFeed):
         pull.watermark, pull.idle = self._reached, has_moved and not has_given
 
     def _in_order(self, splits: list[Progress]) -> list[Progress]:
-        if len(splits) < 2 or self._time.field is None:
+        if len(self._all) < 2 or self._time.field is None:
             return splits
         spare = openfiles.spare()
         for number, one in enumerate(splits):
@@ -192,7 +200,7 @@ class InOrder(IngestFeed):
     def _start(self, one: Progress) -> int | None:
         """The first event time in it. What can be read again is not kept meanwhile: there may be thousands of files."""
         if one.opened is None and one.split.can_be_read_again:
-            return self._first_of(self._begun(one, whole_lines(one.split.peeked(one.offset), self._format.cut, one.offset)))[0]
+            return self._first_of(self._begun(one, beginning(one.split, self._format.cut, one.offset, _ENOUGH)))[0]
         stream = one.opened or self._blocks(one)
         start, taken = self._first_of(stream)
         one.opened = chain(taken, stream)
@@ -202,7 +210,7 @@ class InOrder(IngestFeed):
         """Too many would be open."""
         if one.split.can_be_read_again:
             one.opened = None
-            one.split.close()
+            one.split.let_go()
 
     def _first_of(self, stream: Iterator[Block]) -> tuple[int | None, list[Block]]:
         """The first event time in it, and the blocks in which it was looked for."""
@@ -288,7 +296,7 @@ class InOrder(IngestFeed):
 
     def close(self) -> None:
         for split in self._splits:
-            if split.is_shared:
+            if split.is_shared or split.can_be_read_again:
                 split.close()
 
     # Where it is, and how to go on from there.

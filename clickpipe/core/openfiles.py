@@ -9,16 +9,21 @@ _WANTED = 1 << 16
 _RESERVED = 100  # for all else that a pipeline has open
 
 
-def allowed() -> int:
-    """The soft limit, raised as far as a process may raise it by itself, since nothing here uses select with descriptors that it
-    could be too small for. Source: systemd.exec(5), LimitNOFILE."""
-    soft, hard = (_WANTED if one == resource.RLIM_INFINITY else one for one in resource.getrlimit(resource.RLIMIT_NOFILE))
-    wanted = min(hard, _WANTED)
-    if soft < wanted:
+def raise_limit() -> None:
+    """The soft one, as far as a process may raise it by itself: nothing here uses select, for which descriptors may be too great.
+
+    Source: systemd.exec(5), LimitNOFILE.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _WANTED if hard == resource.RLIM_INFINITY else min(hard, _WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-            return wanted
-    return soft
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def allowed() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _WANTED if soft == resource.RLIM_INFINITY else soft
 
 
 def spare() -> int:

@@ -23,6 +23,7 @@ class Progress:
         self.is_done = False
         self.opened: Iterator[Block] | None = None  # blocks that were looked at, and those behind them
         self._identity: Mapping[str, Any] | None = None  # once it was read to its end
+        self._unread: Mapping[str, Any] | None = None  # and before it is read
 
     def finish(self, *, is_saved: bool) -> None:
         """It was read to its end. `is_saved`: checkpoints will ask which file it was."""
@@ -34,11 +35,20 @@ class Progress:
         return {
             "name": self.split.name,
             "offset": self.offset,
-            "identity": self.split.identity(self.offset) if self._identity is None else self._identity,
+            "identity": self._known(),
             "done": self.is_done,
             "start": self.start,
             "greatest": self.clock.greatest,
         }
+
+    def _known(self) -> Mapping[str, Any]:
+        """Which file it is, as far as it was read. What does not change is not asked of thousands of files each time."""
+        if self._identity is not None:
+            return self._identity
+        if self.offset != self.split.begin or not self.split.can_be_read_again:
+            return self.split.identity(self.offset)
+        self._unread = self._unread or self.split.identity(self.offset)
+        return self._unread
 
     def restore(self, said: Mapping[str, Any]) -> str | None:
         """Go on from there. What a person should know, if anything. Raises StateError if it is another file by now."""
@@ -57,6 +67,8 @@ class Progress:
         self.offset, self.start = said["offset"] if now else 0, said["start"]
         self.is_done = said["done"] and not self.split.left(self.offset)
         self._identity = said["identity"] if self.is_done else None
+        if self.is_done:
+            self.split.close()
         self.clock = self._time.clock(is_live=self.split.is_live or self.split.keeps_arrivals, greatest=said["greatest"])
         self.clock.restore(said)
         if now or self.is_done:

@@ -54,9 +54,19 @@ def blocks(
     return ahead(_pieces(cut, whole, batch_bytes))
 
 
-def whole_lines(chunks: Iterator[bytes], whole: Callable[[bytes], int], offset: int) -> Iterator[Block]:
-    """The whole lines of chunks that begin at `offset`, as they come."""
-    return _cut(chunks, whole, 0, offset)
+def beginning(split: Split, whole: Callable[[bytes], int], offset: int, most: int) -> Iterator[Block]:
+    """The whole lines of a split that can be read again, in small pieces, of no more than `most` bytes."""
+    taken = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal taken
+        for chunk in split.peeked(offset):
+            taken += len(chunk)
+            yield chunk
+            if taken >= most:
+                return
+
+    return _cut(chunks(), whole, 0, offset, has_ended=lambda: taken < most and not split.goes_on)
 
 
 def _cut(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Split:
     keeps_arrivals = False  # when its records arrived is known, also long after
     begin = 0  # where reading begins, in bytes
     goes_on = False  # it ends where it was bounded, and a last line without its newline is left for another time
-    can_be_read_again = False  # after `close` too, if it is the same still
+    can_be_read_again = False
     is_shared = False  # many write to it, each an input of its own; whole records of theirs come, without their header lines
 
     def listen(
@@ -79,6 +80,12 @@ class Split:
     def peeked(self, offset: int) -> Iterator[bytes]:
         """The same as `chunks`, in small pieces, of one that can be read again."""
         return self.chunks(offset)
+
+    def hold(self) -> None:
+        """What it is now is what will be read, whatever has its name by then."""
+
+    def let_go(self) -> None:
+        """Nothing of it is open, until it is read: by then it must be what it is now."""
 
     def extent(self, position: int) -> tuple[int, int] | None:
         """How much of it was read, and how much it has in all, in one unit. `position`: bytes of text that were handed on. None:
@@ -174,8 +181,8 @@ def splits_of(addresses: tuple[str, ...], start: str | None = None) -> list[Spli
             raise PlanError(f"{address} never ends: it must be the only source", word=address)
     found = [split for source in sources for split in source.splits()]
     names = [split.name for split in found]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise PlanError(f"{name} is named twice", word=name)
     return found
 

@@ -34,11 +34,14 @@ class Known(Protocol):
     def knows(self, file: int) -> bool: ...
 
 
+Met = dict[int, list["Tail"]]  # by the inodes of files that are read or were, and perhaps of others by now: who may know them
+
+
 class Tail(WatchedSplit):
     """One split. `say`: what a person should know."""
 
-    def __init__(self, name: str, form: Format, time: EventTime, say: Callable[[str], None], met: set[int]) -> None:
-        """`met`: inodes; those of its files are added."""
+    def __init__(self, name: str, form: Format, time: EventTime, say: Callable[[str], None], met: Met) -> None:
+        """`met`: shared by all; the inodes of its files are added."""
         self.name, self._format, self._say, self._met = name, form, say, met
         self.clock = time.clock(is_live=True)
         self.generations: deque[Generation] = deque()
@@ -73,7 +76,11 @@ class Tail(WatchedSplit):
         """Files that are not to be read again."""
         for one in marked:
             self.past.append(one)
-            self._met.add(one["inode"])
+            self._meet(one["inode"])
+
+    def _meet(self, inode: int) -> None:
+        if self not in (tails := self._met.setdefault(inode, [])):
+            tails.append(self)
 
     def look(self, known: Known) -> None:
         """See what has the path now, and what had it since the last look."""
@@ -125,7 +132,7 @@ class Tail(WatchedSplit):
     def _insert(self, place: int, file: int, offset: int = 0, *, has_records: bool = False) -> None:
         """All files but the last have been left."""
         self.generations.insert(place, Generation(file, self.name, self._format, offset, has_records=has_records))
-        self._met.add(self.generations[place].inode)
+        self._meet(self.generations[place].inode)
         for generation in [*self.generations][:-1]:
             generation.left = generation.left or time.monotonic()
         self.changes += 1

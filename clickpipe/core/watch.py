@@ -18,7 +18,7 @@ from clickpipe.core.eventtime import EventTime
 from clickpipe.core.format import Format
 from clickpipe.core.generation import opened
 from clickpipe.core.packing import MAGIC_BYTES, is_packed
-from clickpipe.core.tail import Tail
+from clickpipe.core.tail import Met, Tail
 from clickpipe.core.watched import Watched
 from clickpipe.errors import Caution, PlanError
 from clickpipe.lines import Block
@@ -45,7 +45,7 @@ class Watch(Watched):
         self.tails: list[Tail] = []
         self._next_look = self._next_scan = 0.0
         self._passed: set[str] = set()
-        self._met: set[int] = set()  # inodes of all files that are read or were, and perhaps of others by now
+        self._met: Met = {}
         for address in addresses:
             if not is_glob(address):
                 _check(address)
@@ -83,7 +83,7 @@ class Watch(Watched):
 
     def knows(self, file: int) -> bool:
         """Whether a file is read already, or was, under any name."""
-        return os.fstat(file).st_ino in self._met and any(tail.knows(file) for tail in self.tails)
+        return any(tail.knows(file) for tail in self._met.get(os.fstat(file).st_ino, ()))
 
     def blocks(self, at_most: int) -> Iterator[tuple[Tail, Block]]:
         """One round: of each path that has something new, the next records."""

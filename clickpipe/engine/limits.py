@@ -13,6 +13,7 @@ FILES = 20  # Python, Polars, the streams, a state file and its directory; with 
 
 def need_open_files() -> None:
     """Raises OutsideError where too few files may be open at once."""
+    openfiles.raise_limit()
     if (most := openfiles.allowed()) < FILES:
         raise OutsideError(f"only {most} files may be open at once", hint="ulimit -n raises the limit of this shell")
 

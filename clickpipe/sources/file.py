@@ -12,7 +12,6 @@ import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from io import FileIO
 from typing import Any
 
 from clickpipe.core.packing import GZIP, MAGIC_BYTES, ZSTD, is_packed
@@ -49,7 +48,7 @@ class FileSplit(Split):
     def __init__(self, path: str) -> None:
         self.name = path
         self._known: int | None = None  # a descriptor of the file that is being read, from then until `close`
-        self._inode: int | None = None  # of what was read of it first
+        self._marked: Mapping[str, Any] | None = None  # by which it must be known when it is opened again
         self._unpacked_from: int | None = None  # of a packed file: how many of its bytes were unpacked
         self._end: int | None = None  # where a bounded one ends
         try:
@@ -66,11 +65,10 @@ class FileSplit(Split):
 
     def bound(self) -> None:
         """A packed one does not grow: it is read to its end."""
-        with self._opened() as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise Unsupported("never", "--until", f"{self.name} is a pipe or a device: what it will give is not there now")
-            self.goes_on, self._end = not _is_packed(file.fileno()), status.st_size
+        if not self.can_be_read_again:
+            raise Unsupported("never", "--until", f"{self.name} is a pipe or a device: what it will give is not there now")
+        file = self._descriptor()
+        self.goes_on, self._end = not _is_packed(file), os.fstat(file).st_size
 
     def left(self, offset: int) -> int:
         if self._end is None or (offset and not self.goes_on):
@@ -85,7 +83,6 @@ class FileSplit(Split):
         return self._chunks(offset, _lines)
 
     def peeked(self, offset: int) -> Iterator[bytes]:
-        """From then on it is the file that is read, whatever has its name by then."""
         return self._chunks(offset, _peeked)
 
     def _chunks(self, offset: int, read: Callable[[int, int], Iterator[bytes]]) -> Iterator[bytes]:
@@ -98,21 +95,28 @@ class FileSplit(Split):
         except OSError as error:
             raise failed_call(self.name, error) from None
 
+    def hold(self) -> None:
+        if self.can_be_read_again:
+            self._descriptor()
+
+    def let_go(self) -> None:
+        if self.can_be_read_again:
+            file = self._descriptor()
+            self._marked = {"inode": os.fstat(file).st_ino, "bytes": len(head := os.pread(file, _SEEN, 0)), "head": digest(head)}
+            self.close()
+
     def _descriptor(self) -> int:
         """Of the file that is read, from the first look at it on."""
         if self._known is None:
-            self._known = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC)
-            inode = os.fstat(self._known).st_ino
-            if self._inode not in (None, inode):
+            try:
+                file = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise failed_call(self.name, error) from None
+            if self._marked and not _has_mark(file, self._marked):
+                os.close(file)
                 raise OutsideError(f"{self.name} has become another file while it waited for its turn", hint="run it again")
-            self._inode = inode
+            self._known = file
         return self._known
-
-    def _opened(self) -> FileIO:
-        try:
-            return open(os.open(self.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
-        except OSError as error:
-            raise failed_call(self.name, error) from None
 
     def identity(self, offset: int) -> Mapping[str, Any]:
         """Of the file that is being read, whatever has its name by now: the first and the last bytes that were read;
@@ -126,7 +130,8 @@ class FileSplit(Split):
             raise failed_call(self.name, error) from None
 
     def extent(self, position: int) -> tuple[int, int] | None:
-        return (position if self._unpacked_from is None else self._unpacked_from, self._size) if self._size else None
+        read = position if self._unpacked_from is None or not position else self._unpacked_from
+        return (read, self._size) if self._size else None
 
     def close(self) -> None:
         if self._known is not None:
@@ -178,6 +183,11 @@ def _identity(file: int, offset: int) -> Mapping[str, Any]:
         return {"size": status.st_size, "head": digest(os.pread(file, _SEEN, 0))}
     head, tail = os.pread(file, min(_SEEN, offset), 0), os.pread(file, min(_SEEN, offset), max(0, offset - _SEEN))
     return {"head": digest(head), "tail": digest(tail), "at_least": min(offset, status.st_size)}
+
+
+def _has_mark(file: int, marked: Mapping[str, Any]) -> bool:
+    """Whether it is the same file, which may have grown."""
+    return bool(os.fstat(file).st_ino == marked["inode"] and digest(os.pread(file, marked["bytes"], 0)) == marked["head"])
 
 
 def _is_packed(file: int) -> bool:

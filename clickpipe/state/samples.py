@@ -286,31 +286,35 @@ def _name(sample: Sample) -> str:
 
 def read(pipeline: str) -> list[Sample]:
     """What there is, by hop and worker; of a process that has begun to compute, only that."""
-    found = _found(pipeline) or _found(pipeline)  # what was alone may have gone while we looked, and been followed by another
+    found, has_changed = _found(pipeline)
+    if has_changed:
+        found, _ = _found(pipeline)
     computing = {(one.process, one.born) for one in found if one.steps}
     found = [one for one in found if one.steps or (one.process, one.born) not in computing]
     return sorted(found, key=lambda one: (one.hop, -1 if one.worker is None else one.worker))
 
 
-def _found(pipeline: str) -> list[Sample]:
-    return [sample for folder in run_directories(pipeline) for sample in _in(folder)]
+def _found(pipeline: str) -> tuple[list[Sample], bool]:
+    """And whether one has gone meanwhile, which another may have followed."""
+    import msgspec  # whoever writes only has no need of it
+
+    found, has_changed = [], False
+    for folder in filter(os.path.isdir, run_directories(pipeline)):
+        for name in sorted(name for name in os.listdir(folder) if name.endswith(".json")):
+            try:
+                sample = msgspec.json.decode(read_own(os.path.join(folder, name)), type=Sample)
+                found += [sample] if sample.version == VERSION else []
+            except FileNotFoundError:
+                has_changed = True
+            except (OSError, ValueError, ClickpipeError):
+                continue
+    return found, has_changed
 
 
 def pipelines() -> list[str]:
     """Those whose processes have said something."""
     roots = [os.path.dirname(folder) for folder in run_directories("x")]
     return sorted({name for root in roots if os.path.isdir(root) for name in os.listdir(root) if is_name(name)})
-
-
-def _in(folder: str) -> Iterator[Sample]:
-    import msgspec  # whoever writes only has no need of it
-
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        if name.endswith(".json"):
-            with suppress(OSError, ValueError, ClickpipeError):
-                sample = msgspec.json.decode(read_own(os.path.join(folder, name)), type=Sample)
-                if sample.version == VERSION:
-                    yield sample
 
 
 def begin(pipeline: str) -> None:

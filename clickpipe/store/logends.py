@@ -65,8 +65,8 @@ def end_of_segment(title: str, path: str, base: int) -> Place:
     name = segment(path, base)
     file = open_segment(name)
     try:
+        place = _known_end(title, path, base, file)
         size = os.fstat(file).st_size
-        place = _known_end(title, path, base, file, size)
         for at, head in heads(file, place.at, size):
             if head.offset != place.offset or Unpacker().text(head, os.pread(file, head.packed, at + HEAD)) is None:
                 break
@@ -78,15 +78,18 @@ def end_of_segment(title: str, path: str, base: int) -> Place:
         os.close(file)
 
 
-def _known_end(title: str, path: str, base: int, file: int, size: int) -> Place:
-    """The end of what the index knows. Where its sum leads to its last head it is right, whatever became of the others."""
+def _known_end(title: str, path: str, base: int, file: int) -> Place:
+    """The end of what the index knows. Where its sum leads to its last head it is right, whatever became of the others.
+
+    The segment is measured behind each look at the index: somebody may write, and what the index knows stands there by then.
+    """
     name = segment(path, base)
-    if (found := index_end(name)) and found[0] <= size and is_before(file, *found):
+    if (found := index_end(name)) and found[0] <= os.fstat(file).st_size and is_before(file, *found):
         return Place(base, found[0], found[1].next, found[1].text + found[1].length)
     known = indexed(name)
     if not known:
         return Place(base, 0, base, first_text(title, path, base, file))
-    at = sum(head.size for head in known)
+    at, size = sum(head.size for head in known), os.fstat(file).st_size
     if at > size or not is_before(file, at, known[-1]):
         raise damage(title, name, min(at, size), size, known[-1].next)
     return Place(base, at, known[-1].next, known[-1].text + known[-1].length)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -26,10 +27,11 @@ class Viewed(Screen[None]):
         super().__init__()
         self._view = name
         self._version = ""
+        self._keys: list[int] = []  # places of the columns that tell a row from others
 
     def compose(self) -> ComposeResult:
         yield Static(classes="head", id="title", markup=False)
-        yield Rows((), key=lambda row: str(row[0]))
+        yield Rows((), key=lambda row: str([row[at] for at in self._keys]))
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
@@ -48,31 +50,25 @@ class Viewed(Screen[None]):
         try:
             if (version := reader.version()) != self._version:
                 self._version = version
-                self._show(*reader.newest(_ROWS), reader.rows())
+                self._show(*reader.newest(_ROWS), reader.about.keys, reader.rows())
         finally:
             reader.close()
 
-    def _show(self, names: list[str], rows: list[tuple[object, ...]], count: int) -> None:
+    def _show(self, names: list[str], rows: list[tuple[object, ...]], keys: Sequence[str], count: int) -> None:
         some = f", the last {len(rows)} by key" if len(rows) < count else ""
         self.query_one("#title", Static).update(plain(f"view {self._view}: {count:,} rows{some}", style="bold"))
-        columns = [_column(name, at, rows) for at, name in enumerate(names)]
-        self.query_one(Rows).show([*enumerate(rows)], columns)
+        self._keys = [at for at, name in enumerate(names) if name in keys] or [*range(len(names))]
+        self.query_one(Rows).show(rows, [_column(name, at, rows) for at, name in enumerate(names)])
 
 
 def _column(name: str, at: int, rows: Sequence[tuple[object, ...]]) -> Column:
     """Of numbers on the right, the greatest first."""
     is_number = not any(isinstance(row[at], str | bytes) for row in rows)
 
-    def value(row: Any) -> Any:
-        return row[1][at]
+    def text(row: Any) -> Text:
+        return plain("-" if row[at] is None else row[at], _WIDE)
 
-    return Column(
-        plain(name, _WIDE).plain,
-        lambda row: plain("-" if value(row) is None else value(row), _WIDE),
-        lambda row: _rank(value(row)),
-        is_number,
-        is_number,
-    )
+    return Column(plain(name, _WIDE).plain, text, lambda row: _rank(row[at]), is_number, is_number)
 
 
 def _rank(value: object) -> tuple[bool, bool, Any]:

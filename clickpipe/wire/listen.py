@@ -35,10 +35,10 @@ class Listening:
 
     def remove(self) -> None:
         """The path goes, if it is ours still. May be called in a signal handler, and twice."""
-        forget(self.remove)
         with suppress(OSError):
             if self.path is not None and self._is_ours(self.path):
                 os.unlink(self.path)
+        forget(self.remove)
 
     def _is_ours(self, path: str) -> bool:
         if self.inode is None:  # a signal has come as soon as it was bound

@@ -26,9 +26,9 @@ SAMPLED = """
 import json, sys, threading, time
 from clickpipe.state import samples
 spent, write = [], samples._write
-def timed(pipeline, sample):
+def timed(*words):
     begun = time.thread_time()
-    write(pipeline, sample)
+    write(*words)
     spent.append(time.thread_time() - begun)
 samples._write = timed
 made = samples._Going.next
