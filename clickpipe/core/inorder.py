@@ -111,10 +111,9 @@ class InOrder(IngestFeed):
         left = [(one, held) for one, held in zip(self._order, _held(self._order), strict=True) if not one.is_done]
         if left:
             yield from self._hunted(*left[0])
+        # What cannot be read again, a pipe, by itself: while it is waited for, nothing that was read before is kept back.
         for _, some in groupby(left, lambda one: one[0].split.can_be_read_again or one[0].split.name):
-            yield from self._pulls_of(
-                [*some]
-            )  # by itself what cannot: while it is waited for, nothing before it may be kept back
+            yield from self._pulls_of([*some])
             if self._is_stopping:
                 break
         self._end()
