@@ -69,6 +69,7 @@ def works(file: Path, users: Path, groups: Path, dirty: dict[str, Path], stream:
         "A duckdb": f"{PEER} duckdb-a {file} {OUT}",
         "A script": f"{SCRIPT} {file} {OUT}",
         "A fused": fused([ingest, *STEPS_A]),
+        "A fused, 100 files": fused([INGEST.format(file=spread(file, 100)), *STEPS_A]),
         "A shell": shell([ingest, *STEPS_A]),
         "A shell arrow": f"export CLICKPIPE_CODEC=arrow; {shell([ingest, *STEPS_A])}",
         "A view": checkpoints.view_run(file, "--reset"),
@@ -120,6 +121,16 @@ def streamed(file: Path, name: str) -> Path:
         command = f"{CLICKPIPE} {INGEST.format(file=file)} --codec arrow > {path}.new && mv {path}.new {path}"
         subprocess.run(["bash", "-c", command], check=True, env=environment())
     return path
+
+
+def spread(file: Path, files: int) -> Path:
+    """A glob of the same records in so many files."""
+    folder = DATA / f"{file.stem}-in-{files}"
+    if not folder.exists():
+        folder.mkdir()
+        words = ["split", "-n", f"l/{files}", "-d", "-a", "4", "--additional-suffix=.ndjson", str(file), f"{folder}/"]
+        subprocess.run(words, check=True)
+    return folder / "*.ndjson"
 
 
 def over_tcp() -> float:
@@ -207,6 +218,7 @@ def rows(
     listed = [
         ratio("A fused", "A polars batch", 1.2),
         ratio("A fused", "A duckdb", 2.4),
+        ratio("A fused, 100 files", "A fused", 1.2),
         ratio("A shell", "A fused", 2.5),
         ratio("A shell", "A script", 1.0),
         ratio("A shell arrow", "A fused", 1.8),
@@ -234,6 +246,7 @@ def rows(
     ]
     if memory:
         listed.append(plain("peak memory, 2 M", memory["2 M"], 400, "MiB"))
+        listed.append(plain("peak memory, the same in 100 files", memory["100 files"], 1.2 * memory["2 M"], "MiB"))
         listed.append(plain("peak memory, dedup of 2 M", memory["dedup, 2 M"], 700, "MiB"))
         listed.append(plain("peak memory, sessions of 1 M users", memory["1 M users"], 1_500, "MiB"))
         listed.append(plain("peak memory, B of 100,000 groups", memory["100,000 groups"], 1_024, "MiB"))
@@ -275,7 +288,8 @@ def main() -> None:
     raw["record latency"] = record_latency(max(5, said.tries))
     raw["10 M records over TCP"] = [over_tcp() for _ in range(said.tries)]
     million = make(said.count, f"million-{said.count}.ndjson", "--users 1000000")
-    memory = {"dedup, 2 M": peak_mib(file, [DEDUP]), "1 M users": peak_mib(million, STEPS_SESSIONS)}
+    memory = {"100 files": peak_mib(spread(file, 100), STEPS_A)}
+    memory |= {"dedup, 2 M": peak_mib(file, [DEDUP]), "1 M users": peak_mib(million, STEPS_SESSIONS)}
     memory |= peaks("2 M", file, users) | {"100,000 groups": peak_mib(groups, STEPS_MANY)}
     if not said.without_20m:
         memory |= peaks("20 M", *(make(10 * said.count, f"{name}-{10 * said.count}.ndjson", more) for name, more in SETS))
