@@ -47,7 +47,7 @@ def on_a_terminal(folder: Path, *words: str, prints: bool = False, **more: str) 
         process = subprocess.Popen(command, cwd=folder, env=env, stderr=theirs, stdout=theirs if prints else out)
     os.close(theirs)
     reader.start()
-    assert process.wait(60) == 0, told
+    assert process.wait(240) == 0, told
     reader.join(60)
     os.close(ours)
     return b"".join(told).decode("utf-8", "replace")
@@ -77,7 +77,7 @@ def test_there_is_none_where_it_would_be_in_the_way(longer: Path, line: str, pri
 
 
 def test_nothing_is_drawn_on_a_pipe(longer: Path, start: Start) -> None:
-    assert start("run", "-c", STEPS + " | sink c.ndjson").wait(60) == 0
+    assert start("run", "-c", STEPS + " | sink c.ndjson").wait(240) == 0
     assert errors(longer).splitlines()[0].startswith("clickpipe: read 36,000 =")
     assert "\x1b" not in errors(longer)
 
