@@ -160,11 +160,13 @@ def mark(file: int) -> dict[str, Any]:
 
 def has_mark(file: int, marked: Mapping[str, Any]) -> bool:
     """A short file may have the inode and the beginning of another one, a header line say, but not its time too."""
-    status = os.fstat(file)
-    if status.st_ino != marked["inode"] or digest(os.pread(file, marked["bytes"], 0)) != marked["head"]:
-        return False
     is_short = int(marked["bytes"]) < SEEN
-    return not is_short or bool(status.st_mtime_ns == marked["written"])
+    return begins_as(file, marked) and (not is_short or bool(os.fstat(file).st_mtime_ns == marked["written"]))
+
+
+def begins_as(file: int, marked: Mapping[str, Any]) -> bool:
+    """The same of one that may have grown since."""
+    return bool(os.fstat(file).st_ino == marked["inode"] and digest(os.pread(file, marked["bytes"], 0)) == marked["head"])
 
 
 def opened(path: str) -> int:

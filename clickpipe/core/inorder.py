@@ -59,6 +59,8 @@ class InOrder(IngestFeed):
                 split.end()
         self.is_live = any(split.is_live for split in self._splits)
         self._all = [Progress(split, self._time) for split in self._splits]
+        for one in self._all[spare:]:
+            one.stays_open = False
         self._order: list[Progress] | None = None
 
     def _first_name(self) -> str:
@@ -66,8 +68,8 @@ class InOrder(IngestFeed):
 
     def _sample(self) -> list[Block]:
         sample: list[Block] = []
-        lines, spare = 0, openfiles.spare()
-        for number, one in enumerate(self._all):
+        lines = 0
+        for one in self._all:
             taken: list[Block] = []
             if inbox := one.split.inbox():  # the sample must not depend on how much a first read brings
                 inbox.gather(SAMPLE, _QUIET)
@@ -79,8 +81,7 @@ class InOrder(IngestFeed):
                 if inbox and one.split.is_shared:
                     inbox.gather(SAMPLE, _QUIET)
             one.opened = chain(taken, stream)
-            if number >= spare:
-                self._let_go(one)
+            self._let_go(one)
             sample += taken
             lines += line_count(taken)
             if lines >= SAMPLE:
@@ -187,13 +188,11 @@ class InOrder(IngestFeed):
     def _in_order(self, splits: list[Progress]) -> list[Progress]:
         if len(self._all) < 2 or self._time.field is None:
             return splits
-        spare = openfiles.spare()
-        for number, one in enumerate(splits):
+        for one in splits:
             start = self._start(one)
             if start is not None:
                 one.start = start
-            if number >= spare:
-                self._let_go(one)
+            self._let_go(one)
         return sorted(splits, key=lambda one: one.start or 0)
 
     def _start(self, one: Progress) -> int | None:
@@ -206,8 +205,8 @@ class InOrder(IngestFeed):
         return start
 
     def _let_go(self, one: Progress) -> None:
-        """Too many would be open."""
-        if one.split.can_be_read_again:
+        """Where too many would be open."""
+        if one.split.can_be_read_again and not one.stays_open:
             one.opened = None
             one.split.let_go()
 

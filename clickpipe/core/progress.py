@@ -21,6 +21,7 @@ class Progress:
         self.offset = split.begin
         self.start: int | None = None
         self.is_done = False
+        self.stays_open = True  # while it waits for its turn
         self.opened: Iterator[Block] | None = None  # blocks that were looked at, and those behind them
         self._identity: Mapping[str, Any] | None = None  # once it was read to its end
         self._unread: Mapping[str, Any] | None = None  # and before it is read

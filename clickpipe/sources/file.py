@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from clickpipe.core.generation import begins_as, mark
 from clickpipe.core.packing import GZIP, MAGIC_BYTES, ZSTD, is_packed
 from clickpipe.core.source import Source, Split
 from clickpipe.errors import DataError, NothingYet, OutsideError, PlanError, Unsupported, failed_call
@@ -101,8 +102,7 @@ class FileSplit(Split):
 
     def let_go(self) -> None:
         if self.can_be_read_again:
-            file = self._descriptor()
-            self._marked = {"inode": os.fstat(file).st_ino, "bytes": len(head := os.pread(file, _SEEN, 0)), "head": digest(head)}
+            self._marked = mark(self._descriptor())
             self.close()
 
     def _descriptor(self) -> int:
@@ -112,7 +112,7 @@ class FileSplit(Split):
                 file = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 raise failed_call(self.name, error) from None
-            if self._marked and not _has_mark(file, self._marked):
+            if self._marked and not begins_as(file, self._marked):
                 os.close(file)
                 raise OutsideError(f"{self.name} has become another file while it waited for its turn", hint="run it again")
             self._known = file
@@ -183,11 +183,6 @@ def _identity(file: int, offset: int) -> Mapping[str, Any]:
         return {"size": status.st_size, "head": digest(os.pread(file, _SEEN, 0))}
     head, tail = os.pread(file, min(_SEEN, offset), 0), os.pread(file, min(_SEEN, offset), max(0, offset - _SEEN))
     return {"head": digest(head), "tail": digest(tail), "at_least": min(offset, status.st_size)}
-
-
-def _has_mark(file: int, marked: Mapping[str, Any]) -> bool:
-    """Whether it is the same file, which may have grown."""
-    return bool(os.fstat(file).st_ino == marked["inode"] and digest(os.pread(file, marked["bytes"], 0)) == marked["head"])
 
 
 def _is_packed(file: int) -> bool:
